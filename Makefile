@@ -1,0 +1,72 @@
+# `make repro` rebuilds what is stale, `make test` runs every check. Both make .venv and install into it when needed.
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& command -v "$$python" && break; done)
+# the installed state: another folder, other requirements or other versions give another key, and install again
+KEY := $(firstword $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum))
+RUN := .venv/.installed-run-$(KEY)
+DEV := .venv/.installed-dev-$(KEY)
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+
+# the stages call `midivae` and people may have another dvc: ours come first
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help repro git test lint format test-slow docs constraints clean
+.DEFAULT_GOAL := help
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+repro: git $(RUN)  ## Rebuild every stage that is stale (dvc repro)
+	.venv/bin/dvc repro
+
+git:
+	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \
+	echo 'make repro: DVC keeps its records beside git, and this folder is in no git repository; run `git init` first,' \
+	'or `.venv/bin/midivae run` to run the stages without DVC' >&2; exit 1; }
+
+lint: $(DEV)  ## Check style, types and imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: lint  ## Check style, types and imports, and run the tests
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2
+
+test-slow: $(DEV)  ## Run the tests that take minutes
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 -m slow
+
+format: $(DEV)  ## Format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+docs: $(DEV)  ## Write docs/cli.md anew from the commands' help
+	.venv/bin/python docs/regenerate.py
+
+constraints:  ## Resolve all requirements afresh and write constraints.txt
+	rm -rf .venv-fresh && $(PYTHON) -m venv .venv-fresh
+	.venv-fresh/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,flows,cluster]'
+	{ sed -n '/^#/p' constraints.txt; .venv-fresh/bin/python -m pip freeze --exclude midivae \
+	| sed 's/+[a-z0-9.]*$$//'; } > constraints.new
+	mv constraints.new constraints.txt && rm -rf .venv-fresh
+
+clean:  ## Remove what tools leave behind; .venv, data and .midivae stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find midivae tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo 'midivae needs Python 3.11, 3.12 or 3.13, and none is on PATH; install one, or name' \
+	'it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+$(RUN): | .venv/bin/python
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(DEV): | .venv/bin/python
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@ $(RUN)

@@ -1,0 +1,408 @@
+"""The door: one subcommand per stage, and a few for people.
+
+Conventions: stdout carries results only, one line of JSON per stage; logs, progress and errors go to stderr. An error
+of ours is one message and its exit code (the tree in `errors`), any other exception a traceback and exit code 1.
+Rooms are imported inside their commands, so that `--help` answers at once and `midivae fetch` does not load torch.
+
+Offers: `STAGES`, the table of stages; `midivae`, the click group; `main`, the console script.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from midivae import __version__, errors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from midivae.params import Params
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the road: a module, a subcommand, a section of params.yaml and a DVC stage of the same name."""
+
+    name: str
+    summary: str  # one sentence
+    reads: tuple[str, ...]  # folders below --data
+    writes: str  # folder below --data
+
+
+STAGES = (
+    Stage("fetch", "Put a corpus of MIDI files on disk.", (), "corpus"),
+    Stage("ingest", "Turn MIDI files into piano rolls and one table of pieces.", ("corpus",), "rolls"),
+    Stage("train", "Train the variational autoencoder.", ("corpus", "rolls"), "model"),
+    Stage("generate", "Generate the jobs of samples into the catalog.", ("rolls", "model"), "samples"),
+    Stage(
+        "evaluate",
+        "Measure the samples and their distance to held-out music.",
+        ("rolls", "model", "samples"),
+        "evaluation",
+    ),
+    Stage(
+        "report",
+        "Write one offline page about the whole run.",
+        ("corpus", "rolls", "model", "samples", "evaluation"),
+        "report",
+    ),
+)
+
+
+# --- errors and exit codes --------------------------------------------------------------------------------------------
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141  # 128 + signal, as shells report them
+
+
+class Command(click.Command):
+    """A command whose errors of ours end as one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except errors.MidivaeError as error:
+            _refuse(ctx.command_path, error)
+
+
+class Group(click.Group):
+    """A group that lists its commands in the order in which they were added: the stages, then the rest."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands."""
+        return list(self.commands)
+
+
+def _refuse(command: str, error: errors.MidivaeError) -> NoReturn:
+    """Ends with the error's message and exit code."""
+    log.debug("where it comes from:", exc_info=error)
+    click.echo(f"{command}: {error}", err=True)
+    raise click.exceptions.Exit(error.exit_code)
+
+
+def exit_codes() -> dict[int, str]:
+    """What each exit code means."""
+    meanings = {0: "Done.", 1: "An error nobody foresaw; its traceback is on stderr."}
+    for kind in errors.MidivaeError.__subclasses__():
+        meanings[kind.exit_code] = (kind.__doc__ or "").splitlines()[0]
+    return meanings | {INTERRUPTED: "Interrupted from the keyboard."}
+
+
+def _epilog(*examples: str) -> str:
+    """The end of a command's help: examples and exit codes, not rewrapped."""
+    codes = [f"  {code:>3}  {meaning}" for code, meaning in exit_codes().items()]
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples), "", "\b", "Exit codes:", *codes])
+
+
+# --- what goes where --------------------------------------------------------------------------------------------------
+def _print(line: str) -> None:
+    """Prints a result; ends quietly where its reader is gone, as in `midivae catalog | head -1`."""
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        # without this, Python complains again while it shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
+class BesideProgress(logging.Handler):
+    """Log lines on stderr, above a progress bar where one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one record."""
+        bars = sys.modules.get("tqdm")  # not imported: no bar
+        write = click.echo if bars is None else bars.tqdm.write
+        write(self.format(record), file=sys.stderr)
+
+
+def _log_to_stderr(verbose: bool, quiet: bool) -> None:
+    """Sends our own log to stderr; other libraries keep their own rules."""
+    handler = BesideProgress()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    ours = logging.getLogger("midivae")
+    ours.handlers = [handler]
+    ours.propagate = False  # tqdm's logging_redirect_tqdm puts a handler on the root: every line would come twice
+    ours.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Meanwhile whatever is printed to stdout, by libraries and worker processes too, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+data_option = click.option(
+    "--data", type=PATH, default=Path("data"), show_default=True, metavar="DIR", help="The folder of all stages."
+)
+log_options = _options(
+    click.option("-v", "--verbose", is_flag=True, help="Log details too."),
+    click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
+)
+stage_options = _options(
+    click.option(
+        "--params",
+        "params_file",
+        type=PATH,
+        default=Path("params.yaml"),
+        show_default=True,
+        metavar="FILE",
+        help="The parameters, a section per stage.",
+    ),
+    data_option,
+    log_options,
+)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+WIDTH = 100  # columns of a help text, where the terminal has them
+
+
+@click.group(
+    cls=Group,
+    context_settings={"max_content_width": WIDTH},
+    epilog="The stages, in order: " + ", ".join(s.name for s in STAGES) + ". `midivae STAGE --help` for each.",
+)
+@click.version_option(__version__, prog_name="midivae", message="%(prog)s %(version)s")
+def midivae() -> None:
+    """From a corpus of MIDI files to a variational autoencoder to a catalog of samples."""
+
+
+def _perform(stage: Stage, params: Params, data: Path) -> None:
+    """Runs one stage and prints its summary."""
+    room = importlib.import_module(f"midivae.{stage.name}")
+    try:
+        with _stdout_kept():
+            summary = room.run(params, data)
+    except errors.MidivaeError as error:
+        _refuse(f"midivae {stage.name}", error)
+    _print(json.dumps({"stage": stage.name, **summary}))
+
+
+def _add_stage(stage: Stage) -> None:
+    """Adds the subcommand of one stage."""
+    reads = ", ".join(f"data/{folder}" for folder in stage.reads) or "the source that params name"
+
+    @midivae.command(stage.name, short_help=stage.summary)
+    @stage_options
+    def command(params_file: Path, data: Path, verbose: bool, quiet: bool) -> None:
+        from midivae import params
+
+        _log_to_stderr(verbose, quiet)
+        _perform(stage, params.load(params_file), data)
+
+    command.help = f"{stage.summary}\n\n\b\nReads:   {reads}\nWrites:  data/{stage.writes}\nParams:  {stage.name}"
+    command.epilog = _epilog(
+        f"midivae {stage.name}", f"midivae {stage.name} --params presets/article-100x88.yaml --data data-100x88"
+    )
+
+
+for _stage in STAGES:
+    _add_stage(_stage)
+
+
+@midivae.command(epilog=_epilog("midivae run", "midivae run --params presets/article-100x88.yaml --data data-100x88"))
+@stage_options
+def run(params_file: Path, data: Path, verbose: bool, quiet: bool) -> None:
+    """Run all six stages in order.
+
+    Every stage runs, whatever has changed: `dvc repro` runs only what is stale. One line of JSON per stage.
+    """
+    from midivae import params
+
+    _log_to_stderr(verbose, quiet)
+    loaded = params.load(params_file)
+    for stage in STAGES:
+        log.info("%s", stage.summary)
+        _perform(stage, loaded, data)
+
+
+@midivae.command(epilog=_epilog("midivae verify", "midivae verify data/samples"))
+@click.argument("folders", nargs=-1, type=PATH, metavar="[DIR]...")
+@data_option
+def verify(folders: tuple[Path, ...], data: Path) -> None:
+    """Compare folders that midivae wrote with the hashes in their manifests.
+
+    Without DIR, the folders of all stages that have run. Prints a line per folder; exit code 4 when a file is damaged,
+    missing or not of the folder.
+    """
+    from midivae import store
+
+    chosen = folders or tuple(data / s.writes for s in STAGES if (data / s.writes / store.MANIFEST).is_file())
+    if not chosen:
+        raise errors.InputError(f"{data}: no stage has written here; name a folder with DIR or --data")
+    wrong: list[str] = []
+    for folder in chosen:
+        here = store.verify(folder)
+        _print(f"{folder}: {len(here)} of {len(store.read_json(folder / store.MANIFEST))} files wrong")
+        wrong += here
+    if wrong:
+        raise errors.CorruptError("\n".join([f"{len(wrong)} file(s) are not as written; rerun their stage:", *wrong]))
+
+
+# --- the catalog of samples -------------------------------------------------------------------------------------------
+OVERVIEW = ("sample_id", "model", "key", "notes", "density", "polyphony", "scale_consistency", "novelty", "duration_s")
+
+query_options = _options(
+    click.option("--where", metavar="FILTER", help="Only these samples: \"polyphony > 2 and key == 'G major'\"."),
+    click.option("--sort", metavar="COLUMN[,...]", help="In the order of these columns; missing values come last."),
+    click.option("--descending", is_flag=True, help="Largest first."),
+    click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many samples."),
+    data_option,
+)
+
+
+def _query(
+    data: Path,
+    where: str | None,
+    sort: str | None,
+    descending: bool,
+    limit: int | None,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """The chosen rows of the catalog."""
+    from midivae import catalog
+
+    if descending and sort is None:
+        raise errors.ParamsError("--descending goes with --sort COLUMN")
+    keys = [key.strip() for key in sort.split(",")] if sort is not None else []
+    if descending:
+        keys = [key if key.startswith("-") else f"-{key}" for key in keys]
+    return catalog.query(data, where=where, sort=",".join(keys) or None, limit=limit, columns=columns)
+
+
+@midivae.command(
+    epilog=_epilog(
+        "midivae catalog --limit 10",
+        "midivae catalog --where \"polyphony > 2 and key == 'G major'\" --sort novelty --json",
+        "midivae catalog --columns sample_id,tempo_qpm,novelty --sort novelty --descending",
+    )
+)
+@query_options
+@click.option("--columns", metavar="COLUMN[,...]", help="These columns, in this order; docs/data.md lists them.")
+@click.option("--json", "as_json", is_flag=True, help="An object of JSON per line, with all columns but z and midi.")
+def catalog(
+    where: str | None,
+    sort: str | None,
+    descending: bool,
+    limit: int | None,
+    data: Path,
+    columns: str | None,
+    as_json: bool,
+) -> None:
+    """List samples of the catalog.
+
+    A filter is written as in Python, over the columns of the catalog: comparisons, `and`, `or`, `not`, `in`, `is None`,
+    sums and products.
+    """
+    chosen = [name.strip() for name in columns.split(",")] if columns is not None else None
+    if chosen is not None and "midi" in chosen:
+        raise errors.ParamsError(
+            "column 'midi' holds the bytes of files, which do not print; `midivae export` writes them"
+        )
+    rows = _query(data, where, sort, descending, limit, chosen or (None if as_json else OVERVIEW))
+    for line in _json_lines(rows) if as_json else _table(rows):
+        _print(line)
+    click.echo(f"{len(rows)} samples", err=True)
+
+
+def _table(rows: pd.DataFrame) -> list[str]:
+    """The rows in columns, numbers in three digits."""
+    if rows.empty:
+        return []
+    return str(rows.to_string(index=False, na_rep="", float_format="{:.3g}".format)).splitlines()
+
+
+def _json_lines(rows: pd.DataFrame) -> Iterator[str]:
+    """Each row as an object of JSON, missing values as null."""
+    columns = [[_plain(value) for value in rows[name].to_numpy()] for name in rows.columns]
+    for values in zip(*columns, strict=True):
+        yield json.dumps(dict(zip(rows.columns, values, strict=True)))
+
+
+def _plain(value: Any) -> Any:
+    """A value of the catalog in the types of JSON."""
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):  # a 32-bit 0.9 reads 0.9, not 0.8999999761581421
+        return None if np.isnan(value) else float(str(value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@midivae.command(
+    epilog=_epilog(
+        "midivae export --where \"key == 'G major'\" g-major/",
+        "midivae export --sort novelty --descending --limit 20 newest/",
+    )
+)
+@query_options
+@click.argument("target", type=PATH, metavar="OUT")
+def export(where: str | None, sort: str | None, descending: bool, limit: int | None, data: Path, target: Path) -> None:
+    """Write samples of the catalog to the folder OUT: a .mid file each, and catalog.csv.
+
+    Without options, all samples. The filter is that of `midivae catalog`.
+    """
+    from midivae import catalog
+
+    rows = _query(data, where, sort, descending, limit)
+    _print(json.dumps({"written": catalog.export(data, rows, target), "folder": str(target)}))
+
+
+# --- the console script -----------------------------------------------------------------------------------------------
+def _on_terminate(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends us like an exception, so that staging folders and workers are cleaned up."""
+    sys.exit(TERMINATED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        code = midivae.main(arguments, prog_name="midivae", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("midivae: interrupted", err=True)
+        return INTERRUPTED

@@ -1,0 +1,94 @@
+"""Latents -> rolls: the planes that a model makes of latents.
+
+Deterministic on a CPU: latents are decoded in blocks of `BLOCK` rows on one thread, a short block filled up with zeros,
+so that a row of the result depends on its latent and its place in the block alone. Matrix products sum in another order
+for other sizes and thread counts, and a cell near the threshold would fall to the other side.
+
+Shapes:
+    B  latents    Z  latent    T  steps    N  parts    K  planes of the model    P  pitches
+
+Offers: `BLOCK`, `decode`, `complete`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+
+from midivae.models import WindowModel
+from midivae.pianoroll import FRAME, ONSET
+
+BLOCK = 64  # latents decoded at once: a few MB of logits
+
+
+def decode(
+    model: WindowModel,
+    z: Float32[np.ndarray, "B Z"],
+    *,
+    threshold: float = 0.5,
+    temperature: float | None = None,
+    uniform: Float32[np.ndarray, "B T N K P"] | None = None,
+) -> Bool[np.ndarray, "B T N 2 P"]:
+    """The planes of each latent, onset and frame, made consistent by `complete`.
+
+    Args:
+        z: row i is decoded in place i modulo `BLOCK` of its block; callers that want a row to be the same alone and
+            among others put it in the same place.
+        threshold: without `temperature`, a cell is set where its probability is above this.
+        temperature: divides the logits before cells are drawn; below 1 the likely gets likelier.
+        uniform: with `temperature`, numbers in [0, 1): a cell is set where its number is below its probability.
+
+    Raises:
+        ValueError: only one of `temperature` and `uniform` is given.
+    """
+    if (temperature is None) != (uniform is None):
+        raise ValueError("temperature and uniform go together: give both to draw cells, neither to threshold them")
+    cells = np.empty((len(z), *model.config.window_shape), bool)
+    with _one_thread(), torch.inference_mode():
+        for at in range(0, len(z), BLOCK):
+            logits = _logits(model, z[at : at + BLOCK])
+            if uniform is None or temperature is None:
+                cells[at : at + BLOCK] = (torch.sigmoid(logits) > threshold).numpy()
+            else:
+                probability = torch.sigmoid(logits / temperature)
+                cells[at : at + BLOCK] = (torch.from_numpy(uniform[at : at + BLOCK]) < probability).numpy()
+    return complete(cells)
+
+
+def _logits(model: WindowModel, z: Float32[np.ndarray, "B Z"]) -> Float32[torch.Tensor, "B T N K P"]:
+    """Logits of at most `BLOCK` latents, computed as a full block."""
+    block = torch.zeros((BLOCK, model.latent))
+    block[: len(z)] = torch.from_numpy(z)
+    return model.decode(block.to(model.device))[: len(z)].cpu()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def complete(cells: Bool[np.ndarray, "B T N K P"]) -> Bool[np.ndarray, "B T N 2 P"]:
+    """Both planes, consistent, of planes that may be one or may contradict each other.
+
+    1. Where a note starts it sounds: an onset sets the frame.
+    2. A frame that follows no frame of its pitch is an onset; so a model of frames alone has onsets where they begin.
+    """
+    frame = cells[:, :, :, -1].copy()  # [B, T, N, P]; the frame plane is the last, or the only one
+    onset = np.zeros_like(frame)
+    if cells.shape[3] == 2:
+        onset |= cells[:, :, :, ONSET]
+    frame |= onset
+    onset[:, :1] |= frame[:, :1]
+    onset[:, 1:] |= frame[:, 1:] & ~frame[:, :-1]
+    both = np.empty((*frame.shape[:3], 2, frame.shape[3]), bool)
+    both[:, :, :, ONSET], both[:, :, :, FRAME] = onset, frame
+    return both

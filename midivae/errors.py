@@ -1,0 +1,68 @@
+"""Every error that midivae raises on purpose, and the exit code the command line gives for it.
+
+    MidivaeError                1   anything of ours that has no better name
+    ├── ParamsError             2   a parameter or an argument breaks a rule
+    ├── InputError              3   something we were asked to read is missing or unfit
+    │   ├── MidiError           3   one MIDI file; carries a reason code (see `midi.REASONS`)
+    │   └── SchemaError         3   a table of another format or version
+    ├── CorruptError            4   a hash or a page checksum does not match
+    ├── TrainingError           5   training cannot start, or went wrong
+    └── WorkerError             6   a worker process crashed, hung or ran out of memory
+
+A message gives the value, the rule, the reason and the remedy. Foreign exceptions (pyarrow, symusic, zipfile ...) are
+translated in the one module that knows the foreign library.
+"""
+
+from __future__ import annotations
+
+
+class MidivaeError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class ParamsError(MidivaeError):
+    """A parameter or a command-line argument breaks a rule."""
+
+    exit_code = 2
+
+
+class InputError(MidivaeError):
+    """Something we were asked to read is missing or unfit."""
+
+    exit_code = 3
+
+
+class MidiError(InputError):
+    """One MIDI file cannot be used; `code` is the short reason kept in the table of pieces."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[MidiError], tuple[str, str]]:
+        return type(self), (self.code, self.detail)
+
+
+class SchemaError(InputError):
+    """A table has another format or version than the one this release reads."""
+
+
+class CorruptError(MidivaeError):
+    """Bytes on disk are not the bytes that were written."""
+
+    exit_code = 4
+
+
+class TrainingError(MidivaeError):
+    """Training cannot start, or went wrong."""
+
+    exit_code = 5
+
+
+class WorkerError(MidivaeError):
+    """A worker process crashed, hung or ran out of memory."""
+
+    exit_code = 6

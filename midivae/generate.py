@@ -1,0 +1,403 @@
+"""Stage `generate`: jobs of samples -> `data/samples/`: the catalog in Parquet, MIDI bytes inside, and .mid files.
+
+Sample i of a job depends on the model, the job's parameters and (seed, job name, i) alone: not on how many samples are
+asked for, in which parts and by how many processes they are made. Two things see to that:
+
+    * its generator is numpy's PCG64 seeded by `SeedSequence([seed, hash of the job's name, i])`; it draws the latent
+      first, then one number per cell where the job samples cells;
+    * a network's result may depend, in its last bits, on a row's place in the batch: parts begin at multiples of
+      `decode.BLOCK`, so that a sample has the same place in its block wherever parts are cut.
+
+A part, `generate.samples_per_part` samples of one job, is made by one call in a child process, and kept in the work
+directory under the hash of all that made it. A run that was killed, or asks for more samples, makes what is missing.
+
+Shapes:
+    B  samples    Z  latent    T  steps    N  parts    K  planes    P  pitches
+
+Offers: `run`, and `draw`, the random numbers of a block of samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import pkgutil
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float32, UInt64
+from tqdm import tqdm
+
+from midivae import decode, features, loader, midi, models, pianoroll, schema, store
+from midivae.errors import CorruptError, InputError, ParamsError
+from midivae.notes import TimeSignature
+from midivae.parallel import Beat, fan_out
+from midivae.params import Job, Params
+from midivae.pianoroll import Layout
+
+log = logging.getLogger(__name__)
+
+BLOCK_LIMIT_S = 600.0  # a block that takes longer hangs
+KEPT = 16  # finished jobs of earlier runs kept in the work directory
+# whose source decides what a sample is; a change in one of them makes the kept parts stale
+_CODE = ("generate", "decode", "features", "midi", "pianoroll", "schema", "grid", "notes")
+_LIBRARIES = ("numpy", "torch", "symusic", "pyarrow")
+
+
+# --- what is asked for ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Request:
+    """A job with all it needs, checked.
+
+    Attributes:
+        folder: of the model.
+        model_sha256: of its weights.
+        tempo_qpm: quarter notes a minute.
+        programs: General MIDI program per part of the model's layout.
+        latent: Z.
+        params_sha256: of the job's parameters, in 16 hex digits.
+        key: of all that decides what the samples are; names the folder of finished parts.
+    """
+
+    job: Job
+    seed: int
+    folder: Path
+    model: str
+    model_sha256: str
+    layout: Layout
+    tempo_qpm: float
+    programs: tuple[int, ...]
+    latent: int
+    beats_per_bar: int
+    params_sha256: str
+    key: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Samples `first` to `last` - 1 of a request, and where to put them."""
+
+    request: _Request
+    first: int
+    last: int
+    known: Path
+    target: Path
+
+
+def run(params: Params, data: Path) -> dict[str, object]:
+    """Makes the samples of every job in `params.generate`, and publishes `data/samples`.
+
+    Returns:
+        Counts (samples, silent, jobs, parts made and reused), seconds and samples_per_s.
+
+    Raises:
+        ParamsError: a job asks for what its model does not have.
+        InputError, CorruptError: rolls or models are missing or damaged.
+        WorkerError: a child process crashed, hung or ran out of memory; what was finished is kept.
+    """
+    start = time.monotonic()
+    rolls_sha256 = _manifest_sha256(data / "rolls")
+    requests = [_request(job, params, data, rolls_sha256) for job in params.generate.jobs]
+    _check_one_latent(requests)
+
+    known = _known_bars(data / "rolls", rolls_sha256, params.evaluate.beats_per_bar)
+    parts = [part for request in requests for part in _parts(request, params.generate.samples_per_part, known)]
+    missing = [part for part in parts if not _finished(part)]
+    if len(missing) < len(parts):
+        log.info("%d of %d parts are there from an earlier run", len(parts) - len(missing), len(parts))
+    _make_parts(missing, params)
+
+    silent = _publish(parts, data / "samples")
+    _forget_old({part.target.parent for part in parts} | {known})
+    return {
+        "samples": sum(request.job.count for request in requests),
+        "silent": silent,
+        "jobs": {request.job.name: request.job.count for request in requests},
+        "parts_made": len(missing),
+        "parts_reused": len(parts) - len(missing),
+        "seconds": round(time.monotonic() - start, 3),
+        "samples_per_s": round(sum(part.last - part.first for part in missing) / (time.monotonic() - start), 1),
+    }
+
+
+def _manifest_sha256(rolls: Path) -> str:
+    """What stands for the rolls: the hash of their hashes."""
+    manifest = rolls / store.MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{rolls}: no {store.MANIFEST}; run stage `ingest`")
+    return store.sha256(manifest)
+
+
+def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Request:
+    """The job with its model's facts; every rule of a job is checked here, before any work."""
+    name = job.model or params.train.model
+    folder = data / "model" if name == params.train.model else data / "model" / "compare" / name
+    model = models.load(folder)
+    config = model.config
+    params_sha256 = job.digest(exclude={"count", "midi_files"})  # neither decides what a sample is
+    if config.data_sha256 != rolls_sha256:
+        log.warning("%s was trained on other rolls than those in %s: novelty is against these", folder, data / "rolls")
+    facts = {
+        "job": params_sha256,
+        "seed": params.generate.seed,
+        "weights": store.sha256(folder / "model.safetensors"),
+        "config": store.sha256(folder / "config.json"),
+        "rolls": rolls_sha256,
+        "beats_per_bar": params.evaluate.beats_per_bar,
+        "code": _code_version(),
+        "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+    }
+    return _Request(
+        job=job,
+        seed=params.generate.seed,
+        folder=folder,
+        model=name,
+        model_sha256=str(facts["weights"]),
+        layout=config.layout,
+        tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
+        programs=_programs(job, config.layout, config.programs),
+        latent=model.latent,
+        beats_per_bar=params.evaluate.beats_per_bar,
+        params_sha256=params_sha256,
+        key=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
+    )
+
+
+def _code_version() -> str:
+    """A hash of the code that decides what a sample is."""
+    networks = [f"models.{module.name}" for module in pkgutil.iter_modules(models.__path__)]
+    return store.code_version(*(f"midivae.{name}" for name in (*_CODE, *networks)))
+
+
+def _programs(job: Job, layout: Layout, most_used: Sequence[int]) -> tuple[int, ...]:
+    """Per part: the job's program, else the one that training pieces use most, else 0, a piano."""
+    unknown = sorted(set(job.programs) - set(layout.parts))
+    if unknown:
+        raise ParamsError(
+            f"generate job {job.name!r}: programs name part {unknown[0]!r}, but its model plays {list(layout.parts)}; "
+            "name one of these, or train on other parts"
+        )
+    return tuple(job.programs.get(part, max(0, used)) for part, used in zip(layout.parts, most_used, strict=True))
+
+
+def _check_one_latent(requests: Sequence[_Request]) -> None:
+    """The catalog is one table, so its latents have one size."""
+    sizes = {request.latent: request for request in requests}
+    if len(sizes) > 1:
+        asked = ", ".join(f"job {request.job.name!r}: {size}" for size, request in sorted(sizes.items()))
+        raise ParamsError(
+            f"the models of the jobs have latents of different sizes ({asked}), and a catalog has one; rerun stage "
+            "`train`, or give the jobs models of one size"
+        )
+
+
+# --- the bars that training pieces have -------------------------------------------------------------------------------
+def _known_bars(rolls: Path, rolls_sha256: str, beats_per_bar: int) -> Path:
+    """A table of the hashes of all bars in the training pieces, made once for these rolls."""
+    code = store.code_version("midivae.features", "midivae.loader")
+    target = store.work_dir() / "generate" / f"bars-{rolls_sha256[:16]}-{beats_per_bar}-{code}.parquet"
+    if not _readable(target, schema.BARS):
+        hashes = loader.bar_hashes(loader.load(rolls, ["train"]), beats_per_bar)
+        store.write_table(target, pa.table({"hash": hashes}), schema.BARS)
+    return target
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+def _parts(request: _Request, samples_per_part: int, known: Path) -> Iterator[_Part]:
+    """The parts of a job; they begin at whole blocks."""
+    step = -(-samples_per_part // decode.BLOCK) * decode.BLOCK
+    folder = store.work_dir() / "generate" / request.key
+    for first in range(0, request.job.count, step):
+        last = min(first + step, request.job.count)
+        yield _Part(request, first, last, known, folder / f"{first:07d}-{last:07d}.parquet")
+
+
+def _finished(part: _Part) -> bool:
+    return _readable(part.target, schema.catalog(part.request.latent))
+
+
+def _readable(path: Path, table: schema.Table) -> bool:
+    """Whether the file is there and whole; one that is damaged is made again."""
+    if not path.exists():
+        return False
+    try:
+        store.read_table(path, table)
+    except CorruptError as error:
+        log.warning("%s", error)
+        return False
+    return True
+
+
+def _make_parts(parts: Sequence[_Part], params: Params) -> None:
+    """Makes the parts in child processes, with a progress bar."""
+    total = sum(part.last - part.first for part in parts)
+    with tqdm(total=total, unit="sample", desc="generate", disable=None, file=sys.stderr) as bar:
+        for index, outcome in fan_out(
+            _make_part, parts, params.compute, time_limit_s=BLOCK_LIMIT_S, label="generate: part"
+        ):
+            outcome.get()
+            bar.update(parts[index].last - parts[index].first)
+
+
+def _make_part(part: _Part, beat: Beat) -> None:
+    """Makes one part, in a child process."""
+    blocks = []
+    for first in range(part.first, part.last, decode.BLOCK):
+        beat(first)
+        blocks.append(_block(part, range(first, min(first + decode.BLOCK, part.last))))
+    extra = {"layout": part.request.layout.to_json()}
+    store.write_table(part.target, pa.concat_tables(blocks), schema.catalog(part.request.latent), extra)
+
+
+@lru_cache(maxsize=2)
+def _model(folder: Path, _model_sha256: str) -> models.WindowModel:
+    """The model, loaded once per process."""
+    return models.load(folder)
+
+
+@lru_cache(maxsize=2)
+def _known(path: Path) -> UInt64[np.ndarray, " H"]:
+    """The hashes in a table of bars, read once per process."""
+    hashes: np.ndarray = store.read_table(path, schema.BARS).column("hash").to_numpy()
+    return hashes
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+def draw(
+    seed: int, job: str, samples: range, latent: int, cells: tuple[int, int, int, int] | None
+) -> tuple[Float32[np.ndarray, "B {latent}"], Float32[np.ndarray, "B T N K P"] | None]:
+    """The random numbers of these samples of a job.
+
+    Args:
+        seed: of the stage.
+        job: name of the job.
+        samples: indices in the job.
+        latent: Z.
+        cells: shape of what the model decodes, [T, N, K, P]; None: no numbers per cell are needed.
+
+    Returns:
+        `(z, uniform)`: latents from a standard normal, and numbers in [0, 1) per cell, or None.
+    """
+    name = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "little")
+    z = np.empty((len(samples), latent), np.float32)
+    uniform = np.empty((len(samples), *cells), np.float32) if cells is not None else None
+    for row, index in enumerate(samples):
+        sample_rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, name, index])))
+        sample_rng.standard_normal(out=z[row], dtype=np.float32)
+        if uniform is not None:
+            sample_rng.random(out=uniform[row], dtype=np.float32)
+    return z, uniform
+
+
+def _block(part: _Part, samples: range) -> pa.Table:
+    """The samples of one block as rows of the catalog."""
+    request, job = part.request, part.request.job
+    model = _model(request.folder, request.model_sha256)
+    cells = model.config.window_shape if job.temperature is not None else None
+    z, uniform = draw(request.seed, job.name, samples, request.latent, cells)
+    planes = decode.decode(model, z, threshold=job.threshold, temperature=job.temperature, uniform=uniform)
+    return _rows(request, samples, z, planes, _known(part.known))
+
+
+def _rows(
+    request: _Request,
+    samples: range,
+    z: Float32[np.ndarray, "B Z"],
+    planes: Bool[np.ndarray, "B T N 2 P"],
+    known: UInt64[np.ndarray, " H"],
+) -> pa.Table:
+    """Decoded samples as rows of the catalog."""
+    job, layout, n = request.job, request.layout, len(samples)
+    n_steps = planes.shape[1]
+    names = [f"{job.name}-{index:07d}" for index in samples]
+    hashes = features.bar_hashes(planes, layout, request.beats_per_bar * layout.steps_per_beat)
+    same: dict[str, Any] = {  # in every row
+        "job": job.name,
+        "mode": job.mode,
+        "seed": request.seed,
+        "model": request.model,
+        "model_sha256": request.model_sha256,
+        "params_sha256": request.params_sha256,
+        "temperature": job.temperature,
+        "parents": [],
+        "weights": [],
+        "edits": None,
+        "tempo_qpm": request.tempo_qpm,
+        "parts": list(layout.parts),
+        "programs": list(request.programs),
+        "n_steps": n_steps,
+        "steps_per_beat": layout.steps_per_beat,
+        "duration_s": n_steps / layout.steps_per_beat * 60 / request.tempo_qpm,
+    }
+    table = schema.catalog(request.latent)
+    columns = {name: pa.repeat(pa.scalar(value, table.schema.field(name).type), n) for name, value in same.items()}
+    columns |= {
+        "sample_id": pa.array(names, pa.string()),
+        "index": pa.array(samples, pa.int64()),
+        "z": pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), type=table.schema.field("z").type),
+        "key": pa.array(features.keys(planes, layout), pa.string()),
+        "novelty": _or_null(features.novelty(hashes, known)),
+        "midi": _midi_column(request, names, planes),
+    }
+    measures = features.measure(planes, layout, request.beats_per_bar)
+    columns |= {name: _or_null(values) for name, values in measures.items()}
+    return pa.table(columns).select(table.schema.names)
+
+
+def _or_null(values: Float32[np.ndarray, " B"]) -> pa.Array:
+    """NaN as a missing value: `is None` finds it, and statistics stay of use."""
+    return pa.array(values, mask=np.isnan(values))
+
+
+def _midi_column(request: _Request, names: Sequence[str], planes: Bool[np.ndarray, "B T N 2 P"]) -> pa.Array:
+    """The samples as MIDI files, with the path each has, or would have, below `data/samples`."""
+    metre = (TimeSignature(0, request.beats_per_bar, 4),)
+    music = pianoroll.batch_to_notes(planes, request.layout, request.tempo_qpm, request.programs, metre)
+    files = [midi.write(notes) for notes in music]
+    paths = [f"midi/{request.job.name}/{name}.mid" for name in names]
+    return pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.array(paths)], fields=list(schema.MIDI))
+
+
+# --- the finished catalog ---------------------------------------------------------------------------------------------
+def _forget_old(used: AbstractSet[Path]) -> None:
+    """Removes what earlier runs left in the work directory, but for the `KEPT` folders or files written last."""
+    others = [path for path in (store.work_dir() / "generate").iterdir() if path not in used]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _publish(parts: Sequence[_Part], target: Path) -> int:
+    """Assembles `data/samples` from finished parts; returns how many samples are silent."""
+    silent = 0
+    per_job = Counter(part.request.job.name for part in parts)
+    number: Counter[str] = Counter()
+    with store.publishing(target) as staging:
+        for part in parts:
+            name = part.request.job.name
+            store.clone(part.target, staging / "catalog" / f"{name}-{number[name]:05d}-of-{per_job[name]:05d}.parquet")
+            number[name] += 1
+            rows = store.read_table(part.target, schema.catalog(part.request.latent), ["notes", "midi"])
+            silent += int(pc.sum(pc.equal(rows.column("notes"), 0)).as_py())
+            if part.request.job.midi_files:
+                _write_midi_files(rows.column("midi"), staging / "midi" / name)
+    return silent
+
+
+def _write_midi_files(column: pa.ChunkedArray, folder: Path) -> None:
+    """Writes each row's bytes as a file named as its path ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for midi_file in column.to_pylist():
+        (folder / Path(midi_file["path"]).name).write_bytes(midi_file["bytes"])

@@ -1,0 +1,195 @@
+"""What all models share: a window of rolls to a latent and back, a bound, and a folder on disk.
+
+Shapes:
+    B  windows    T  steps    N  parts    K  planes (onset and frame, or frame alone)    P  pitches    Z  latent
+
+A folder of a model holds `config.json` (all that is needed to build it again, and what it was trained on),
+`model.safetensors` and `model.safetensors.sha256`, the hashes of both, checked before a weight is used: safetensors
+itself reads a flipped bit without a word.
+
+Offers: `Config`, `WindowModel`, `read_config`, `read_weights`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from midivae import store
+from midivae.elbo import Elbo
+from midivae.errors import CorruptError, InputError, SchemaError
+from midivae.params import Dense, View
+from midivae.pianoroll import Layout
+
+FORMAT, VERSION = "midivae-model", 1  # of config.json
+CONFIG, WEIGHTS, DIGEST = "config.json", "model.safetensors", "model.safetensors.sha256"
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that is needed to build a model again, and what it was trained on.
+
+    Attributes:
+        name: which model, a key of `models.KINDS`.
+        layout: of the windows, after parts are merged.
+        view: how windows are cut from rolls.
+        dense: the layers.
+        tempo_qpm: median tempo of the training pieces, quarter notes a minute.
+        programs: per part of `layout`, the General MIDI program most used in the training pieces.
+        data_sha256: of the manifest of the rolls it was trained on.
+    """
+
+    name: str
+    layout: Layout
+    view: View
+    dense: Dense
+    tempo_qpm: float
+    programs: tuple[int, ...]
+    data_sha256: str
+
+    @property
+    def window_shape(self) -> tuple[int, int, int, int]:
+        """[T, N, K, P] of a window."""
+        return self.view.steps, len(self.layout.parts), self.view.n_planes, self.layout.pitches
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        values = {
+            **asdict(self),
+            "view": self.view.model_dump(mode="json"),
+            "dense": self.dense.model_dump(mode="json"),
+        }
+        return {"format": FORMAT, "version": VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], origin: str) -> Config:
+        """The config in the content of `config.json`; `origin` opens the message of an error.
+
+        Raises:
+            SchemaError: another format or version, or values that do not fit it.
+        """
+        found = values.get("format"), values.get("version")
+        if found != (FORMAT, VERSION):
+            raise SchemaError(
+                f"{origin}: format {found[0]} v{found[1]}, this release reads {FORMAT} v{VERSION}; rerun stage `train`"
+            )
+        try:
+            layout = values["layout"]
+            return cls(
+                name=values["name"],
+                layout=Layout(**{**layout, "parts": tuple(layout["parts"])}),
+                view=View.model_validate(values["view"]),
+                dense=Dense.model_validate(values["dense"]),
+                tempo_qpm=float(values["tempo_qpm"]),
+                programs=tuple(values["programs"]),
+                data_sha256=values["data_sha256"],
+            )
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            raise SchemaError(f"{origin}: not the config of a model ({error}); rerun stage `train`") from error
+
+
+class WindowModel(nn.Module, ABC):
+    """A model of windows of rolls.
+
+    Attributes:
+        name: its name in params.
+        samples_latent: whether the posterior has noise, so that a KL term belongs to its bound.
+    """
+
+    name: ClassVar[str]
+    samples_latent: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def latent(self) -> int:
+        """Z, the number of latent dimensions."""
+        return self.config.dense.latent
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def initialise(self, generator: torch.Generator) -> None:
+        """Gives every weight its first value."""
+
+    @abstractmethod
+    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Mean and log-variance of the latent's posterior; a log-variance of minus infinity means no noise."""
+
+    @abstractmethod
+    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
+        """Logits of the cells."""
+
+    @abstractmethod
+    def elbo(self, x: Float[Tensor, "B T N K P"], generator: torch.Generator | None) -> Elbo:
+        """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes config, weights and the hashes of both; the hashes last."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        store.write_json(folder / CONFIG, self.config.to_dict())
+        store.write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
+        hashes = [f"{store.sha256(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
+        store.write_bytes(folder / DIGEST, "".join(hashes).encode())  # as `sha256sum --check` reads it
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> WindowModel:
+        """The model that `save_pretrained` wrote, ready for use on the CPU.
+
+        Raises:
+            InputError: a file is missing, or the folder holds another kind of model than this class.
+            SchemaError: another format or version.
+            CorruptError: the weights are not the ones that were written.
+        """
+        from midivae.models.registry import load  # here, because the registry knows the classes below this one
+
+        model = load(Path(folder))
+        if not isinstance(model, cls):
+            raise InputError(f"{folder}: holds a model {model.name!r}, not {cls.name!r}; use midivae.models.load")
+        return model
+
+
+def read_config(folder: Path) -> Config:
+    """The config in a model's folder."""
+    values = store.read_json(folder / CONFIG)
+    if not isinstance(values, dict):
+        raise SchemaError(f"{folder / CONFIG}: not the config of a model; rerun stage `train`")
+    return Config.from_dict(values, str(folder / CONFIG))
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights in a model's folder, after the hashes of weights and config are verified.
+
+    Raises:
+        InputError: a file is missing.
+        CorruptError: the bytes are not those that were hashed.
+    """
+    try:
+        data = {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS, DIGEST)}
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; run stage `train`") from None
+    lines = data[DIGEST].decode("ascii", "replace").splitlines()
+    for name in (CONFIG, WEIGHTS):
+        if f"{hashlib.sha256(data[name]).hexdigest()}  {name}" not in lines:
+            raise CorruptError(
+                f"{folder / name}: sha256 differs from the one in {DIGEST}: damaged or edited; rerun stage `train`"
+            )
+    try:
+        return safetensors.torch.load(data[WEIGHTS])
+    except SafetensorError as error:
+        raise CorruptError(f"{folder / WEIGHTS}: not a safetensors file ({error}); rerun stage `train`") from error

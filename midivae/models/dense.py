@@ -1,0 +1,70 @@
+"""Dense layers over the flattened window, which the article's two models share.
+
+The window is flattened in the order [T, N, K, P]: steps first, pitches last. With the merged frame plane of the
+article's presets that is [T, P], 100 x 88 = 8,800 and 480 x 48 = 23,040 inputs. The output stays in logits; the sigmoid
+is part of the loss and of decoding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from midivae import elbo
+from midivae.elbo import Elbo
+from midivae.models.base import Config, WindowModel
+
+
+def stack(sizes: Sequence[int]) -> nn.Sequential:
+    """Dense layers between these sizes, each followed by ReLU."""
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(sizes):
+        layers += [nn.Linear(wide, narrow), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class DenseModel(WindowModel):
+    """Window -> hidden layers -> latent -> the same layers mirrored -> window."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        cells, hidden, latent = math.prod(config.window_shape), config.dense.hidden, config.dense.latent
+        innermost = (cells, *hidden)[-1]
+        self.encoder = stack([cells, *hidden])
+        self.mu = nn.Linear(innermost, latent)
+        self.decoder = stack([latent, *reversed(hidden)])
+        self.logits = nn.Linear((latent, *reversed(hidden))[-1], cells)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Glorot-uniform weights and zero biases, as Keras begins its dense layers."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def hidden(self, x: Float[Tensor, "B T N K P"]) -> Float[Tensor, "B H"]:
+        """The innermost hidden layer of the encoder."""
+        out: Tensor = self.encoder(x.flatten(1))  # [B, T * N * K * P]
+        return out
+
+    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
+        """Logits of the cells."""
+        flat: Tensor = self.logits(self.decoder(z))
+        return flat.view(-1, *self.config.window_shape)
+
+    def reconstruction(self, logits: Float[Tensor, "B T N K P"], x: Float[Tensor, "B T N K P"]) -> Float[Tensor, " B"]:
+        """The reconstruction term that params chose, summed over the window."""
+        term = elbo.bernoulli if self.config.dense.reconstruction == "bce" else elbo.squared_error
+        return term(logits, x)
+
+    def elbo(self, x: Float[Tensor, "B T N K P"], generator: torch.Generator | None) -> Elbo:
+        """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+        mu, logvar = self.encode(x)
+        z = elbo.reparameterise(mu, logvar, generator)
+        reconstruction = self.reconstruction(self.decode(z), x)
+        return Elbo(reconstruction, elbo.kl_per_dimension(mu, logvar).sum(1), self.config.dense.beta)

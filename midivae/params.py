@@ -1,0 +1,296 @@
+"""Every parameter, in one place: one frozen pydantic model per stage, the defaults, the rules and what each means.
+
+`load` reads a YAML file of sections named after the stages; what a file leaves out keeps its default, an unknown name
+is an error. `params.yaml` at the root of the project is these defaults, spelled out with comments; a test holds the two
+together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from midivae.errors import ParamsError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, no unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self, exclude: set[str] | None = None) -> str:
+        """A short hash of the values: the same values give the same hash on every machine."""
+        text = json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Compute(Section):
+    """How stages that fan out use the machine: changes the time they take, never their results (DVC ignores it)."""
+
+    workers: Positive | None = None  # None: one per core
+    scheduler: str | None = None  # address of a Dask scheduler ("tcp://host:8786"); None: processes on this machine
+
+
+class ArchiveLimits(Section):
+    """What an archive may ask of us before we refuse it."""
+
+    max_members: Positive = 1_000_000
+    max_member_bytes: Positive = 32 * 2**20
+    max_total_bytes: Positive = 64 * 2**30
+    max_ratio: Positive = 200  # unpacked to packed bytes of one member
+
+
+class Fetch(Section):
+    """Stage `fetch`: where the MIDI files come from."""
+
+    source: Literal["bach-chorales", "folder", "archive"] = "bach-chorales"
+    path: str | None = None  # the folder or archive; relative paths start where midivae is run
+    licence: str | None = None  # noted in corpus.parquet for `folder` and `archive`
+    limits: ArchiveLimits = ArchiveLimits()
+    time_limit_s: Annotated[float, Field(gt=0)] = 60.0  # for the conversion of one score
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Fetch:
+        if (self.source != "bach-chorales") != (self.path is not None):
+            raise ValueError("`path` goes with source `folder` or `archive`, and only with them")
+        return self
+
+
+class Parts(Section):
+    """Which notes form a part of a roll."""
+
+    rule: Literal["track", "program", "merged"] = "track"
+    # rule `track`: part name -> patterns for track names (shell-style, case ignored; the first part that fits wins)
+    tracks: dict[str, tuple[str, ...]] = {
+        "soprano": ("soprano*",),
+        "alto": ("alto*",),
+        "tenor": ("tenor*",),
+        "bass": ("bass", "bass[!a-z]*"),
+    }
+    rest: str | None = None  # rule `track`: the part that takes notes of unmatched tracks; None: they are left out
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parts of every roll, in order."""
+        if self.rule == "merged":
+            return ("merged",)
+        if self.rule == "program":
+            return ("drums", "piano", "guitar", "bass", "strings")
+        rest = (self.rest,) if self.rest is not None and self.rest not in self.tracks else ()
+        return (*self.tracks, *rest)
+
+    @model_validator(mode="after")
+    def _some_part(self) -> Parts:
+        if self.rule == "track" and not self.names:
+            raise ValueError("rule `track` needs at least one entry in `tracks`, or a `rest`")
+        return self
+
+
+class IngestLimits(Section):
+    """What one MIDI file may ask of us before it is rejected, and what it must hold to be of use."""
+
+    max_bytes: Positive = 16 * 2**20
+    max_notes: Positive = 500_000
+    max_tracks: Positive = 1024
+    max_steps: Positive = 65_536  # over an hour of sixteenths at 240 BPM
+    min_notes: Positive = 8  # in the parts of the roll
+    min_steps: Positive = 16
+    time_s: Annotated[float, Field(gt=0)] = 20.0  # per file
+    memory_bytes: Positive = 2 * 2**30  # per worker process
+
+
+class Split(Section):
+    """How pieces are divided: by duplicate cluster, from a hash, so that new files move no old ones."""
+
+    valid: Fraction = 0.1
+    test: Fraction = 0.1
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Split:
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid {self.valid} + test {self.test} leave nothing to train on; their sum must be < 1")
+        return self
+
+
+class Ingest(Section):
+    """Stage `ingest`: from MIDI bytes to piano rolls."""
+
+    steps_per_beat: Annotated[int, Field(ge=1, le=96)] = 4
+    pitch_low: Annotated[int, Field(ge=0, le=127)] = 36  # lowest pitch of the roll
+    pitches: Annotated[int, Field(ge=1, le=128)] = 48  # how many pitches from there up
+    parts: Parts = Parts()
+    split: Split = Split()
+    limits: IngestLimits = IngestLimits()
+    pieces_per_shard: Positive = 512  # the number of shards is the power of two that keeps them near this size
+
+    @model_validator(mode="after")
+    def _pitches_exist(self) -> Ingest:
+        if self.pitch_low + self.pitches > 128:
+            raise ValueError(f"pitch_low {self.pitch_low} + pitches {self.pitches} > 128, the number of MIDI pitches")
+        return self
+
+
+class View(Section):
+    """What a model sees of the rolls: windows of `steps` steps."""
+
+    steps: Positive = 64
+    hop: Positive | Literal["bar"] = "bar"  # steps from one window's start to the next, or: one at every bar line
+    planes: Literal["frame", "onset+frame"] = "onset+frame"
+    merge_parts: bool = False  # the union of the parts, drums left out
+    min_fill: Fraction = 0.75  # a window at a piece's end is padded with silence if at least this much is music
+
+    @property
+    def n_planes(self) -> int:
+        """How many planes a window has per part."""
+        return 2 if self.planes == "onset+frame" else 1
+
+
+class Dense(Section):
+    """The article's layers, for the models `autoencoder` and `mlp`."""
+
+    hidden: tuple[Positive, ...] = (256, 128, 64)
+    latent: Positive = 16
+    reconstruction: Literal["bce", "mse"] = "bce"  # summed over the window
+    beta: Annotated[float, Field(ge=0)] = 1.0  # weight of the KL term (`mlp` only)
+
+
+ModelName = Literal["mlp", "autoencoder"]
+
+
+class Train(Section):
+    """Stage `train`: the model and how it is fitted."""
+
+    model: ModelName = "mlp"
+    compare: tuple[ModelName, ...] = ("autoencoder",)  # trained alike, beside it, for the report's comparisons
+    seed: Seed = 0
+    view: View = View()
+    dense: Dense = Dense()
+    epochs: Positive = 50
+    max_steps: Positive | None = None  # a budget in optimiser steps; None: epochs alone decide
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    patience: Positive | None = 10  # epochs without a better validation loss before stopping; None: never
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _no_model_twice(self) -> Train:
+        if len({self.model, *self.compare}) != 1 + len(self.compare):
+            raise ValueError(f"model {self.model!r} and compare {list(self.compare)} name a model twice")
+        return self
+
+
+class Job(Section):
+    """One job of samples."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]  # also the folder of its .mid files
+    mode: Literal["sample"] = "sample"
+    count: Positive
+    model: ModelName | None = None  # one of train.compare; None: train.model
+    temperature: Annotated[float, Field(gt=0)] | None = None  # None: threshold; else Bernoulli at that temperature
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # a cell sounds where its probability is above this
+    tempo_qpm: Annotated[float, Field(ge=4, le=960)] | None = None  # None: the median of the training pieces
+    programs: dict[str, Annotated[int, Field(ge=0, le=127)]] = {}  # part -> General MIDI program; others: most used
+    midi_files: bool = True  # also write .mid files beside the catalog
+
+
+class Generate(Section):
+    """Stage `generate`: jobs of samples."""
+
+    seed: Seed = 0
+    jobs: tuple[Job, ...] = (
+        Job(name="sample", count=2048),
+        Job(name="autoencoder", count=512, model="autoencoder"),
+    )
+    samples_per_part: Positive = 1024  # rows of one catalog file
+
+    @model_validator(mode="after")
+    def _no_name_twice(self) -> Generate:
+        names = [job.name for job in self.jobs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two jobs have one name: {sorted(n for n in names if names.count(n) > 1)[0]!r}")
+        taken = sorted({"held-out", "value"} & set(names))
+        if taken:
+            raise ValueError(f"no job may be named {taken[0]!r}: the tables of stage `evaluate` have such a column")
+        return self
+
+
+class Evaluate(Section):
+    """Stage `evaluate`: measures and distances."""
+
+    seed: Seed = 0
+    repeats: Positive = 20  # random halves of the held-out pieces for the real-vs-real floor
+    beats_per_bar: Positive = 4  # for the measures that need bars, alike for samples and real windows
+
+
+class Report(Section):
+    """Stage `report`: the page."""
+
+    rolls_per_job: Positive = 24
+    seed: Seed = 0
+
+
+class Params(Section):
+    """All sections, in the order of the stages."""
+
+    compute: Compute = Compute()
+    fetch: Fetch = Fetch()
+    ingest: Ingest = Ingest()
+    train: Train = Train()
+    generate: Generate = Generate()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _jobs_name_trained_models(self) -> Params:
+        trained = {self.train.model, *self.train.compare}
+        for job in self.generate.jobs:
+            if job.model is not None and job.model not in trained:
+                raise ValueError(
+                    f"generate job {job.name!r} asks for model {job.model!r}, but train fits {sorted(trained)}; "
+                    "add it to train.compare"
+                )
+        return self
+
+
+def load(path: Path) -> Params:
+    """The parameters in the YAML file at `path`; a relative `fetch.path` starts at the folder of that file.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or breaks a rule; the message lists every broken rule.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; name one with --params, or run from the project's root") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParamsError(f"{path}: not readable as YAML: {error}") from error
+    return _anchored(parse(values or {}, str(path)), path.parent)
+
+
+def _anchored(params: Params, folder: Path) -> Params:
+    """The same, with `fetch.path` as seen from where we run; an absolute one stays as it is."""
+    if params.fetch.path is None:
+        return params
+    fetch = params.fetch.model_copy(update={"path": str(folder / params.fetch.path)})
+    return params.model_copy(update={"fetch": fetch})
+
+
+def parse(values: Any, origin: str) -> Params:
+    """The parameters in nested mappings; `origin` opens the message when a rule is broken."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        rules = [
+            f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()
+        ]
+        raise ParamsError("\n".join([f"{origin}: {len(rules)} value(s) break a rule:", *rules])) from None

@@ -1,0 +1,189 @@
+"""Every table's Arrow schema, name and version: the only place where two stages meet.
+
+A table on disk carries `midivae.table` and `midivae.version` in its Parquet metadata; `store.read_table` refuses any
+other name or version. Raise the version when a column changes its name, type or meaning.
+
+Offers: one `Table` per kind of file. Column comments give unit and meaning; `null` says when a value may be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of table: its name, its version and its columns."""
+
+    name: str
+    version: int
+    columns: pa.Schema
+    blobs: tuple[str, ...] = ()  # columns that hold compressed bytes, which Parquet is not to compress again
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, with name and version in the metadata."""
+        return self.columns.with_metadata({"midivae.table": self.name, "midivae.version": str(self.version)})
+
+
+def _columns(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, str]) -> pa.Schema:
+    """A schema from (name, type) pairs; a third item "null" marks a column that may be missing."""
+    return pa.schema([pa.field(f[0], f[1], nullable=len(f) > 2) for f in fields])
+
+
+STRINGS = pa.list_(pa.field("item", pa.string(), nullable=False))
+INTS = pa.list_(pa.field("item", pa.int32(), nullable=False))
+FLOATS = pa.list_(pa.field("item", pa.float32(), nullable=False))
+# what `datasets` and others read as a file: its bytes, and where it lies below the folder of the catalog
+MIDI = pa.struct([pa.field("bytes", pa.binary(), nullable=False), pa.field("path", pa.string())])
+
+CORPUS = Table(
+    "corpus",
+    1,
+    _columns(
+        ("path", pa.string()),  # below data/corpus/midi, with forward slashes
+        ("sha256", pa.string()),  # of the MIDI file
+        ("bytes", pa.int64()),
+        ("source", pa.string()),  # name of the corpus, or of the folder or archive
+        ("origin", pa.string()),  # the file it was made from, inside the source
+        ("licence", pa.string(), "null"),  # as the source states it
+    ),
+)
+
+# what ingest learns of one file from its bytes alone; kept in the work directory, one row per distinct content
+_FACTS: tuple[tuple[str, pa.DataType] | tuple[str, pa.DataType, str], ...] = (
+    ("accepted", pa.bool_()),
+    ("reason", pa.string(), "null"),  # code, where rejected: see docs/ingest.md
+    ("detail", pa.string(), "null"),  # the reason in a sentence
+    ("reader", pa.string(), "null"),  # symusic, symusic-sanitised or pretty_midi; null where none could read it
+    ("tracks", pa.int32(), "null"),  # tracks with notes
+    ("notes_found", pa.int64(), "null"),  # notes in the file: kept + unassigned + out_of_range + merged
+    ("notes_kept", pa.int64(), "null"),  # notes in the roll
+    ("notes_unassigned", pa.int64(), "null"),  # notes of tracks that belong to no part
+    ("notes_out_of_range", pa.int64(), "null"),  # notes below or above the roll's pitches
+    ("notes_merged", pa.int64(), "null"),  # notes that start where another of that part and pitch does
+    ("steps", pa.int32(), "null"),  # length of the roll
+    ("bars", pa.int32(), "null"),
+    ("duration_s", pa.float64(), "null"),
+    ("tempo_qpm", pa.float64(), "null"),  # quarter notes a minute: the tempo that holds longest
+    ("time_signature", pa.string(), "null"),  # the one that holds longest, "4/4"
+    ("key", pa.string(), "null"),  # best of 24 by scale consistency, "G major"
+)
+FACTS = Table(
+    "facts",
+    1,
+    _columns(
+        ("piece_id", pa.string()),
+        ("sha256", pa.string()),
+        ("music", pa.uint64(), "null"),  # hash of the notes on the grid, tempo, names and transposition aside
+        *_FACTS,
+    ),
+)
+
+# one row per file found, accepted or not: found == accepted + rejected
+PIECES = Table(
+    "pieces",
+    1,
+    _columns(
+        ("path", pa.string()),  # as in corpus
+        ("piece_id", pa.string()),  # first 16 hex digits of the file's sha256; key of the shards
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("copy_of", pa.string(), "null"),  # path of the file with the same bytes that stands for this one
+        ("cluster", pa.string(), "null"),  # piece_id that stands for all duplicates of this music
+        ("split", pa.string(), "null"),  # train, valid or test
+        ("shard", pa.int32()),  # number of the part-*.parquet that holds the roll, if accepted
+        *_FACTS,
+    ),
+)
+
+# one row per accepted piece; the metadata's "midivae.layout" says how to read `planes` (pianoroll.Layout)
+SHARD = Table(
+    "shard",
+    1,
+    _columns(
+        ("piece_id", pa.string()),
+        ("parts", STRINGS),
+        ("n_steps", pa.int32()),
+        # zstd frame of uint8 [bytes of a step, n_steps]: the bits of a step are [part, (onset, frame), pitch], padded
+        # to whole bytes, and lie column by column (pianoroll.py)
+        ("planes", pa.binary()),
+        ("bar_starts", INTS),  # steps at which bars start
+        ("tempo_qpm", pa.float32()),
+        ("programs", INTS),  # per part, the General MIDI program that plays most of its notes; -1: no notes
+    ),
+    blobs=("planes",),
+)
+
+# the bars of the training pieces, for novelty; kept in the work directory
+BARS = Table(
+    "bars",
+    1,
+    _columns(
+        ("hash", pa.uint64()),  # features.bar_hashes; sorted, each once, none of an empty bar
+    ),
+)
+
+# measures of a roll (features.py); one float column per name, null where the measure has no value (a silent roll)
+FEATURES: tuple[str, ...] = (
+    "notes",  # onsets
+    "density",  # onsets per beat
+    "pitch_low",  # lowest MIDI pitch
+    "pitch_high",
+    "pitch_range",  # semitones from lowest to highest
+    "polyphony",  # mean number of pitches that sound, over the steps where any does
+    "note_length",  # mean length of a note, in beats
+    "pitch_class_entropy",  # bits, 0 to log2(12)
+    "scale_consistency",  # share of notes in the best of 24 scales
+    "groove_consistency",  # 1 - mean share of steps whose onset pattern differs from one bar to the next
+    "empty_bar_rate",  # share of bars without a sounding note
+)
+
+# one row per window of held-out music, measured as samples are
+WINDOWS = Table(
+    "windows",
+    1,
+    _columns(
+        ("piece_id", pa.string()),
+        ("start_step", pa.int32()),  # in the piece
+        ("n_steps", pa.int32()),
+        *((name, pa.float32(), "null") for name in FEATURES),
+        ("key", pa.string(), "null"),
+        ("novelty", pa.float32(), "null"),  # share of the bars that have music and are in no training piece
+    ),
+)
+
+
+def catalog(latent: int) -> Table:
+    """The catalog of samples, for models of `latent` dimensions."""
+    return Table(
+        "catalog",
+        1,
+        _columns(
+            ("sample_id", pa.string()),  # job and index: "sample-0000012"
+            ("job", pa.string()),
+            ("mode", pa.string()),  # sample
+            ("index", pa.int64()),  # 0-based, in the job
+            ("seed", pa.int64()),  # of the stage; the sample's generator is seeded by (seed, job, index)
+            ("model", pa.string()),  # mlp, autoencoder ...
+            ("model_sha256", pa.string()),  # of model.safetensors
+            ("params_sha256", pa.string()),  # first 16 hex digits, of the job's parameters
+            ("temperature", pa.float32(), "null"),  # null: thresholded
+            ("z", pa.list_(pa.field("item", pa.float32(), nullable=False), latent)),
+            ("parents", STRINGS),  # empty for mode sample
+            ("weights", FLOATS),
+            ("edits", pa.string(), "null"),  # JSON, null where nothing was edited
+            ("tempo_qpm", pa.float32()),
+            ("parts", STRINGS),
+            ("programs", INTS),  # per part
+            ("n_steps", pa.int32()),
+            ("steps_per_beat", pa.int32()),
+            ("duration_s", pa.float32()),
+            *((name, pa.float32(), "null") for name in FEATURES),
+            ("key", pa.string(), "null"),  # of the best scale, "G major"; null: silent
+            ("novelty", pa.float32(), "null"),  # share of the bars that have music and are in no training piece
+            ("midi", MIDI),
+        ),
+    )

@@ -1,0 +1,355 @@
+"""Stage `train`: piano rolls -> `data/model/`: a model, and beside it those it is compared with.
+
+`engine.py` fits them. After training, the best weights are measured on pieces they never saw, the `test` split.
+
+Shapes:
+    B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    W  windows of a split
+
+Offers: `run`, `heldout`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from midivae import __version__, checkpoint, decode, elbo, engine, loader, models, store
+from midivae.checkpoint import Checkpoints, Progress, Row
+from midivae.errors import InputError, ParamsError, TrainingError
+from midivae.loader import BitMatrix, Corpus
+from midivae.models import Config, WindowModel
+from midivae.params import Params, Train
+from midivae.pianoroll import FRAME, ONSET
+from midivae.schema import CORPUS
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+ACTIVE = 0.01  # a latent dimension is used if the variance of its mean over the data is above this (Burda et al. 2016)
+KEPT_RUNS = 8  # finished runs kept in the work directory
+_CODE = ("engine", "loader", "elbo", "pianoroll", "models.base", "models.dense", "models.mlp", "models.autoencoder")
+_ABOUT = {
+    "mlp": "A variational autoencoder of dense layers.",
+    "autoencoder": "An autoencoder of dense layers, without noise and without a KL term: samples drawn from a standard "
+    "normal fall where its decoder never was. It is here to be compared with.",
+}
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Splits:
+    """The windows of each split on the training device, and what they were cut from."""
+
+    train: BitMatrix
+    valid: BitMatrix
+    test: BitMatrix
+    test_pieces: int
+    corpus: Corpus  # of the split `train`
+    data_sha256: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with the weights of its best epoch, and how it came to them."""
+
+    model: WindowModel
+    progress: Progress
+    seconds: float
+    steps: int  # of this call; fewer than the run's where it was resumed
+
+
+def run(params: Params, data: Path) -> dict[str, object]:
+    """Trains `params.train.model` and each of `params.train.compare`, measures them, and publishes `data/model`.
+
+    Returns:
+        Windows per split, epochs, best validation loss and held-out F1 per model, seconds, and windows_per_s (None
+        where every model was there from an earlier run).
+
+    Raises:
+        InputError, SchemaError, CorruptError: the rolls are missing, of another version or damaged.
+        ParamsError: a device that is not there, or a view that leaves nothing to see.
+        TrainingError: too few windows to fill a batch, or a loss that is not finite.
+    """
+    start = time.monotonic()
+    settings = params.train
+    splits = _splits(data / "rolls", settings)
+    trained = {name: _train(name, settings, splits) for name in (settings.model, *settings.compare)}
+    metrics = {name: _metrics(each, splits, settings) for name, each in trained.items()}
+    sources = _sources(data / "corpus" / "corpus.parquet")
+    with store.publishing(data / "model") as staging:
+        for name, each in trained.items():
+            folder = staging if name == settings.model else staging / "compare" / name
+            _write(folder, each, metrics[name], settings, sources)
+    checkpoint.prune(store.work_dir() / "train", KEPT_RUNS)
+
+    steps, seconds = (sum(getattr(each, name) for each in trained.values()) for name in ("steps", "seconds"))
+    return {
+        "windows": {name: len(getattr(splits, name)) for name in SPLITS},
+        "models": {name: _digest(values) for name, values in metrics.items()},
+        "seconds": round(time.monotonic() - start, 3),
+        "windows_per_s": round(steps * settings.batch_size / seconds, 1) if steps else None,
+    }
+
+
+def _digest(metrics: Mapping[str, Any]) -> dict[str, object]:
+    """What the summary says of a model."""
+    chosen = {name: metrics[name] for name in ("epochs", "best_epoch", "loss")}
+    return {**chosen, "frame_f1": metrics["heldout"].get("frame_f1"), "onset_f1": metrics["heldout"].get("onset_f1")}
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+def _splits(rolls: Path, settings: Train) -> Splits:
+    manifest = rolls / store.MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{rolls}: no {store.MANIFEST}; run stage `ingest`")
+    device = _device(settings.device)
+    corpora = {name: loader.load(rolls, [name]) for name in SPLITS}
+    view = settings.view
+    train, valid, test = (BitMatrix(c, loader.windows(c, view), view, device) for c in corpora.values())
+    _check_enough(len(train), settings)
+    if not len(valid):
+        log.warning("no windows in split `valid`: the training loss says which weights are best, and none stops it")
+    return Splits(train, valid, test, len(corpora["test"]), corpora["train"], store.sha256(manifest))
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ParamsError("train.device is 'cuda', but torch sees no GPU; set it to 'auto' or 'cpu'")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def _check_enough(n_windows: int, settings: Train) -> None:
+    if n_windows < settings.batch_size:
+        raise TrainingError(
+            f"{n_windows} training window(s) of {settings.view.steps} steps, but train.batch_size is "
+            f"{settings.batch_size}: an epoch needs at least one full batch; lower train.batch_size or "
+            "train.view.steps, or ingest more pieces"
+        )
+
+
+def _config(name: str, settings: Train, splits: Splits) -> Config:
+    corpus = splits.corpus
+    return Config(
+        name=name,
+        layout=loader.sample_layout(corpus.layout, settings.view),
+        view=settings.view,
+        dense=settings.dense,
+        tempo_qpm=round(float(np.median(corpus.tempo_qpm)), 3),
+        programs=_programs(corpus, settings.view.merge_parts),
+        data_sha256=splits.data_sha256,
+    )
+
+
+def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
+    """Per part, the program that most pieces use; 0, a piano, where none has notes."""
+    by_part = list(corpus.programs.T)
+    if merge_parts:
+        by_part = [corpus.programs[:, loader.pitched(corpus.layout)].reshape(-1)]
+    used = (np.bincount(programs[programs >= 0], minlength=1) for programs in by_part)
+    return tuple(int(counts.argmax()) for counts in used)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+def _train(name: str, settings: Train, splits: Splits) -> Trained:
+    """A model with its best weights, from the work directory if it is there."""
+    config = _config(name, settings, splits)
+    key = _key(config, settings, splits.train.device)
+    model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT)).to(
+        splits.train.device
+    )
+    trainer = engine.Trainer(model, splits.train, splits.valid, settings, Checkpoints(store.work_dir() / "train" / key))
+    start, first = time.monotonic(), trainer.progress.step
+    trainer.fit()
+    model.load_state_dict(trainer.best)
+    model.eval()
+    return Trained(model, trainer.progress, time.monotonic() - start, trainer.progress.step - first)
+
+
+def _key(config: Config, settings: Train, device: torch.device) -> str:
+    """The name of a run: a hash of all that decides its weights."""
+    made_of = {
+        "config": config.to_dict(),
+        "settings": settings.digest(exclude={"model", "compare", "device"}),
+        "device": device.type,
+        "code": store.code_version(*(f"midivae.{module}" for module in _CODE)),
+        "torch": torch.__version__,
+        "version": __version__,
+    }
+    return f"{config.name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+# --- held-out pieces --------------------------------------------------------------------------------------------------
+@torch.inference_mode()
+def heldout(model: WindowModel, windows: BitMatrix, seed: int) -> dict[str, float | int]:
+    """How well a model keeps windows that it never saw.
+
+    Returns:
+        Likelihood in nats per window and per step, of independent cells with one draw of the latent (whatever
+        `reconstruction` it was trained with); the bound and its KL only where the model has a noise to bound. F1 of
+        frame and onset cells and the share of exact steps, reconstructed from the latent's mean at one half. Statistics
+        of the latent. Only {"windows": 0} where there are no windows.
+    """
+    if not len(windows):
+        return {"windows": 0}
+    noise = engine.torch_rng(windows.device, seed, engine.TEST)
+    batches = [_measure(model, windows.batch(index), noise) for index in engine.in_order(windows)]
+    nats, mu, logvar = (torch.cat(column) for column in zip(*(batch[:3] for batch in batches), strict=True))
+    kl = elbo.kl_per_dimension(mu, logvar).sum(1) if model.samples_latent else None
+    counts = np.sum([batch.counts for batch in batches], axis=0)
+    return {
+        "windows": len(windows),
+        **_likelihood(nats, kl, steps=windows.shape[0]),
+        **_agreement(counts),
+        **_latent(mu, logvar),
+    }
+
+
+class _Measured(NamedTuple):
+    """What is kept of a batch: -log p(x | z) in nats, the posterior, and counts of cells and steps."""
+
+    nats: Float[Tensor, " B"]
+    mu: Float[Tensor, "B Z"]
+    logvar: Float[Tensor, "B Z"]
+    counts: Int[np.ndarray, " 8"]
+
+
+def _measure(model: WindowModel, x: Float[Tensor, "B T N K P"], noise: torch.Generator) -> _Measured:
+    mu, logvar = model.encode(x)
+    nats = elbo.bernoulli(model.decode(elbo.reparameterise(mu, logvar, noise)), x)
+    found = decode.complete((model.decode(mu) > 0).cpu().numpy())
+    return _Measured(nats, mu, logvar, _counts(decode.complete((x > 0).cpu().numpy()), found))
+
+
+def _counts(real: Bool[np.ndarray, "B T N 2 P"], found: Bool[np.ndarray, "B T N 2 P"]) -> Int[np.ndarray, " 8"]:
+    """Cells right, real and found of both planes; steps right, and steps."""
+    cells = [
+        int(plane.sum())
+        for k in (FRAME, ONSET)
+        for plane in ((real & found)[:, :, :, k], real[:, :, :, k], found[:, :, :, k])
+    ]
+    exact = (real == found).all(axis=(2, 3, 4))  # [B, T]
+    return np.array([*cells, int(exact.sum()), exact.size], np.int64)
+
+
+def _agreement(counts: Int[np.ndarray, " 8"]) -> dict[str, float | int]:
+    frame_right, frame_real, frame_found, onset_right, onset_real, onset_found, exact, steps = counts.tolist()
+    return {
+        "frame_f1": _rounded(2 * frame_right / max(1, frame_real + frame_found)),
+        "onset_f1": _rounded(2 * onset_right / max(1, onset_real + onset_found)),
+        "step_accuracy": _rounded(exact / steps),
+    }
+
+
+def _likelihood(nats: Float[Tensor, " W"], kl: Float[Tensor, " W"] | None, steps: int) -> dict[str, float | int]:
+    means = {"reconstruction_nats": nats.mean().item()}
+    if kl is not None:
+        means |= {"kl_nats": kl.mean().item(), "elbo_nats": -(nats + kl).mean().item()}
+    per_step = {f"{name}_per_step": mean / steps for name, mean in means.items()}
+    return {name: _rounded(value) for name, value in (means | per_step).items()}
+
+
+def _latent(mu: Float[Tensor, "W Z"], logvar: Float[Tensor, "W Z"]) -> dict[str, float | int]:
+    """Statistics over the windows: a prior that fits has means near 0 and total standard deviation near 1."""
+    variance = mu.var(0, correction=0)  # [Z]
+    total = (variance + logvar.exp().mean(0)).sqrt()
+    return {
+        "active_units": int((variance > ACTIVE).sum()),
+        "latent": mu.shape[1],
+        "mu_mean_max": _rounded(mu.mean(0).abs().max().item()),
+        "mu_std_mean": _rounded(variance.sqrt().mean().item()),
+        "sigma_mean": _rounded((0.5 * logvar).exp().mean().item()),
+        "aggregate_std_min": _rounded(total.min().item()),
+        "aggregate_std_max": _rounded(total.max().item()),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Six digits: what the last bits of a sum hold says nothing."""
+    return float(f"{value:.6g}")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+def _metrics(trained: Trained, splits: Splits, settings: Train) -> dict[str, Any]:
+    model, progress = trained.model, trained.progress
+    best = progress.curves[progress.best_epoch - 1]
+    return {
+        "model": model.name,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "windows": {name: len(getattr(splits, name)) for name in SPLITS},
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "best_epoch": progress.best_epoch,
+        "loss": {split: best[f"{split}_loss"] for split in ("train", "valid")},
+        "heldout": {**heldout(model, splits.test, settings.seed), "pieces": splits.test_pieces},
+    }
+
+
+def _write(
+    folder: Path, trained: Trained, metrics: Mapping[str, Any], settings: Train, sources: Sequence[Mapping[str, object]]
+) -> None:
+    """All files of one model."""
+    trained.model.save_pretrained(folder)
+    store.write_json(folder / "metrics.json", metrics)
+    store.write_bytes(folder / "curves.csv", _csv(trained.progress.curves))
+    config = trained.model.config
+    card = _template("model_card.md").render(
+        config=config,
+        about=_ABOUT[config.name],
+        inputs=math.prod(config.window_shape),
+        metrics=metrics,
+        params=json.dumps(settings.model_dump(mode="json", exclude={"model", "compare"}), indent=2),
+        sources=sources,
+        version=__version__,
+    )
+    store.write_bytes(folder / "README.md", card.encode())
+
+
+def _csv(rows: Sequence[Row]) -> bytes:
+    text = io.StringIO()
+    parts = [f"{split}_{part}" for split in ("train", "valid") for part in ("loss", "reconstruction", "kl")]
+    writer = csv.DictWriter(text, ["epoch", "step", *parts], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _template(name: str) -> jinja2.Template:
+    # what corpora say of themselves, licences above all, is text and never markup
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("midivae"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(name)
+
+
+def _sources(corpus: Path) -> list[dict[str, object]]:
+    """Name, licence and number of files of each source of the corpus; empty where its table is not at hand."""
+    if not corpus.is_file():
+        return []
+    table = store.read_table(corpus, CORPUS, ["source", "licence"])
+    counted = table.group_by(["source", "licence"], use_threads=False).aggregate([([], "count_all")])
+    rows = counted.sort_by("source").to_pylist()
+    return [
+        {"name": _cell(row["source"]), "licence": _cell(row["licence"] or "not stated"), "files": row["count_all"]}
+        for row in rows
+    ]
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "/")

@@ -1,0 +1,121 @@
+"""Checkpoints: what comes back, what a kill leaves, and what damage says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from midivae import checkpoint, store
+from midivae.checkpoint import Checkpoints, Progress
+from midivae.errors import CorruptError, SchemaError
+
+ROW: checkpoint.Row = {"epoch": 1, "train_loss": 0.1 + 0.2, "valid_loss": None}
+PROGRESS = Progress(epoch=1, step=7, best_epoch=1, best_loss=1 / 3, curves=(ROW,))
+
+
+def network() -> torch.nn.Linear:
+    layer = torch.nn.Linear(3, 2)
+    generator = torch.Generator().manual_seed(0)
+    for weight in layer.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator)
+    return layer
+
+
+def step(layer: torch.nn.Linear, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    layer(torch.arange(6.0).view(2, 3)).square().sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, kind: type[torch.optim.Optimizer]) -> None:
+    through = network()
+    through_optimizer = kind(through.parameters(), lr=0.1)  # type: ignore[call-arg]
+    for _ in range(3):
+        step(through, through_optimizer)
+    best = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
+    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizer, best))
+
+    state = Checkpoints(tmp_path).load()
+    assert state is not None
+    assert state.progress == PROGRESS
+    again = torch.nn.Linear(3, 2)
+    again_optimizer = kind(again.parameters(), lr=0.1)  # type: ignore[call-arg]
+    kept = checkpoint.restore(state.tensors, again, again_optimizer)
+
+    assert all(torch.equal(kept[name], best[name]) for name in best)
+    for _ in range(3):
+        step(through, through_optimizer)
+        step(again, again_optimizer)
+    assert torch.equal(again.weight, through.weight)
+    assert torch.equal(again.bias, through.bias)
+
+
+def test_a_finished_run_keeps_its_best_weights_alone(tmp_path: Path) -> None:
+    best = {"weight": torch.ones(2, 3)}
+    Checkpoints(tmp_path).save(PROGRESS, checkpoint.best_alone(best))
+    state = Checkpoints(tmp_path).load()
+    assert state is not None
+    assert list(state.tensors) == ["best.weight"]
+    assert torch.equal(checkpoint.best_of(state.tensors)["weight"], best["weight"])
+
+
+def test_nothing_there_is_no_checkpoint(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "none").load() is None
+
+
+def test_a_kill_between_the_two_files_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(PROGRESS, {"model.w": torch.zeros(1)})
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(Progress(epoch=2), {"model.w": torch.ones(1)})
+    state = checkpoints.load()
+    assert state is not None
+    assert state.progress.epoch == 1
+    assert state.tensors["model.w"].item() == 0
+    # the next one leaves no litter
+    checkpoints.save(Progress(epoch=3, best_loss=0.0), {"model.w": torch.ones(1)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["progress.json", "state-000003.safetensors"]
+
+
+def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(PROGRESS, {"model.w": torch.zeros(8)})
+    state, progress = tmp_path / "state-000001.safetensors", tmp_path / "progress.json"
+    good = state.read_bytes()
+
+    state.write_bytes(good[:-1] + b"\x01")
+    with pytest.raises(CorruptError, match=r"sha256 differs.*delete"):
+        Checkpoints(tmp_path).load()
+    state.unlink()
+    with pytest.raises(CorruptError, match="delete"):
+        Checkpoints(tmp_path).load()
+
+    state.write_bytes(good)
+    assert Checkpoints(tmp_path).load() is not None
+    values = json.loads(progress.read_text())
+    for damaged in (values | {"progress": values["progress"] | {"best_loss": 0.25}}, {**values, "state": 3}):
+        progress.write_text(json.dumps(damaged))
+        with pytest.raises(CorruptError, match="delete"):
+            Checkpoints(tmp_path).load()
+    progress.write_text(json.dumps(values | {"version": 9}))
+    with pytest.raises(SchemaError, match="midivae-checkpoint v9, this release reads midivae-checkpoint v1"):
+        Checkpoints(tmp_path).load()
+    progress.write_text("[]")
+    with pytest.raises(SchemaError, match="delete the folder"):
+        Checkpoints(tmp_path).load()
+
+
+def test_prune_keeps_the_newest(tmp_path: Path) -> None:
+    for age in range(4):
+        Checkpoints(tmp_path / f"run-{age}").save(PROGRESS, {"w": torch.zeros(1)})
+        os.utime(tmp_path / f"run-{age}" / "progress.json", (1000 - age, 1000 - age))
+    checkpoint.prune(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-1"]

@@ -1,0 +1,228 @@
+"""The networks: their shapes, their files, and what makes each of the two what it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from midivae import models, store
+from midivae.errors import CorruptError, InputError, SchemaError
+from midivae.models import Config, WindowModel
+from midivae.models.autoencoder import Autoencoder
+from midivae.models.mlp import Mlp
+from midivae.params import Dense, View
+from midivae.pianoroll import Layout
+
+SMALL = Config(
+    name="mlp",
+    layout=Layout(("high", "low"), 60, 12, 4),
+    view=View(steps=8),
+    dense=Dense(hidden=(32, 16), latent=3),
+    tempo_qpm=96.0,
+    programs=(0, 32),
+    data_sha256="0" * 64,
+)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def windows_of(config: Config, n: int = 5) -> torch.Tensor:
+    return (torch.rand((n, *config.window_shape), generator=rng(1)) < 0.1).float()
+
+
+@pytest.fixture(params=sorted(models.KINDS))
+def model(request: pytest.FixtureRequest) -> WindowModel:
+    return models.create(replace(SMALL, name=request.param), rng())
+
+
+# --- the article's shapes ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("steps", "pitches", "inputs"), [(100, 88, 8800), (480, 48, 23040)])
+@pytest.mark.parametrize("name", sorted(models.KINDS))
+def test_the_articles_presets_see_exactly_their_inputs(name: str, steps: int, pitches: int, inputs: int) -> None:
+    view = View(steps=steps, hop=steps, planes="frame", merge_parts=True)
+    config = replace(
+        SMALL, name=name, layout=Layout(("merged",), 21, pitches, 4), view=view, dense=Dense(), programs=(0,)
+    )
+    model = models.create(config, rng())
+    seen: list[torch.Tensor] = []
+    model.get_submodule("encoder.0").register_forward_hook(lambda _, args, __: seen.append(args[0]))
+
+    x = windows_of(config, 2)
+    mu, logvar = model.encode(x)
+
+    assert seen[0].shape == (2, inputs)
+    assert torch.equal(seen[0], x[:, :, 0, 0].reshape(2, -1))  # steps first, pitches last
+    assert mu.shape == logvar.shape == (2, 16)
+    assert model.decode(mu).shape == x.shape
+
+
+def test_layers_are_the_articles() -> None:
+    model = models.create(replace(SMALL, dense=Dense()), rng())
+    linear = [(n, m.in_features, m.out_features) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    cells = 8 * 2 * 2 * 12
+    assert sorted(linear) == [
+        ("decoder.0", 16, 64),
+        ("decoder.2", 64, 128),
+        ("decoder.4", 128, 256),
+        ("encoder.0", cells, 256),
+        ("encoder.2", 256, 128),
+        ("encoder.4", 128, 64),
+        ("logits", 256, cells),
+        ("logvar", 64, 16),
+        ("mu", 64, 16),
+    ]
+    relus = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.ReLU)]
+    assert relus == ["encoder.1", "encoder.3", "encoder.5", "decoder.1", "decoder.3", "decoder.5"]
+
+
+# --- what each computes -----------------------------------------------------------------------------------------------
+def test_the_autoencoder_has_neither_noise_nor_kl() -> None:
+    model = models.create(replace(SMALL, name="autoencoder"), rng())
+    x = windows_of(SMALL)
+    mu, logvar = model.encode(x)
+    assert torch.equal(logvar.exp(), torch.zeros_like(mu))
+    parts = model.elbo(x, rng(2))
+    assert parts.kl.tolist() == [0.0] * 5
+    assert parts.beta == 0.0
+    assert torch.equal(parts.reconstruction, model.elbo(x, None).reconstruction)
+    judge = torch.nn.functional.binary_cross_entropy_with_logits(model.decode(mu), x, reduction="sum") / 5
+    assert parts.loss.item() == pytest.approx(judge.item(), rel=1e-5)
+
+
+def test_the_mlps_loss_is_summed_cross_entropy_plus_kl_and_its_noise_is_the_generators() -> None:
+    model = models.create(replace(SMALL, dense=Dense(hidden=(32, 16), latent=3, beta=0.5)), rng())
+    x = windows_of(SMALL)
+    mu, logvar = model.encode(x)
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mu, (0.5 * logvar).exp()), torch.distributions.Normal(0.0, 1.0)
+    ).sum()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(model.decode(mu), x, reduction="sum")
+    assert model.elbo(x, None).loss.item() == pytest.approx((bce + 0.5 * kl).item() / 5, rel=1e-5)
+    once, again, other = (model.elbo(x, rng(seed)).reconstruction for seed in (3, 3, 4))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def test_mse_is_the_summed_squared_error(model: WindowModel) -> None:
+    dense = Dense(hidden=(32, 16), latent=3, reconstruction="mse")
+    model = models.create(replace(model.config, dense=dense), rng())
+    x = windows_of(SMALL)
+    wanted = (torch.sigmoid(model.decode(model.encode(x)[0])) - x).square().sum() / 5
+    assert model.elbo(x, None).reconstruction.mean().item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_every_weight_learns(model: WindowModel) -> None:
+    model.elbo(windows_of(SMALL), rng()).loss.backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+# --- making and keeping -----------------------------------------------------------------------------------------------
+def test_first_weights_come_from_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    one, same, other = (models.create(SMALL, rng(seed)).state_dict() for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["mu.weight"], other["mu.weight"])
+    # Glorot: uniform within sqrt(6 / (in + out))
+    bound = math.sqrt(6 / (16 + 3))
+    assert 0.9 * bound < one["mu.weight"].abs().max() <= bound
+    assert not one["mu.bias"].any()
+
+
+def test_a_model_comes_back_from_its_folder(model: WindowModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "a")
+    loaded = models.load(tmp_path / "a")
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    assert loaded.latent == 3
+    assert not loaded.training
+    z = torch.randn(4, 3, generator=rng())
+    assert torch.equal(loaded.decode(z), model.decode(z))
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "model.safetensors.sha256",
+    ]
+    loaded.save_pretrained(tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_from_pretrained_gives_the_kind_that_was_asked_for(tmp_path: Path) -> None:
+    models.create(SMALL, rng()).save_pretrained(tmp_path)
+    assert isinstance(WindowModel.from_pretrained(tmp_path), Mlp)
+    assert isinstance(Mlp.from_pretrained(str(tmp_path)), Mlp)
+    with pytest.raises(InputError, match="holds a model 'mlp', not 'autoencoder'"):
+        Autoencoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("where", [0.01, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.sha256"])
+def test_one_flipped_bit_is_named(tmp_path: Path, name: str, where: float) -> None:
+    models.create(SMALL, rng()).save_pretrained(tmp_path)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[int(where * len(data))] ^= 1
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises((CorruptError, SchemaError), match=r"sha256 differs|config\.json: "):
+        models.load(tmp_path)
+
+
+def test_a_changed_tempo_is_damage(tmp_path: Path) -> None:
+    models.create(SMALL, rng()).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("96.0", "97.0"))
+    with pytest.raises(CorruptError, match=r"config\.json: sha256 differs"):
+        models.load(tmp_path)
+
+
+def test_a_digest_that_is_no_digest_and_files_that_are_gone_are_named(tmp_path: Path) -> None:
+    models.create(SMALL, rng()).save_pretrained(tmp_path)
+    digest = tmp_path / "model.safetensors.sha256"
+    digest.write_bytes(b"\xff\xfe")
+    with pytest.raises(CorruptError, match="sha256 differs"):
+        models.load(tmp_path)
+    digest.unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors\.sha256: no such file"):
+        models.load(tmp_path)
+    with pytest.raises(InputError, match=r"config\.json: no such file"):
+        models.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "midivae-model v2, this release reads midivae-model v1"),
+        ({"format": "other"}, "format other v1"),
+        ({"name": "gpt"}, "model 'gpt', this release knows"),
+        ({"view": {"steps": -1}}, "not the config of a model"),
+        ({"layout": None}, "not the config of a model"),
+    ],
+)
+def test_other_configs_are_refused_by_name(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    models.create(SMALL, rng()).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(SchemaError, match=said):
+        models.load(tmp_path)
+
+
+def test_weights_of_another_config_are_refused(tmp_path: Path) -> None:
+    models.create(SMALL, rng()).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    values["dense"]["latent"] = 4
+    path.write_text(json.dumps(values))
+    digest = tmp_path / "model.safetensors.sha256"
+    digest.write_text("".join(f"{store.sha256(tmp_path / n)}  {n}\n" for n in ("config.json", "model.safetensors")))
+    with pytest.raises(CorruptError, match="not the weights of"):
+        models.load(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(SchemaError, match="not the config"):
+        models.load(tmp_path)

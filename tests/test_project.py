@@ -1,0 +1,313 @@
+"""The project holds together: what DVC, the docs and the packaging say is what the code does."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+import runpy
+import shlex
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from midivae import __version__, cli, schema
+from midivae.params import Params
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "midivae"
+STAGES = {stage.name: stage for stage in cli.STAGES}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+# --- what a stage imports ---------------------------------------------------------------------------------------------
+def walk_run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from walk_run(node)
+
+
+@cache
+def source(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of ours; None: there is none of that name."""
+    place = ROOT / module.replace(".", "/")
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+@cache
+def imports(path: Path) -> frozenset[Path]:
+    """The files of ours that one file imports, inside functions too."""
+    found: set[Path | None] = set()
+    for node in walk_run(source(path)):
+        if isinstance(node, ast.Import):
+            found |= {file_of(alias.name) for alias in node.names if alias.name.startswith("midivae")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "midivae":
+            assert node.level == 0, f"{path}: relative import; the house imports by full name"
+            inside = {file_of(f"{node.module}.{alias.name}") for alias in node.names}
+            found |= inside
+            # the package itself counts where a name of its own is taken from it, or where it does something
+            if None in inside or node.module != "midivae":
+                found.add(file_of(str(node.module)))
+    return frozenset(found - {None})  # type: ignore[arg-type]
+
+
+def closure(path: Path) -> set[Path]:
+    """A file and all files of ours that it imports, directly or not."""
+    seen: set[Path] = set()
+    todo = [path]
+    while todo:
+        here = todo.pop()
+        if here not in seen:
+            seen.add(here)
+            todo += imports(here)
+    return seen
+
+
+def templates(room: Path) -> set[Path]:
+    """The templates that a room names."""
+    return {path for path in (PACKAGE / "templates").glob("*") if path.name in room.read_text()}
+
+
+def test_closures_follow_imports() -> None:
+    assert imports(PACKAGE / "grid.py") == set()
+    assert imports(PACKAGE / "params.py") == {PACKAGE / "errors.py"}
+    # pretty_midi is imported for type checking only, errors by params: pianoroll -> grid, notes; not cli
+    assert closure(PACKAGE / "params.py") == {PACKAGE / "params.py", PACKAGE / "errors.py"}
+    assert PACKAGE / "cli.py" not in closure(PACKAGE / "train.py")
+
+
+# --- DVC --------------------------------------------------------------------------------------------------------------
+def test_dvc_has_the_stages_in_order() -> None:
+    assert list(DVC["stages"]) == list(STAGES)
+    for name, stage in DVC["stages"].items():
+        assert stage["cmd"] == f"midivae {name}"
+        assert stage["outs"] == [f"data/{STAGES[name].writes}"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_depends_on_what_a_stage_imports_and_reads(name: str) -> None:
+    room = PACKAGE / f"{name}.py"
+    code = {path.relative_to(ROOT).as_posix() for path in closure(room) | templates(room)}
+    data = {f"data/{folder}" for folder in STAGES[name].reads}
+    listed = DVC["stages"][name]["deps"]
+    missing, needless = sorted((code | data) - set(listed)), sorted(set(listed) - code - data)
+    assert not missing and not needless, f"dvc.yaml, deps of {name}: add {missing}, take out {needless}"
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_reads_the_folders_that_it_says(name: str) -> None:
+    stage = STAGES[name]
+    folders = {other.writes for other in cli.STAGES}
+    named = {
+        node.right.value
+        for node in ast.walk(source(PACKAGE / f"{name}.py"))
+        if isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value in folders
+        if ast.unparse(node.left) == "data"
+    }
+    assert named == {*stage.reads, stage.writes}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_tracks_the_params_that_a_stage_reads(name: str) -> None:
+    sections = set(Params.model_fields)
+    chains = {
+        ast.unparse(node).removeprefix("params.")
+        for node in ast.walk(source(PACKAGE / f"{name}.py"))
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("params.")
+    }
+    read = {chain for chain in chains if chain.partition(".")[0] in sections - {"compute"}}
+    tracked = DVC["stages"][name]["params"]
+    assert name in tracked
+    for chain in read:
+        assert any(f"{chain}.".startswith(f"{t}.") or f"{t}.".startswith(f"{chain}.") for t in tracked), chain
+    for entry in tracked:
+        assert any(f"{chain}.".startswith(f"{entry}.") for chain in read | {name}), f"{entry} is not read by {name}"
+        assert not entry.startswith("compute"), "compute never changes results"
+
+
+def test_no_stage_keeps_what_dvc_would_delete() -> None:
+    assert "persist" not in (ROOT / "dvc.yaml").read_text()
+
+
+def test_metrics_and_plots_lie_in_outputs() -> None:
+    outs = tuple(f"data/{stage.writes}/" for stage in cli.STAGES)
+    assert DVC["metrics"] == ["data/model/metrics.json", "data/evaluation/metrics.json"]
+    files = re.findall(r"data/[\w/.-]+", yaml.safe_dump(DVC["plots"]))
+    assert files
+    assert all(file.startswith(outs) for file in files)
+    drawn = {name for plot in DVC["plots"] for file in next(iter(plot.values()))["y"].values() for name in file}
+    jobs = {job.name for job in Params().generate.jobs}
+    assert drawn == {"train_loss", "valid_loss", "held-out", *jobs}
+
+
+def test_dvc_sends_nothing_and_stages_nothing() -> None:
+    config = (ROOT / ".dvc" / "config").read_text()
+    assert "analytics = false" in config
+    assert "autostage = false" in config
+
+
+def test_git_leaves_out_the_data_of_every_stage() -> None:
+    ignored = (ROOT / "data" / ".gitignore").read_text().split()
+    assert {f"/{stage.writes}" for stage in cli.STAGES} <= set(ignored)
+
+
+# --- one word everywhere ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_has_one_word(name: str) -> None:
+    assert (PACKAGE / f"{name}.py").is_file()
+    assert (ROOT / "tests" / f"test_{name}.py").is_file()
+    assert name in Params.model_fields
+    assert name in cli.midivae.commands
+    assert f"    {name} " in (PACKAGE / "__init__.py").read_text()
+
+
+def test_stages_read_what_earlier_ones_wrote() -> None:
+    written: set[str] = set()
+    for stage in cli.STAGES:
+        assert set(stage.reads) <= written
+        written.add(stage.writes)
+
+
+# --- packaging --------------------------------------------------------------------------------------------------------
+def test_versions_agree() -> None:
+    assert PROJECT["version"] == __version__
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+
+
+def test_constraints_pin_every_requirement_inside_its_range() -> None:
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+    )
+    canonical = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    for requirement in (Requirement(text) for group in lists for text in group):
+        version = canonical[re.sub(r"[-_.]+", "-", requirement.name).lower()]
+        assert requirement.specifier.contains(version), f"{requirement}: constraints.txt pins {version}"
+    assert not any("+" in version for version in pins.values())  # a local build is not to be had elsewhere
+
+
+def test_all_packages_are_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    on_disk = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(setuptools["packages"]) == on_disk
+
+
+# --- docs -------------------------------------------------------------------------------------------------------------
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_command_line_page_is_what_help_prints() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text()
+    assert written == runpy.run_path(str(ROOT / "docs" / "regenerate.py"))["cli_page"](), "run `make docs`"
+
+
+def tree_paths(text: str) -> list[str]:
+    """The paths in a drawn tree: two spaces per level, folders end with a slash, what follows two spaces explains."""
+    folders: list[str] = []
+    paths: list[str] = []
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(r"\s{2,}", line.strip())[0].split(" ")
+        paths += ["".join(folders[:depth]) + name for name in names]
+        if names[-1].endswith("/"):
+            folders[depth:] = [names[-1]]
+    return paths
+
+
+def test_the_drawn_file_tree_is_the_one_on_disk() -> None:
+    [tree] = [block for block in blocks(ROOT / "docs" / "architecture.md", "text") if block.startswith("midivae/")]
+    drawn = tree_paths(tree)
+    assert [path for path in drawn if not (ROOT / path).exists()] == []
+    assert len(drawn) == len(set(drawn))
+    for folder, kind in (("midivae", "*.py"), ("midivae/models", "*.py"), ("midivae/templates", "*"), ("docs", "*.md")):
+        there = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob(kind)}
+        assert there - set(drawn) == set(), f"not drawn in docs/architecture.md, of {folder}/"
+
+
+TABLES = (schema.CORPUS, schema.PIECES, schema.SHARD, schema.catalog(16), schema.WINDOWS)
+
+
+def plain_type(kind: pa.DataType) -> str:
+    """An Arrow type as data.md writes it."""
+    if pa.types.is_fixed_size_list(kind):
+        return f"list<{kind.value_type}> of Z"
+    if pa.types.is_list(kind):
+        return f"list<{kind.value_type}>"
+    if pa.types.is_struct(kind):
+        return "struct<" + ", ".join(f"{field.name}: {field.type}" for field in kind) + ">"
+    return str(kind)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_data_page_has_every_column(table: schema.Table) -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    section = page[page.index(f"\n## {table.name}\n") :].split("\n## ")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.*?) \| (.+?) \|$", section, re.MULTILINE)
+    assert [(name, kind, null == "yes") for name, kind, null, _ in rows] == [
+        (field.name, plain_type(field.type), field.nullable) for field in table.columns
+    ]
+    assert f"version {table.version}" in section
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not target.startswith(("http:", "https:", "mailto:")):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines in a page's shell blocks, without comments."""
+    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_docs_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in commands(page):
+        words = shlex.split(line, comments=True)
+        if words[0] == "make":
+            assert set(words[1:]) <= targets, line
+        elif words[0] == "midivae":
+            parse(words[1:])
+        else:
+            assert words[0] in {"git", "cd", "dvc", "python", "pip", ".", "head", "jq", "rm"}, line
+
+
+def parse(words: list[str]) -> None:
+    """Parses a command line of ours as click would, without running it."""
+    words = words[: words.index("|")] if "|" in words else words
+    with click.Context(cli.midivae) as parent, contextlib.suppress(click.exceptions.Exit):  # --help ends there
+        cli.midivae.commands[words[0]].make_context(words[0], words[1:], parent=parent)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_the_docs_compiles(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page.name, "exec")
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", "Makefile", ".ci/run"])
+def test_nothing_names_a_package_host(name: str) -> None:
+    assert not re.search(r"https?:|index-url|find-links", (ROOT / name).read_text())

@@ -1,0 +1,191 @@
+"""The whole pipeline under DVC, in a copy of the project with a small corpus and tiny budgets: what `.ci/run` adds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import music
+import pytest
+import yaml
+from test_project import ROOT, blocks, commands
+
+from midivae import cli
+from midivae.params import parse
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+STAGES = [stage.name for stage in cli.STAGES]
+TINY = {
+    "compute": {"workers": 2},
+    "fetch": {"source": "folder", "path": "tunes", "licence": "none needed: made up"},
+    "train": {"epochs": 2, "dense": {"hidden": [32], "latent": 4}, "view": {"steps": 32}},
+    "generate": {
+        "jobs": [{"name": "sample", "count": 20}, {"name": "autoencoder", "count": 10, "model": "autoencoder"}]
+    },
+    "evaluate": {"repeats": 2},
+    "report": {"rolls_per_job": 3},
+}
+
+
+class Project:
+    """A copy of the project in a git repository of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file() and name != "dvc.lock":
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+        subprocess.run(["git", "init", "-q", str(folder)], check=True)
+        self.write(TINY)
+
+    def write(self, params: dict) -> None:
+        """Writes params.yaml with every value spelled out: DVC wants those that it tracks to be there."""
+        values = parse(params, "tiny").model_dump(mode="json")
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(values))
+
+    def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a command as people do who have activated the environment."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            words, cwd=self.folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        assert not check or done.returncode == 0, f"{words}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def repro(self) -> list[str]:
+        """The stages that `dvc repro` ran."""
+        done = self.call("dvc", "repro")
+        return re.findall(r"Running stage '(\w+)'", done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    music.write_corpus(project.folder / "tunes", pieces=40)
+    (project.folder / "tunes" / "broken.mid").write_bytes(b"MThd and no more")
+    assert project.repro() == STAGES
+    return project
+
+
+def test_dvc_leaves_the_project_as_it_was(project: Project) -> None:
+    for name in ("data/.gitignore", "dvc.yaml"):
+        assert (project.folder / name).read_text() == (ROOT / name).read_text()
+
+
+def test_a_second_repro_does_nothing(project: Project) -> None:
+    assert project.repro() == []
+
+
+def test_workers_make_nothing_stale(project: Project) -> None:
+    project.write({**TINY, "compute": {"workers": 1}})
+    assert project.repro() == []
+    project.write(TINY)
+
+
+def test_every_folder_is_as_written(project: Project) -> None:
+    lines = project.call("midivae", "verify").stdout.splitlines()
+    assert len(lines) == len(STAGES)
+    assert all(": 0 of " in line for line in lines)
+
+
+def pattern(path: str) -> str:
+    """A path as docs/data.md writes it, as a regular expression; a folder stands for all that is in it."""
+    text = (
+        re.escape(path)
+        .replace(r"\*\*/", "(.*/)?")
+        .replace(r"\*", "[^/]*")
+        .replace("00000\\-of\\-00001", "[0-9]+-of-[0-9]+")
+    )
+    return re.sub(r"<\w+>", "[^/]+", text) + (".*" if path.endswith("/") else "")
+
+
+def test_every_file_is_explained(project: Project) -> None:
+    explained = re.findall(r"`(data/[^`]+)`", (ROOT / "docs" / "data.md").read_text())
+    known = re.compile("|".join(map(pattern, explained)))
+    data = project.folder / "data"
+    files = [path.relative_to(project.folder).as_posix() for path in data.glob("[!.]*/**/*") if path.is_file()]
+    assert len(files) > 50
+    assert [name for name in files if not name.endswith("/manifest.json") and not known.fullmatch(name)] == []
+
+
+def test_every_file_found_has_a_row(project: Project) -> None:
+    program = """
+import pandas
+pieces = pandas.read_parquet("data/rolls/pieces.parquet")
+rejected = pieces[~pieces.accepted]
+print(len(pieces), int(pieces.accepted.sum()), list(rejected.path), list(rejected.reason))
+"""
+    out = project.call(sys.executable, "-c", program).stdout
+    assert out.startswith("41 40 ['broken.mid'] ['unreadable']")
+
+
+WITHOUT_US = "import sys; sys.modules['midivae'] = None\n"  # as where midivae is not installed
+
+
+def test_pandas_reads_the_catalog_without_us(project: Project) -> None:
+    program = """
+import pandas
+d = pandas.read_parquet("data/samples/catalog")
+print(d.shape[0], d.describe().shape[0])
+print(sorted(d.job.value_counts().items()))
+"""
+    out = project.call(sys.executable, "-c", WITHOUT_US + program).stdout
+    assert out == "30 8\n[('autoencoder', 10), ('sample', 20)]\n"
+    files = sorted((project.folder / "data" / "samples" / "midi").rglob("*.mid"))
+    assert len(files) == 30
+    assert all(path.read_bytes()[:4] == b"MThd" for path in files)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
+def test_the_python_of_the_docs_runs(project: Project, page: str) -> None:
+    for block in blocks(ROOT / page, "python"):
+        project.call(sys.executable, "-c", WITHOUT_US + block)
+
+
+def test_the_queries_of_the_readme_run(project: Project) -> None:
+    lines = [line for line in commands(ROOT / "README.md") if re.match(r"midivae (catalog|export) ", line)]
+    assert len(lines) >= 2
+    for line in lines:
+        out = project.call(*shlex.split(line)).stdout
+        assert all(json.loads(each) for each in out.splitlines())
+
+
+def test_dvc_shows_metrics_and_plots(project: Project) -> None:
+    metrics = json.loads(project.call("dvc", "metrics", "show", "--json").stdout)
+    assert set(metrics[""]["data"]) == {"data/model/metrics.json", "data/evaluation/metrics.json"}
+    shown = project.call("dvc", "plots", "show", "--out", "plots-page")
+    assert "WARNING" not in shown.stderr, shown.stderr
+    assert (project.folder / "plots-page" / "index.html").is_file()
+
+
+def test_a_change_of_generate_trains_nothing(project: Project) -> None:
+    jobs = [{"name": "sample", "count": 24, "threshold": 0.4}]
+    project.write({**TINY, "generate": {"jobs": jobs}})
+    assert project.repro() == ["generate", "evaluate", "report"]
+
+
+def test_a_flipped_bit_is_named(project: Project) -> None:
+    shard = next((project.folder / "data" / "rolls").glob("part-*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.unlink()  # DVC's copy in the cache stays whole
+    shard.write_bytes(bytes(data))
+    done = project.call("midivae", "verify", "data/rolls", check=False)
+    assert done.returncode == 4
+    assert shard.name in done.stderr

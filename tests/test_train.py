@@ -1,0 +1,254 @@
+"""Stage `train`: from rolls to a published folder, and figures that can be worked out again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from rolls import LAYOUT, made_up, write_rolls
+
+from midivae import decode, loader, models, store, train
+from midivae.errors import InputError, ParamsError, TrainingError
+from midivae.params import Dense, Generate, Params, Train, View
+from midivae.pianoroll import FRAME, ONSET, Layout
+from midivae.schema import CORPUS
+
+SETTINGS = Train(view=View(steps=16), dense=Dense(hidden=(32,), latent=4), epochs=3, batch_size=8)
+SPLITS = ["train"] * 9 + ["valid"] * 2 + ["test"] * 3
+CPU = torch.device("cpu")
+
+
+def params(**changes: object) -> Params:
+    return Params(train=SETTINGS.model_copy(update=changes), generate=Generate(jobs=()))
+
+
+@pytest.fixture(autouse=True)
+def _own_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_rolls(tmp_path / "data" / "rolls", made_up(len(SPLITS)), SPLITS, programs=[5, -1])
+    return tmp_path / "data"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+def test_both_models_are_published_together_with_all_their_files(data: Path) -> None:
+    summary = train.run(params(), data)
+
+    files = {"README.md", "config.json", "curves.csv", "metrics.json", "model.safetensors", "model.safetensors.sha256"}
+    assert set(contents(data / "model")) == files | {f"compare/autoencoder/{name}" for name in files} | {
+        "manifest.json"
+    }
+    assert store.verify(data / "model") == []
+    json.dumps(summary)
+    counted = [len(loader.windows(loader.load(data / "rolls", [s]), SETTINGS.view)) for s in ("train", "valid", "test")]
+    assert summary["windows"] == dict(zip(("train", "valid", "test"), counted, strict=True))
+    assert models.load(data / "model").config.name == "mlp"
+    assert models.load(data / "model" / "compare" / "autoencoder").config.name == "autoencoder"
+
+
+def test_the_config_says_what_the_model_was_trained_on(data: Path) -> None:
+    train.run(params(compare=()), data)
+    config = models.load(data / "model").config
+    assert config.layout == LAYOUT
+    assert config.view == SETTINGS.view
+    assert config.tempo_qpm == 104.0  # training pieces are 0 to 8, with tempos 100 to 108
+    assert config.programs == (5, 0)  # no piece has notes in the second part: a piano
+    assert config.data_sha256 == store.sha256(data / "rolls" / "manifest.json")
+
+
+def test_curves_have_a_row_an_epoch(data: Path) -> None:
+    train.run(params(compare=()), data)
+    with (data / "model" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:4] == ["epoch", "step", "train_loss", "train_reconstruction"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    metrics = json.loads((data / "model" / "metrics.json").read_text())
+    best = rows[metrics["best_epoch"] - 1]
+    assert float(best["valid_loss"]) == metrics["loss"]["valid"] == min(float(row["valid_loss"]) for row in rows)
+
+
+def test_the_same_run_gives_the_same_bytes_and_the_second_time_trains_nothing(data: Path, tmp_path: Path) -> None:
+    first = train.run(params(), data)
+    before = contents(data / "model")
+    assert first["windows_per_s"] is not None
+
+    again = train.run(params(), data)
+    assert contents(data / "model") == before
+    assert again["windows_per_s"] is None  # all from the work directory
+
+    (tmp_path / "work").rename(tmp_path / "gone")
+    train.run(params(), data)
+    assert contents(data / "model") == before
+
+
+def test_what_decides_the_weights_decides_the_name_of_the_run(data: Path, tmp_path: Path) -> None:
+    train.run(params(compare=()), data)
+    runs = tmp_path / "work" / "train"
+    assert len(list(runs.iterdir())) == 1
+    train.run(params(compare=("autoencoder",)), data)  # the first model is there
+    assert len(list(runs.iterdir())) == 2
+    train.run(params(compare=(), seed=1), data)
+    assert len(list(runs.iterdir())) == 3
+    write_rolls(data / "rolls", made_up(len(SPLITS), seed=1), SPLITS)
+    train.run(params(compare=()), data)
+    assert len(list(runs.iterdir())) == 4
+
+
+def test_old_runs_leave_the_work_directory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "KEPT_RUNS", 2)
+    for seed in range(4):
+        train.run(params(compare=(), seed=seed, epochs=1), data)
+    assert len(list((tmp_path / "work" / "train").iterdir())) == 2
+
+
+def test_a_failed_run_leaves_the_old_model(data: Path) -> None:
+    train.run(params(compare=()), data)
+    before = contents(data / "model")
+    with pytest.raises(TrainingError):
+        train.run(params(batch_size=100_000), data)
+    assert contents(data / "model") == before
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+def test_held_out_figures_can_be_worked_out_again(data: Path) -> None:
+    train.run(params(compare=()), data)
+    model = models.load(data / "model")
+    figures = json.loads((data / "model" / "metrics.json").read_text())["heldout"]
+
+    corpus = loader.load(data / "rolls", ["test"])
+    found = loader.windows(corpus, SETTINGS.view)
+    planes = loader.planes(corpus, found, np.arange(len(found)), SETTINGS.view)
+    x = torch.from_numpy(planes).float()
+    mu, logvar = model.encode(x)
+    real = decode.complete(planes)
+    made = decode.complete((torch.sigmoid(model.decode(mu)) > 0.5).numpy())
+
+    def f1(plane: int) -> float:
+        right = sum(1 for a, b in zip(real[:, :, :, plane].flat, made[:, :, :, plane].flat, strict=True) if a and b)
+        precision, recall = right / max(1, made[:, :, :, plane].sum()), right / real[:, :, :, plane].sum()
+        return float(2 * precision * recall / max(1e-9, precision + recall))
+
+    assert (figures["windows"], figures["pieces"]) == (len(found), 3)
+    assert figures["frame_f1"] == pytest.approx(f1(FRAME), abs=1e-5)
+    assert figures["onset_f1"] == pytest.approx(f1(ONSET), abs=1e-5)
+    exact = [np.array_equal(real[b, t], made[b, t]) for b in range(len(found)) for t in range(16)]
+    assert figures["step_accuracy"] == pytest.approx(np.mean(exact), abs=1e-5)
+
+    assert figures["active_units"] == int((mu.numpy().var(axis=0) > 0.01).sum())
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mu, (0.5 * logvar).exp()), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert figures["kl_nats"] == pytest.approx(kl.sum(1).mean().item(), rel=1e-4)
+    assert figures["kl_nats_per_step"] == pytest.approx(figures["kl_nats"] / 16, rel=1e-4)
+    assert figures["elbo_nats"] == pytest.approx(-figures["reconstruction_nats"] - figures["kl_nats"], rel=1e-4)
+    at_the_mean = torch.nn.functional.binary_cross_entropy_with_logits(model.decode(mu), x, reduction="sum") / len(x)
+    assert figures["reconstruction_nats"] == pytest.approx(at_the_mean.item(), rel=0.1)  # one draw, not the mean
+
+
+def test_a_perfect_and_a_silent_model_have_the_figures_they_must() -> None:
+    rng = np.random.default_rng(0)
+    real = decode.complete(rng.random((2, 4, 1, 2, 3)) < 0.4)
+    perfect = train._agreement(train._counts(real, real))
+    assert perfect == {"frame_f1": 1.0, "onset_f1": 1.0, "step_accuracy": 1.0}
+    silent = train._agreement(train._counts(real, np.zeros_like(real)))
+    assert (silent["frame_f1"], silent["onset_f1"]) == (0.0, 0.0)
+    assert silent["step_accuracy"] == pytest.approx((~real.any(axis=(2, 3, 4))).mean(), abs=1e-5)
+
+
+def test_units_are_active_by_the_variance_of_their_mean() -> None:
+    # means 0 and 0.4: variance 0.04 > 0.01; 0 and 0.1: 0.0025; always 7: 0
+    mu = torch.tensor([[0.0, 0.0, 7.0], [0.4, 0.1, 7.0]])
+    figures = train._latent(mu, torch.zeros(2, 3))
+    assert figures["active_units"] == 1
+    assert figures["latent"] == 3
+    assert figures["mu_mean_max"] == 7.0
+    assert figures["sigma_mean"] == 1.0
+    assert figures["aggregate_std_max"] == pytest.approx(1.04**0.5, rel=1e-5)
+
+
+def test_the_autoencoder_claims_no_bound(data: Path) -> None:
+    train.run(params(model="autoencoder", compare=()), data)
+    figures = json.loads((data / "model" / "metrics.json").read_text())["heldout"]
+    assert not {"elbo_nats", "kl_nats"} & set(figures)
+    assert figures["sigma_mean"] == 0.0
+    assert figures["reconstruction_nats"] > 0
+
+
+def test_without_held_out_pieces_it_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_rolls(data / "rolls", made_up(9), ["train"] * 9)
+    train.run(params(compare=()), data)
+    assert json.loads((data / "model" / "metrics.json").read_text())["heldout"] == {"windows": 0, "pieces": 0}
+    assert "no held-out pieces" in (data / "model" / "README.md").read_text()
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+def test_the_card_names_lineage_licence_and_figures_and_no_markup_gets_in(data: Path) -> None:
+    row = {"path": "a.mid", "sha256": "0" * 64, "bytes": 1, "source": "set", "origin": "a"}
+    rows = [{**row, "licence": "<script>|x"}, {**row, "licence": "<script>|x"}, {**row, "licence": None}]
+    store.write_table(data / "corpus" / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
+    train.run(params(compare=()), data)
+    card = (data / "model" / "README.md").read_text()
+    assert "| 2 file(s) of set | licence: &lt;script&gt;/x |" in card
+    assert "| 1 file(s) of set | licence: not stated |" in card
+    assert "<script>" not in card
+    assert store.sha256(data / "rolls" / "manifest.json") in card
+    assert '"learning_rate": 0.001' in card
+    assert "768 inputs" in card  # 16 steps * 2 parts * 2 planes * 12 pitches
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+def test_too_few_windows_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"training window\(s\) of 16 steps, but train.batch_size is 4096.*lower"):
+        train.run(params(batch_size=4096), data)
+    with pytest.raises(TrainingError, match=r"^0 training window\(s\) of 512 steps"):
+        train.run(params(view=View(steps=512)), data)
+    assert not (tmp_path / "work").exists()
+
+
+def test_missing_rolls_and_devices_are_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="run stage `ingest`"):
+        train.run(params(), tmp_path / "nowhere")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ParamsError, match=r"train\.device is 'cuda'"):
+        train.run(params(device="cuda"), data)
+    assert train._device("auto") == CPU
+
+
+# --- the article's ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("steps", "low", "pitches"), [(100, 21, 88), (480, 36, 48)])
+def test_the_articles_shapes_run_to_the_end(tmp_path: Path, steps: int, low: int, pitches: int) -> None:
+    layout = Layout(("drums", "piano"), low, pitches, 4)
+    data = tmp_path / "data"
+    pieces = made_up(6, layout=layout, least=steps, most=steps + 40)
+    write_rolls(data / "rolls", pieces, ["train"] * 4 + ["valid", "test"], layout)
+    view = View(steps=steps, hop=4, planes="frame", merge_parts=True)
+    train.run(params(view=view, dense=Dense(hidden=(8,)), max_steps=2, batch_size=4), data)
+    model = models.load(data / "model")
+    assert model.config.window_shape == (steps, 1, 1, pitches)
+    assert model.config.layout.parts == ("merged",)
+    assert model.config.programs == (1,)  # of the piano, not of the drums
+    planes = decode.decode(model, np.zeros((2, model.latent), np.float32))
+    assert planes.shape == (2, steps, 1, 2, pitches)
+
+
+def test_every_module_that_decides_the_weights_is_in_the_name_of_the_run() -> None:
+    for module in train._CODE:
+        assert store.code_version(f"midivae.{module}") != store.code_version("midivae.nothing-of-the-kind"), module
