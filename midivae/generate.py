@@ -144,7 +144,8 @@ def _manifest_sha256(rolls: Path) -> str:
 def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Request:
     """The job with its model's facts; every rule of a job is checked here, before any work."""
     name = job.model or params.train.model
-    folder = data / "model" if name == params.train.model else data / "model" / "compare" / name
+    main = (data / "model").absolute()  # children on other machines have other working directories
+    folder = main if name == params.train.model else main / "compare" / name
     model = models.load(folder)
     config = model.config
     params_sha256 = job.digest(exclude={"count", "midi_files"})  # neither decides what a sample is
@@ -204,11 +205,16 @@ def _check_one_latent(requests: Sequence[_Request]) -> None:
         )
 
 
+def _kept() -> Path:
+    """Where this stage keeps finished work."""
+    return store.work_dir().absolute() / "generate"
+
+
 # --- the bars that training pieces have -------------------------------------------------------------------------------
 def _known_bars(rolls: Path, rolls_sha256: str, beats_per_bar: int) -> Path:
     """A table of the hashes of all bars in the training pieces, made once for these rolls."""
     code = store.code_version("midivae.features", "midivae.loader")
-    target = store.work_dir() / "generate" / f"bars-{rolls_sha256[:16]}-{beats_per_bar}-{code}.parquet"
+    target = _kept() / f"bars-{rolls_sha256[:16]}-{beats_per_bar}-{code}.parquet"
     if not _readable(target, schema.BARS):
         hashes = loader.bar_hashes(loader.load(rolls, ["train"]), beats_per_bar)
         store.write_table(target, pa.table({"hash": hashes}), schema.BARS)
@@ -219,7 +225,7 @@ def _known_bars(rolls: Path, rolls_sha256: str, beats_per_bar: int) -> Path:
 def _parts(request: _Request, samples_per_part: int, known: Path) -> Iterator[_Part]:
     """The parts of a job; they begin at whole blocks."""
     step = -(-samples_per_part // decode.BLOCK) * decode.BLOCK
-    folder = store.work_dir() / "generate" / request.key
+    folder = _kept() / request.key
     for first in range(0, request.job.count, step):
         last = min(first + step, request.job.count)
         yield _Part(request, first, last, known, folder / f"{first:07d}-{last:07d}.parquet")
@@ -374,7 +380,7 @@ def _midi_column(request: _Request, names: Sequence[str], planes: Bool[np.ndarra
 # --- the finished catalog ---------------------------------------------------------------------------------------------
 def _forget_old(used: AbstractSet[Path]) -> None:
     """Removes what earlier runs left in the work directory, but for the `KEPT` folders or files written last."""
-    others = [path for path in (store.work_dir() / "generate").iterdir() if path not in used]
+    others = [path for path in _kept().iterdir() if path not in used]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 

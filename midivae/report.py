@@ -62,7 +62,8 @@ _SHOWN = {"notes": "notes", "polyphony": "polyphony"}  # under a picture
 _SHOWN_SHARES = {"scale_consistency": "in scale", "novelty": "new bars"}
 _LABELS = {"n": "rows compared", "frechet_real_to_real": "frechet, real to real", "frechet_real_to_real_sd": "its sd"}
 _STEP, _PITCH = 4, 3  # size of a cell in a picture, in units that scale with the page
-_WIDEST = 960  # of a picture
+_WIDEST, _LONG = 960, 480  # width of a picture, and from where on it gets a line of its own
+_ROOM = 12  # between lines, and between the numbers of bars
 _SHADES = 6  # colours of what is compared, in the style sheet
 
 
@@ -377,9 +378,9 @@ def gallery(job: str, samples: Frame, params: Params, folder: Path) -> Section:
 def _decoded(job: str, temperature: Any, params: Params) -> str:
     """How a job's cells were set."""
     if not pd.isna(temperature):
-        return f"temperature {number(float(temperature))}"
-    thresholds = [number(asked.threshold) for asked in params.generate.jobs if asked.name == job]
-    return f"threshold {thresholds[0]}" if thresholds else "thresholded"
+        return f"temperature {float(temperature):.3g}"
+    thresholds = [asked.threshold for asked in params.generate.jobs if asked.name == job]
+    return f"threshold {thresholds[0]:g}" if thresholds else "thresholded"
 
 
 def _lot(name: str, n: int, wanted: int, seed: int) -> np.ndarray:
@@ -449,14 +450,18 @@ def _grid(n_steps: int, pitch_low: int, pitches: int, steps_per_beat: int, beats
     across = max(1, min(_STEP, _WIDEST // n_steps))
     top = pitch_low + pitches
     rows = {pitch: (top - pitch - 1) * _PITCH for pitch in range(pitch_low, top)}
+    bar, beat = steps_per_beat * beats_per_bar * across, steps_per_beat * across
+    width = n_steps * across
     return {
-        "width": n_steps * across,
+        "width": width,
+        "long": width > _LONG,
         "height": pitches * _PITCH,
         "row": _PITCH,
         "black_keys": [y for pitch, y in rows.items() if pitch % 12 in pictures.BLACK_KEYS],
         "pitches": [(pictures.pitch_name(pitch), y + _PITCH / 2) for pitch, y in rows.items() if pitch % 12 == 0],
-        "beats": [step * across for step in range(0, n_steps, steps_per_beat)],
-        "bars": [step * across for step in range(0, n_steps, steps_per_beat * beats_per_bar)],
+        "beats": list(range(0, width, beat)) if beat >= _ROOM else [],
+        "bars": list(range(0, width, bar)),
+        "numbers": [(1 + i, i * bar) for i in range(0, -(-width // bar), -(-_ROOM // bar))],
     }
 
 

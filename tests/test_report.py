@@ -227,30 +227,52 @@ def shown(section: dict[str, Any]) -> np.ndarray:
 
 
 def test_pictures_show_the_samples(data: Path, page: Page) -> None:
-    section = report.gallery("sample", catalog.read(data), params(), data)
-    assert section["count"] == 9
+    section = report.gallery("drawn", catalog.read(data), params(report={"rolls_per_job": 2}), data)
+    assert section["count"] == 3
     titles = [card["title"] for card in section["cards"]]
     assert titles == sorted(titles)
-    assert len(set(titles)) == 5
+    assert len(set(titles)) == 2
     assert [name for name, _ in section["parts"]] == [HIGH, LOW]
-    rows = catalog.read(data, latents=True).set_index("sample_id")
-    threshold = params().generate.jobs[0].threshold
-    planes = decode.decode(models.load(data / "model"), catalog.latents(rows.loc[titles]), threshold=threshold)
-    for card, roll in zip(section["cards"], planes, strict=True):
+    # the same samples, made again
+    model = models.load(data / "model" / "compare" / "autoencoder")
+    z, uniform = generate.draw(0, "drawn", range(3), model.latent, model.config.window_shape)
+    planes = decode.decode(model, z, temperature=1.0, uniform=uniform)
+    for card in section["cards"]:
+        roll = planes[int(card["title"][-7:])]
         cells = shown(card["picture"])
-        alone = roll[:, :, FRAME].sum(axis=1) == 1
+        alone = roll[:, :, FRAME].sum(axis=1) == 1  # cells that no part shares with another
         for part in range(2):
-            assert np.array_equal((cells == 2 + 2 * part) & alone, roll[:, part, ONSET] & alone)
-            held = roll[:, part, FRAME] & ~roll[:, part, ONSET]
-            assert np.array_equal((cells == 1 + 2 * part) & alone, held & alone)
+            starts, held = roll[:, part, ONSET] & alone, roll[:, part, FRAME] & ~roll[:, part, ONSET] & alone
+            assert starts.any()
+            assert np.array_equal((cells == 2 + 2 * part) & alone, starts)
+            assert np.array_equal((cells == 1 + 2 * part) & alone, held)
         assert card["title"] in "".join(page.text)
         assert card["title"] in card["picture"]["says"]
 
 
 def test_how_cells_were_set(data: Path) -> None:
     samples = catalog.read(data)
-    assert report.gallery("sample", samples, params(), data)["decoded"] == "threshold 0.300"
+    assert report.gallery("sample", samples, params(), data)["decoded"] == "threshold 0.3"
     assert report.gallery("drawn", samples, params(), data)["decoded"] == "temperature 1"
+
+
+def test_a_grid_by_hand() -> None:
+    # 8 steps of 4 units, 2 to a beat, 2 beats to a bar; pitches 59 to 61, 3 units each, 61 on top
+    grid = report._grid(8, 59, 3, 2, 2)
+    assert (grid["width"], grid["height"], grid["long"]) == (32, 9, False)
+    assert grid["black_keys"] == [0]  # C#4
+    assert grid["pitches"] == [("C4", 4.5)]
+    assert grid["bars"] == [0, 16]
+    assert grid["numbers"] == [(1, 0), (2, 16)]
+    assert grid["beats"] == []  # 8 units apart: too near to each other
+    assert report._grid(8, 59, 3, 4, 2)["beats"] == [0, 16]
+
+
+def test_long_rolls_have_narrow_steps_and_lines_of_their_own() -> None:
+    # a minute of 480 steps: 2 units each; 2000 steps: 1 unit, and every second bar of 8 units gets a number
+    assert (report._grid(480, 36, 48, 4, 4)["width"], report._grid(480, 36, 48, 4, 4)["long"]) == (960, True)
+    dense = report._grid(2000, 36, 48, 4, 2)
+    assert (dense["width"], dense["numbers"][:2]) == (2000, [(1, 0), (3, 16)])
 
 
 def test_lots_are_drawn_alike_each_time() -> None:
