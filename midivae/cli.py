@@ -217,26 +217,88 @@ def _perform(stage: Stage, params: Params, data: Path) -> None:
     _print(json.dumps({"stage": stage.name, **summary}))
 
 
-def _add_stage(stage: Stage) -> None:
-    """Adds the subcommand of one stage."""
+def _fetch(stage: Stage, params: Params, data: Path, source: str | None, accept_licence: bool) -> None:
+    """Runs `fetch`, with another source where one is named."""
+    from midivae import corpora
+
+    _perform(stage, corpora.chosen(params, source, accept_licence), data)
+
+
+def _list_corpora(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
+    """Prints the corpora that have names, and ends."""
+    if asked and not ctx.resilient_parsing:
+        from midivae import corpora
+
+        for line in corpora.listing():
+            _print(line)
+        ctx.exit()
+
+
+def _ingest(stage: Stage, params: Params, data: Path, explain: Path | None) -> None:
+    """Runs `ingest`, or says what it makes of one file."""
+    if explain is None:
+        _perform(stage, params, data)
+        return
+    from midivae import ingest
+
+    for line in ingest.explain(explain, params.ingest).splitlines():
+        _print(line)
+
+
+fetch_options = _options(
+    click.option(
+        "--source",
+        metavar="SOURCE",
+        help="Instead of fetch.source: a corpus by name, a URL, a folder, an archive, or a MIDI file.",
+    ),
+    click.option("--accept-licence", is_flag=True, help="Say yes to the licence of a corpus that asks for it."),
+    click.option(
+        "--list",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_list_corpora,
+        help="List the corpora that have names, and exit.",
+    ),
+)
+explain_option = click.option(
+    "--explain", type=PATH, metavar="FILE", help="Say what becomes of one MIDI file; write nothing."
+)
+
+
+def _add_stage(
+    stage: Stage,
+    act: Callable[..., None] = _perform,
+    options: Callable[[Callable[..., None]], Callable[..., None]] = _options(),  # noqa: B008
+    examples: Sequence[str] = (),
+) -> None:
+    """Adds the subcommand of one stage: `act` is called with the stage, params, data, and options of its own."""
     reads = ", ".join(f"data/{folder}" for folder in stage.reads) or "the source that params name"
 
     @midivae.command(stage.name, short_help=stage.summary)
+    @options
     @stage_options
-    def command(params_file: Path, data: Path, verbose: bool, quiet: bool) -> None:
+    def command(params_file: Path, data: Path, verbose: bool, quiet: bool, **own: Any) -> None:
         from midivae import params
 
         _log_to_stderr(verbose, quiet)
-        _perform(stage, params.load(params_file), data)
+        act(stage, params.load(params_file), data, **own)
 
     command.help = f"{stage.summary}\n\n\b\nReads:   {reads}\nWrites:  data/{stage.writes}\nParams:  {stage.name}"
     command.epilog = _epilog(
-        f"midivae {stage.name}", f"midivae {stage.name} --params presets/article-100x88.yaml --data data-100x88"
+        f"midivae {stage.name}",
+        f"midivae {stage.name} --params presets/article-100x88.yaml --data data-100x88",
+        *examples,
     )
 
 
 for _stage in STAGES:
-    _add_stage(_stage)
+    if _stage.name == "fetch":
+        _add_stage(_stage, _fetch, fetch_options, ["midivae fetch --list", "midivae fetch --source lakh-clean"])
+    elif _stage.name == "ingest":
+        _add_stage(_stage, _ingest, explain_option, ["midivae ingest --explain song.mid"])
+    else:
+        _add_stage(_stage)
 
 
 @midivae.command(epilog=_epilog("midivae run", "midivae run --params presets/article-100x88.yaml --data data-100x88"))
@@ -396,6 +458,9 @@ def _on_terminate(signum: int, frame: object) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    # threads that wait for each other sleep instead of spinning: on a machine that others use too, a training step
+    # takes up to half as long; libgomp reads it when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _on_terminate)
     try:
         code = midivae.main(arguments, prog_name="midivae", standalone_mode=False)

@@ -137,6 +137,51 @@ def _summary(pieces: pa.Table, n_shards: int) -> dict[str, object]:
     }
 
 
+def explain(path: Path, ingest: Ingest) -> str:
+    """What ingest makes of one MIDI file, in words: how it is read, what becomes of its notes, or why it is rejected.
+
+    Raises:
+        InputError: no such file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error})") from error
+    file = File(path.name, hashlib.sha256(data).hexdigest())
+    shard = Shard(0, (file,), path.parent, store.work_dir(), 1, ingest)
+    facts, _ = _process([0], shard, lambda _: None)
+    (row,) = facts.to_pylist()
+    lines = [f"{path.name}: {row['piece_id']}, {len(data)} bytes"]
+    if row["reader"] is not None:
+        lines.append(f"read by {row['reader']}: {row['notes_found']} notes in {row['tracks']} tracks")
+    lines += _tracks_in_words(data, ingest) if row["reader"] is not None else []
+    if row["notes_kept"] is not None:
+        lines.append(
+            f"of its notes {row['notes_kept']} are in the roll, {row['notes_unassigned']} belong to no part, "
+            f"{row['notes_out_of_range']} lie outside its pitches, {row['notes_merged']} start where another does"
+        )
+        lines.append(
+            f"{row['steps']} steps, {row['bars']} bars, {row['duration_s']:.1f} s, {row['tempo_qpm']:.1f} BPM, "
+            f"{row['time_signature']}, {row['key'] or 'no key'}"
+        )
+    verdict = "accepted" if row["accepted"] else f"rejected as {row['reason']}: {row['detail']}"
+    return "\n".join([*lines, verdict])
+
+
+def _tracks_in_words(data: bytes, ingest: Ingest) -> list[str]:
+    """A line per track: its notes, and the part they go to."""
+    notes = midi.read(data, ingest.limits)
+    part = pianoroll.assign_parts(notes, ingest.parts)
+    lines = []
+    for index, name in enumerate(notes.track_names):
+        mine = np.flatnonzero(notes.track == index)
+        if len(mine):
+            goes_to = ingest.parts.names[part[mine[0]]] if part[mine[0]] >= 0 else "no part"
+            plays = "drums" if notes.is_drum[mine[0]] else f"program {notes.program[mine[0]]}"
+            lines.append(f"  track {name[:60]!r}: {len(mine)} notes, {plays}, to {goes_to}")
+    return lines
+
+
 # --- shards -----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class File:

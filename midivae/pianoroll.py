@@ -197,6 +197,11 @@ def rasterise(
     ends = np.cumsum(n_steps) * layout.bytes_per_step
     first = ends - n_steps * layout.bytes_per_step
     columns = np.zeros(int(ends[-1]) if n_pieces else 0, np.uint8)
+    # half as wide, nearly twice as fast: what follows moves memory more than it counts
+    narrow = np.dtype(np.int32 if len(columns) < 2**28 else np.int64)  # onsets are counted in bits below
+    first, n_steps, piece, part, pitch, onset_step, offset_step = (
+        array.astype(narrow) for array in (first, n_steps, piece, part, pitch, onset_step, offset_step)
+    )
 
     row = pitch - layout.pitch_low
     inside = (row >= 0) & (row < layout.pitches)
@@ -227,8 +232,9 @@ def rasterise(
 
 def _runs(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:
     """first[i], first[i] + 1 ... first[i] + length[i] - 1 for every i, end to end."""
-    ends = np.cumsum(length)
-    runs: np.ndarray = np.repeat(first - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0)
+    ends = np.cumsum(length, dtype=length.dtype)
+    runs: np.ndarray = np.repeat(first - (ends - length), length)
+    runs += np.arange(len(runs), dtype=runs.dtype)
     return runs
 
 
