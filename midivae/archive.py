@@ -5,8 +5,10 @@ are returned as the bytes they are; links, devices and names that lead out of th
 each member only what the caller asks for is unpacked (in a zip; a tar has to be read through).
 
 What is damaged raises `CorruptError`: a zip member or a compressed stream whose checksum differs, a tar header that
-does not add up, an archive that ends too soon. (The contents in a plain tar carry no checksum: a flipped bit there is
-for the reader of the contents to find.)
+does not add up, an archive that ends too soon. (The contents in a plain tar carry no checksum, nor do those packed by
+zstd unless it was asked for one, as its command line does: a flipped bit there is for the reader of the contents.)
+
+Zstandard is read by pyarrow: the reader of the package zstandard takes a stream that is cut off for one that ends.
 
 Offers: `members` and `Member`; the only module that knows zipfile and tarfile.
 """
@@ -29,6 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
+import pyarrow as pa
+
 from midivae.errors import CorruptError, InputError
 from midivae.params import ArchiveLimits
 
@@ -41,6 +45,7 @@ _COMPRESSED: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
 }
 
 
@@ -60,7 +65,7 @@ class Member:
 
 
 def members(path: Path, wanted: Callable[[bytes], bool], limits: ArchiveLimits) -> Iterator[Member]:
-    """The members of a zip, or of a tar that is plain or compressed by gzip, bzip2 or xz, in the archive's order.
+    """The members of a zip, or of a tar that is plain or packed by gzip, bzip2, xz or zstd, in the archive's order.
 
     Args:
         path: the archive.
@@ -115,6 +120,8 @@ def _translated(path: Path) -> Iterator[None]:
     except NotImplementedError as error:
         raise InputError(f"{path}: {error}; repack it with an ordinary zip or tar") from error
     except (*damage, OSError, ValueError) as error:
+        if "too much memory" in str(error):  # zstd --long
+            raise InputError(f"{path}: takes over 128 MiB to unpack; repack it without `--long`") from error
         raise CorruptError(f"{path}: damaged ({error}); fetch it again") from error
 
 

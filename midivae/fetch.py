@@ -2,8 +2,10 @@
 
 Sources, by `fetch.source`:
     bach-chorales  the 408 scores of Bach in music21's wheel, converted by verovio in child processes that may crash
+    a name         a corpus of the registry, corpora.yaml: downloaded, compared with its hash, read as an archive
+    url            an archive or a MIDI file from the web
     folder         every *.mid and *.midi below a folder, in any case; links that lead out of it are not followed
-    archive        the same of a zip or tar, read member by member
+    archive        the same of a zip or tar, read member by member; or a single MIDI file
 
 What is written: `midi/` with the files, `corpus.parquet` with a row for each, sorted by path. The same source gives
 the same bytes, whatever the number of workers.
@@ -18,8 +20,10 @@ Offers: `run`, `SUFFIXES`.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -29,6 +33,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,8 +41,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from tqdm import tqdm
 
-from midivae import archive, midi, parallel, score, store
-from midivae.errors import InputError
+from midivae import archive, corpora, download, midi, parallel, score, store
+from midivae.errors import InputError, ParamsError
 from midivae.params import Params
 from midivae.schema import CORPUS
 
@@ -47,6 +52,8 @@ CHORALE_LICENCE = (
     "no rights stated in the score; composer in the public domain; distributed with music21 by permission of the "
     "encoders (music21/corpus/license.txt)"
 )
+# what corpora call the parts of their split -> what we do
+SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 SCORES_PER_SPEC = 16
 SCORE_MEMORY_BYTES = 2 << 30  # for the conversion of one score
 _MAX_NAME = 200  # bytes of a component; file systems take 255
@@ -60,16 +67,21 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """Fills `data/corpus/` from the source that `params.fetch` names; a relative `path` starts at this folder.
 
     Raises:
+        ParamsError: there is no corpus of that name, or its licence asks for a yes that is not given.
         InputError: the source is missing or unfit, or holds no MIDI file.
-        CorruptError: an archive is damaged.
+        CorruptError: an archive is damaged, or not the one that was meant.
     """
     begun = time.monotonic()
-    fill = {"bach-chorales": _chorales, "folder": _folder, "archive": _archive}[params.fetch.source]
+    built_in = {"bach-chorales": _chorales, "folder": _folder, "archive": _archive, "url": _url}
+    fill = built_in.get(params.fetch.source, _named)
+    if fill is _named:
+        _require_yes(params)
     with store.publishing(data / "corpus") as staging:
         corpus = _Corpus(staging / "midi")
         fill(params, data, corpus)
         if not corpus.rows:
             raise InputError(f"{corpus.source}: no MIDI file (*.mid, *.midi) in it; {corpus.counts_in_words()}")
+        log.info("licence of %s: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
         store.write_table(staging / "corpus.parquet", corpus.table(), CORPUS)
     return {**corpus.summary(), "seconds": round(time.monotonic() - begun, 2)}
 
@@ -95,6 +107,9 @@ class _Corpus:
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)  # see `_unique`
+    include: tuple[str, ...] = ()  # see `corpora.Corpus`
+    own: _OwnSplit | None = None  # the split that the corpus brings
+    sha256: str | None = None  # of the archive that was downloaded
 
     def add(self, name: bytes, data: bytes | Path, origin: str | None = None) -> None:
         """Writes one MIDI file, from its bytes or a copy of a file, under a safe form of its name."""
@@ -130,10 +145,16 @@ class _Corpus:
         columns: dict[str, Any] = dict(zip(_Row._fields, zip(*sorted(self.rows), strict=True), strict=True))
         columns["source"] = [self.source] * len(self.rows)
         columns["licence"] = [self.licence] * len(self.rows)
+        columns["split"] = [self.split(origin) for origin in columns["origin"]]
         return pa.table({name: columns[name] for name in CORPUS.schema.names}, CORPUS.schema)
+
+    def split(self, origin: str) -> str | None:
+        """What the corpus itself says of the split of a file; None: nothing."""
+        return None if self.own is None else self.own.of(origin)
 
     def summary(self) -> dict[str, object]:
         """What the stage reports."""
+        splits = Counter(self.split(row.origin) or "none" for row in self.rows) if self.own else Counter[str]()
         return {
             "stage": "fetch",
             "source": self.source,
@@ -141,12 +162,16 @@ class _Corpus:
             "bytes": sum(row.bytes for row in self.rows),
             "failed": sorted(self.failed),
             "refused": self.counts["refused"],
+            "left_out": self.counts["left_out"],
             "other": self.counts["other"],
+            **({"splits": dict(sorted(splits.items()))} if splits else {}),
+            **({"sha256": self.sha256} if self.sha256 else {}),
         }
 
     def counts_in_words(self) -> str:
         """What was there instead of MIDI files."""
-        return f"{self.counts['other']} other files, {self.counts['refused']} refused, {len(self.failed)} failed"
+        others = ", ".join(f"{self.counts[kind]} {kind.replace('_', ' ')}" for kind in ("refused", "left_out"))
+        return f"{self.counts['other']} other files, {others}, {len(self.failed)} failed"
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -230,13 +255,13 @@ def _folder(params: Params, data: Path, corpus: _Corpus) -> None:
 
 def _files(root: Path, data: Path, corpus: _Corpus) -> Iterator[Path]:
     """All files below a folder, but for what we wrote ourselves; links to folders are not followed."""
-    ours = data.resolve()
+    ours = (data.resolve(), store.work_dir().resolve())
 
     def locked(error: OSError) -> None:
         corpus.refuse(os.fsencode(error.filename), f"a folder that cannot be read ({error.strerror})")
 
     for folder, subfolders, names in os.walk(root, onerror=locked):
-        subfolders[:] = [name for name in subfolders if (Path(folder) / name).resolve() != ours]
+        subfolders[:] = [name for name in subfolders if (Path(folder) / name).resolve() not in ours]
         yield from (Path(folder) / name for name in names)
 
 
@@ -251,21 +276,145 @@ def _file_refusal(path: Path, root: Path) -> str | None:
     return None
 
 
-# --- archive ----------------------------------------------------------------------------------------------------------
+# --- archives, from here or from the web ------------------------------------------------------------------------------
 def _archive(params: Params, data: Path, corpus: _Corpus) -> None:
     """Takes the MIDI files out of an archive."""
     path = Path(str(params.fetch.path))
     corpus.source, corpus.licence = _printable(os.fsencode(path.name)), params.fetch.licence
-    members = archive.members(path, lambda name: _is_midi(name) or _is_licence(name), params.fetch.limits)
+    _take(path, params, corpus)
+
+
+def _url(params: Params, data: Path, corpus: _Corpus) -> None:
+    """The same of an archive or MIDI file from the web."""
+    fetched = download.fetch(str(params.fetch.url), params.fetch.download, sha256=params.fetch.sha256)
+    corpus.source, corpus.licence, corpus.sha256 = fetched.path.name, params.fetch.licence, fetched.sha256
+    _take(fetched.path, params, corpus)
+
+
+def _named(params: Params, data: Path, corpus: _Corpus) -> None:
+    """The same of a corpus of the registry, from the web or from an archive that is already here."""
+    entry = corpora.find(params.fetch.source)
+    log.info("%s: %s %s", params.fetch.source, entry.licence, entry.licence.sentence)
+    log.info("%s: please cite: %s", params.fetch.source, entry.citation)
+    corpus.source, corpus.licence, corpus.include = params.fetch.source, str(entry.licence), entry.include
+    corpus.own = _OwnSplit(entry.split) if entry.split is not None else None
+    if params.fetch.path is None:
+        hashes = {"sha256": entry.sha256, "md5": entry.md5}
+        fetched = download.fetch(entry.url, params.fetch.download, size=entry.bytes, **hashes)
+        path, corpus.sha256 = fetched.path, fetched.sha256
+    else:
+        path = Path(params.fetch.path)
+        download.check(path, sha256=entry.sha256, md5=entry.md5)
+    _take(path, params, corpus)
+    _compare(params.fetch.source, entry, corpus)
+
+
+def _require_yes(params: Params) -> None:
+    """Makes sure that the licence of a corpus needs no explicit yes, or has it."""
+    name = params.fetch.source
+    entry = corpora.find(name)
+    if entry.restricted and params.fetch.accept_licence != name:
+        raise ParamsError(
+            f"{name}: its licence needs an explicit yes: {entry.licence}. {entry.licence.sentence} If you accept that, "
+            f"say `midivae fetch --source {name} --accept-licence`, or set fetch.accept_licence to {name}"
+        )
+
+
+def _compare(name: str, entry: corpora.Corpus, corpus: _Corpus) -> None:
+    """Says where a corpus is not what its entry promises."""
+    if entry.files is not None and len(corpus.rows) != entry.files:
+        log.warning("%s: %d MIDI files, where %d are known to be in it", name, len(corpus.rows), entry.files)
+    without = sum(corpus.split(row.origin) is None for row in corpus.rows) if corpus.own else 0
+    if without:
+        log.warning("%s: its own split says nothing of %d files", name, without)
+
+
+def _take(path: Path, params: Params, corpus: _Corpus) -> None:
+    """Takes the MIDI files out of an archive, and the table of its split."""
+    members = _members(path, corpus, params)
     for member in tqdm(members, unit="file", desc="fetch", disable=None, file=sys.stderr):
         if member.refused is not None:
             corpus.refuse(member.name, member.refused)
         elif _is_midi(member.name):
-            corpus.add(member.name, member.data or b"")
+            if _included(member.name, corpus.include):
+                corpus.add(member.name, member.data or b"")
+            else:
+                corpus.counts["left_out"] += 1
         else:
             corpus.counts["other"] += 1
-            if member.data is not None:
+            if member.data is None:
+                continue
+            if corpus.own is not None and corpus.own.is_table(member.name):
+                corpus.own.read(member.name, member.data)
+            else:
                 corpus.note_licence(member.name, member.data)
+
+
+def _members(path: Path, corpus: _Corpus, params: Params) -> Iterator[archive.Member]:
+    """The members of an archive whose contents we want, among all; a MIDI file is an archive of one."""
+
+    def wanted(name: bytes) -> bool:
+        if _is_midi(name):
+            return _included(name, corpus.include)
+        return _is_licence(name) or (corpus.own is not None and corpus.own.is_table(name))
+
+    name, limits = os.fsencode(path.name), params.fetch.limits
+    if not path.is_file() or not (_is_midi(name) or _starts_like_midi(path)):
+        yield from archive.members(path, wanted, limits)
+    elif path.stat().st_size > limits.max_member_bytes:
+        raise InputError(f"{path}: larger than fetch.limits.max_member_bytes, {limits.max_member_bytes}")
+    else:
+        yield archive.Member(name if _is_midi(name) else name + SUFFIXES[0], path.read_bytes())
+
+
+def _starts_like_midi(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start.startswith(b"MThd") or (start.startswith(b"RIFF") and start.endswith(b"RMID"))
+
+
+def _included(name: bytes, patterns: tuple[str, ...]) -> bool:
+    """Whether a path fits one of the patterns, part by part; without patterns every one does."""
+    parts = name.decode("utf-8", "surrogateescape").split("/")
+    return not patterns or any(
+        len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+        for wanted in (pattern.split("/") for pattern in patterns)
+    )
+
+
+# --- the split that a corpus brings -----------------------------------------------------------------------------------
+@dataclass
+class _OwnSplit:
+    """What a corpus says of its own split.
+
+    Attributes:
+        rule: where it says it.
+        said: origin of a file -> what the table says, once it was read.
+    """
+
+    rule: corpora.OwnSplit
+    said: dict[str, str] = field(default_factory=dict)
+
+    def is_table(self, name: bytes) -> bool:
+        """Whether a member of an archive is the table."""
+        return self.rule.table is not None and name == self.rule.table.encode()
+
+    def read(self, name: bytes, data: bytes) -> None:
+        """Reads the table; its paths start at the folder that it is in."""
+        folder, slash, _ = name.rpartition(b"/")
+        rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=""))
+        if missing := {self.rule.file, self.rule.column} - set(rows.fieldnames or ()):
+            raise InputError(f"{_printable(name)}: no column {' or '.join(sorted(map(str, missing)))} in it")
+        for row in rows:
+            file, split = row[str(self.rule.file)] or "", row[str(self.rule.column)] or ""
+            self.said[_printable(folder + slash + file.encode("utf-8", "surrogateescape"))] = split
+
+    def of(self, origin: str) -> str | None:
+        """The split of a file: train, valid or test; None: nothing is said of it."""
+        if self.rule.table is not None:
+            return SPLITS.get(self.said.get(origin, ""))
+        folder = origin.rpartition("/")[0].rpartition("/")[2]
+        return SPLITS.get(folder) if folder in self.rule.folders else None
 
 
 # --- Bach chorales ----------------------------------------------------------------------------------------------------

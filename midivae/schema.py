@@ -49,6 +49,7 @@ CORPUS = Table(
         ("source", pa.string()),  # name of the corpus, or of the folder or archive
         ("origin", pa.string()),  # the file it was made from, inside the source
         ("licence", pa.string(), "null"),  # as the source states it
+        ("split", pa.string(), "null"),  # train, valid or test, where the corpus brings its own split
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import stat
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from midivae import archive
@@ -22,7 +24,12 @@ from midivae.params import ArchiveLimits
 
 FILES = {b"a.mid": b"MThd one", b"songs/b.mid": b"MThd two" * 100, b"notes.txt": b"words", b"songs/empty.mid": b""}
 DICTIONARY = 9e6  # bytes that xz takes to unpack anything
-KINDS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
+KINDS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst")
+# the three files of `damaged`, as `tar --zstd` packs them: with a checksum, which pyarrow does not write
+CHECKED_ZSTD = base64.b85decode(
+    "D77#B1R!+-03t*V5s*Cw5FBRxU~BWFKZ)+U&n@@astZZy#~TY*H6CX)0BH>`E(LyI8NL~S2apUxAOC?d=-|mISQ8*nE41AJY<f@+fT|u-2V`)m)<z8-"
+    "X`rb{2?Gp}67<zGFLnML?EQ@afrA2UCk_V_OTkM"
+)
 
 
 def is_midi(name: bytes) -> bool:
@@ -47,11 +54,15 @@ def make(path: Path, files: dict[bytes, bytes]) -> Path:
             for name, data in files.items():
                 file.writestr(name.decode(), data)
         return path
-    mode = {"tar": "w", "gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}[path.suffix[1:]]
+    mode = {"tar": "w", "gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz", "zst": "w"}[path.suffix[1:]]
     with tarfile.open(path, mode) as file:  # type: ignore[call-overload]
         file.addfile(tar_info("songs", kind=tarfile.DIRTYPE))
         for name, data in files.items():
             file.addfile(tar_info(name.decode("utf-8", "surrogateescape"), len(data)), io.BytesIO(data))
+    if path.suffix == ".zst":
+        plain = path.read_bytes()
+        with pa.CompressedOutputStream(str(path), "zstd") as packed:
+            packed.write(plain)
     return path
 
 
@@ -159,7 +170,7 @@ def test_limits_of_the_whole(tmp_path: Path, kind: str, limits: ArchiveLimits, m
         read(make(tmp_path / f"x.{kind}", FILES), limits)
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
 @pytest.mark.parametrize("name", [b"bomb.mid", b"ignored.bin"])
 def test_a_bomb_is_an_input_error(tmp_path: Path, kind: str, name: bytes) -> None:
     path = make(tmp_path / f"x.{kind}", {name: bytes(10 << 20)})  # packs about 1000 times
@@ -229,6 +240,23 @@ def test_encrypted_zip(tmp_path: Path) -> None:
         read(path)
 
 
+def test_two_frames_of_zstd_are_one_file(tmp_path: Path) -> None:
+    """As parallel packers write them."""
+    path = make(tmp_path / "x.tar", FILES)
+    data = path.read_bytes()
+    frames = [pa.compress(part, codec="zstd", asbytes=True) for part in (data[:700], data[700:])]
+    path.write_bytes(b"".join(frames))
+    assert read(path) == [Member(name, data if is_midi(name) else None) for name, data in FILES.items()]
+
+
+def test_zstd_with_a_window_that_takes_too_much_memory(tmp_path: Path) -> None:
+    """As `zstd --long=31` writes it: a frame whose header asks for 2 GiB."""
+    header = b"\x28\xb5\x2f\xfd" + bytes([0x00, (31 - 10) << 3])  # no content size, no checksum; log of the window - 10
+    (tmp_path / "x.tar.zst").write_bytes(header + b"\x01\x00\x00")  # one empty block, the last
+    with pytest.raises(InputError, match=r"over 128 MiB to unpack; repack it without `--long`"):
+        read(tmp_path / "x.tar.zst")
+
+
 def test_unknown_packing(tmp_path: Path) -> None:
     path = make(tmp_path / "x.zip", {b"a.mid": b"x"})
     data = path.read_bytes()
@@ -255,7 +283,10 @@ def verdict(path: Path, wanted: list[Member]) -> str:
 def damaged(tmp_path: Path, kind: str, damage: Callable[[bytes, int], bytes], step: int) -> dict[int, str]:
     files = {b"a.mid": b"MThd one", b"b.mid": b"MThd two" * 9, b"c.txt": b"words"}
     path = make(tmp_path / f"x.{kind}", files)
+    if kind == "tar.zst":
+        path.write_bytes(CHECKED_ZSTD)
     data, wanted = path.read_bytes(), read(path)
+    assert [m.data for m in wanted] == [data if is_midi(name) else None for name, data in files.items()]
     found = {}
     for at in range(0, len(data), step):
         path.write_bytes(damage(data, at))
@@ -273,7 +304,7 @@ def test_no_truncation_goes_unnoticed(tmp_path: Path, kind: str) -> None:
         assert set(found.values()) == {"error"}
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
 def test_no_flipped_bit_changes_anything_silently(tmp_path: Path, kind: str) -> None:
     for bit in range(8):
         found = damaged(

@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import music
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -84,6 +85,18 @@ def test_a_stage_gets_params_and_data_and_prints_one_line(
     [(params, data)] = calls
     assert params.train.epochs == 3
     assert data == tmp_path / "here"
+
+
+def test_ingest_explains_one_file(tmp_path: Path, params_file: Path) -> None:
+    music.write_corpus(tmp_path / "tunes", 1)
+    (tmp_path / "not.mid").write_bytes(b"RIFF")
+    told = invoke("ingest", "--params", params_file, "--explain", tmp_path / "tunes" / "piece-000.mid")
+    assert told.exit_code == 0, told.output
+    assert "'Alto'" in told.stdout
+    assert told.stdout.splitlines()[-1] == "accepted"
+    refused = invoke("ingest", "--params", params_file, "--explain", tmp_path / "not.mid")
+    assert refused.stdout.splitlines()[-1].startswith("rejected as not_midi")
+    assert invoke("ingest", "--params", params_file, "--explain", tmp_path / "none.mid").exit_code == 3
 
 
 def test_run_does_all_stages_in_order(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,29 @@
-"""Tests of midivae.fetch: the three sources, hostile names, and what a score that crashes its reader costs."""
+"""Tests of midivae.fetch: every kind of source, hostile names, and what a score that crashes its reader costs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from guarded import convert_or_crash
 from hypothesis import given
 from hypothesis import strategies as st
 from test_score import BACH
+from webserver import Web, good, serving, status
 
-from midivae import archive, fetch, midi, parallel, store
-from midivae.errors import CorruptError, InputError, WorkerError
+from midivae import archive, cli, corpora, download, fetch, midi, parallel, store
+from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
 from midivae.params import Params, parse
 from midivae.schema import CORPUS
 from midivae.store import sha256
@@ -233,12 +240,15 @@ def test_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert not (tmp_path / "etc").exists()
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
 def test_archives_of_every_kind_give_the_files_of_the_folder(songs: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"songs.{suffix}"
-    with tarfile.open(path, f"w:{suffix[4:]}") as file:  # type: ignore[call-overload]
+    packing = suffix[4:] if suffix != "tar.zst" else ""
+    with tarfile.open(path, f"w:{packing}") as file:  # type: ignore[call-overload]
         for name in ("a.mid", "deep", "COPYING"):
             file.add(songs / name, name)
+    if suffix == "tar.zst":
+        path.write_bytes(pa.compress(path.read_bytes(), codec="zstd", asbytes=True))
     fetch.run(params(source="archive", path=str(path)), tmp_path / "one")
     assert set(tree(tmp_path / "one" / "corpus" / "midi")) == {"a.mid", "deep/B.MIDI", "deep/er/c.Mid"}
     fetch.run(params(workers=2, source="archive", path=str(path)), tmp_path / "two")
@@ -272,6 +282,239 @@ def test_real_archives(tmp_path: Path, name: str, files: int, licence: str) -> N
     check_corpus(tmp_path / "data")
     assert (summary["files"], summary["refused"], summary["other"]) == (files, 0, 1)
     assert licence in str(rows(tmp_path / "data")[0]["licence"])
+
+
+def test_a_single_midi_file_is_an_archive_of_one(tmp_path: Path) -> None:
+    (tmp_path / "tune.mid").write_bytes(b"MThd")
+    (tmp_path / "tune").write_bytes(b"MThd one")
+    (tmp_path / "old").write_bytes(b"RIFF....RMIDdata")
+    (tmp_path / "wave.riff").write_bytes(b"RIFF....WAVEdata")
+    for name, path in (("tune.mid", "tune.mid"), ("tune", "tune.mid"), ("old", "old.mid")):
+        summary = fetch.run(params(source="archive", path=str(tmp_path / name)), tmp_path / "data")
+        assert (summary["files"], summary["source"]) == (1, name)
+        check_corpus(tmp_path / "data")
+        assert rows(tmp_path / "data")[0]["path"] == path
+    with pytest.raises(InputError, match="max_member_bytes"):
+        fetch.run(params(source="archive", path=str(tmp_path / "tune"), limits={"max_member_bytes": 7}), tmp_path / "x")
+    with pytest.raises(InputError, match="neither zip nor tar"):
+        fetch.run(params(source="archive", path=str(tmp_path / "wave.riff")), tmp_path / "x")
+
+
+# --- the web ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A work directory of its own, no waiting between tries, and no proxy in between."""
+    monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "BACKOFF_S", 0.001)
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> bytes:
+    """A zip of a corpus that brings a split, a licence, and what does not belong to it."""
+    table = (
+        "title,split,midi_filename\n"
+        '"One, in C",train,2004/a.midi\nTwo,validation,2004/b.midi\nThree,test,2006/é.midi\nGone,test,2006/gone.midi\n'
+    )
+    members = [
+        ("tiny-v1/LICENSE", b"All of it is free"),
+        ("tiny-v1/2004/a.midi", b"one"),
+        ("tiny-v1/tiny.csv", table.encode()),
+        ("tiny-v1/2004/b.midi", b"two"),
+        ("tiny-v1/2006/é.midi", b"three"),
+        ("tiny-v1/2006/unlisted.midi", b"four"),
+        ("tiny-v1/2006/versions/a2.midi", b"five"),
+        ("tiny-v1/readme.md", b"words"),
+    ]
+    return make_zip(tmp_path / "made.zip", members).read_bytes()
+
+
+@pytest.fixture
+def tiny(body: bytes, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """The same, in a registry of its own, on a server of its own."""
+    with serving(body) as web:
+        entry = corpora.Corpus.model_validate(
+            {
+                "title": "Tiny",
+                "homepage": web.url,
+                "url": f"{web.url}/tiny.zip",
+                "sha256": hashlib.sha256(body).hexdigest(),
+                "bytes": len(body),
+                "files": 4,
+                "licence": {"id": "CC-BY-4.0", "sentence": "Name us.", "link": "https://example.org/by"},
+                "inside": "Four tunes.",
+                "include": ["tiny-v1/*/*.midi"],
+                "parts": {"rule": "merged"},
+                "split": {"table": "tiny-v1/tiny.csv", "file": "midi_filename", "column": "split"},
+                "citation": "Nobody. Nothing. 2026.",
+            }
+        )
+        strict = {"restricted": True, "split": None, "include": (), "files": None}
+        by_folder = {"split": corpora.OwnSplit(folders=("train", "2004", "test"))}
+        entries = {
+            "tiny": entry,
+            "tiny-strict": entry.model_copy(update=strict),
+            "tiny-folders": entry.model_copy(update=by_folder),
+        }
+        monkeypatch.setattr(corpora, "load", lambda: entries)
+        monkeypatch.setattr(fetch, "SPLITS", fetch.SPLITS | {"2004": "train"})
+        yield web
+
+
+def test_url(body: bytes, home: Path, tmp_path: Path) -> None:
+    with serving(body) as web:
+        given = {"source": "url", "url": f"{web.url}/some%20songs.zip"}
+        summary = fetch.run(params(**given), tmp_path / "one")
+    fetch.run(params(workers=2, **given), tmp_path / "two")  # from the work directory: nobody listens now
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    check_corpus(tmp_path / "one")
+    assert summary["files"] == 5
+    assert summary["sha256"] == hashlib.sha256(body).hexdigest()
+    assert {(row["source"], row["licence"], row["split"]) for row in rows(tmp_path / "one")} == {
+        ("some_songs.zip", "tiny-v1/LICENSE: All of it is free", None)
+    }
+
+
+def test_url_of_a_midi_file(home: Path, tmp_path: Path) -> None:
+    with serving(b"MThd tune") as web:
+        fetch.run(params(source="url", url=f"{web.url}/get?id=7"), tmp_path / "data")
+    assert tree(tmp_path / "data" / "corpus" / "midi") == {"get.mid": b"MThd tune"}
+
+
+def test_a_failed_download_leaves_the_old_corpus(body: bytes, home: Path, tmp_path: Path) -> None:
+    with serving(body) as web:
+        fetch.run(params(source="url", url=f"{web.url}/a.zip"), tmp_path / "data")
+        before = tree(tmp_path / "data")
+        web.answers = [status(404)]
+        with pytest.raises(InputError, match=r"b\.zip.*404"):
+            fetch.run(params(source="url", url=f"{web.url}/b.zip"), tmp_path / "data")
+        web.answers = [good]
+        with pytest.raises(CorruptError, match=r"c\.zip: hash"):
+            fetch.run(params(source="url", url=f"{web.url}/c.zip", sha256="0" * 64), tmp_path / "data")
+    assert tree(tmp_path / "data") == before
+
+
+def test_what_was_downloaded_is_not_music_of_the_folder_it_is_in(home: Path, tmp_path: Path) -> None:
+    (home / "downloads").mkdir(parents=True)
+    (home / "downloads" / "x.mid").write_bytes(b"MThd")
+    (tmp_path / "y.mid").write_bytes(b"MThd")
+    assert fetch.run(params(source="folder", path=str(tmp_path)), tmp_path / "data")["files"] == 1
+
+
+# --- corpora by name --------------------------------------------------------------------------------------------------
+def test_a_corpus_by_name(tiny: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    summary = fetch.run(params(source="tiny"), tmp_path / "one")
+    check_corpus(tmp_path / "one")
+    assert [(row["path"], row["split"]) for row in rows(tmp_path / "one")] == [
+        ("tiny-v1/2004/a.midi", "train"),
+        ("tiny-v1/2004/b.midi", "valid"),
+        ("tiny-v1/2006/unlisted.midi", None),
+        ("tiny-v1/2006/é.midi", "test"),
+    ]
+    assert {(row["source"], row["licence"]) for row in rows(tmp_path / "one")} == {
+        ("tiny", "CC-BY-4.0 (https://example.org/by)")
+    }
+    assert summary["splits"] == {"none": 1, "test": 1, "train": 1, "valid": 1}
+    assert (summary["files"], summary["left_out"], summary["other"]) == (4, 1, 3)
+    assert "tiny: CC-BY-4.0 (https://example.org/by) Name us." in caplog.text
+    assert "please cite: Nobody. Nothing. 2026." in caplog.text
+    assert "its own split says nothing of 1 files" in caplog.text
+    fetch.run(params(workers=2, source="tiny"), tmp_path / "two")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    assert tiny.asked == [""]
+
+
+def test_a_split_in_folders(tiny: Web, tmp_path: Path) -> None:
+    fetch.run(params(source="tiny-folders"), tmp_path / "data")
+    assert {str(row["path"]): row["split"] for row in rows(tmp_path / "data")} == {
+        "tiny-v1/2004/a.midi": "train",
+        "tiny-v1/2004/b.midi": "train",
+        "tiny-v1/2006/unlisted.midi": None,
+        "tiny-v1/2006/é.midi": None,
+    }
+
+
+def test_a_table_without_its_columns(tiny: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = corpora.OwnSplit(table="tiny-v1/tiny.csv", file="midi", column="split")
+    entries = {"tiny": corpora.find("tiny").model_copy(update={"split": wrong})}
+    monkeypatch.setattr(corpora, "load", lambda: entries)
+    with pytest.raises(InputError, match=r"tiny-v1/tiny\.csv: no column midi in it"):
+        fetch.run(params(source="tiny"), tmp_path / "data")
+
+
+def test_a_strict_licence_needs_a_yes(tiny: Web, tmp_path: Path) -> None:
+    for yes in ({}, {"accept_licence": "tiny"}):
+        with pytest.raises(
+            ParamsError, match=r"tiny-strict: .*CC-BY-4\.0 \(https://example.org/by\).*--accept-licence"
+        ):
+            fetch.run(params(source="tiny-strict", **yes), tmp_path / "data")
+    assert tiny.asked == []
+    assert not (tmp_path / "data").exists()
+    assert fetch.run(params(source="tiny-strict", accept_licence="tiny-strict"), tmp_path / "data")["files"] == 5
+
+
+def test_a_corpus_by_name_whose_archive_is_here(tiny: Web, body: bytes, tmp_path: Path) -> None:
+    fetch.run(params(source="tiny", path=str(tmp_path / "made.zip")), tmp_path / "one")
+    assert tiny.asked == []
+    fetch.run(params(source="tiny"), tmp_path / "two")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    (tmp_path / "made.zip").write_bytes(body + b" ")
+    with pytest.raises(CorruptError, match=r"made\.zip: sha256 \w+ where the corpus has"):
+        fetch.run(params(source="tiny", path=str(tmp_path / "made.zip")), tmp_path / "one")
+
+
+def test_a_corpus_with_fewer_files_than_it_should_have(
+    tiny: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = {"tiny": corpora.find("tiny").model_copy(update={"files": 5})}
+    monkeypatch.setattr(corpora, "load", lambda: entries)
+    fetch.run(params(source="tiny"), tmp_path / "data")
+    assert "4 MIDI files, where 5 are known to be in it" in caplog.text
+
+
+def test_an_unknown_corpus(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"'maestro-3' is neither .*did you mean maestro-v3.*`midivae fetch --list`"):
+        fetch.run(params(source="maestro-3"), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """Commands set the log up for a whole process; other tests want it as it was."""
+    ours = logging.getLogger("midivae")
+    before = ours.handlers, ours.level, ours.propagate
+    yield
+    ours.handlers, ours.level, ours.propagate = before
+
+
+def test_on_the_command_line(tiny: Web, tmp_path: Path, log_as_before: None) -> None:
+    (tmp_path / "p.yaml").write_text("fetch: {source: folder, path: nowhere, licence: mine}\n")
+    common = ["fetch", "--params", str(tmp_path / "p.yaml"), "--data", str(tmp_path / "data")]
+    refused = CliRunner().invoke(cli.midivae, [*common, "--source", "tiny-strict"])
+    assert refused.exit_code == ParamsError.exit_code
+    assert "tiny-strict: its licence needs an explicit yes" in refused.stderr
+    done = CliRunner().invoke(cli.midivae, [*common, "--source", "tiny-strict", "--accept-licence"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["source"] == "tiny-strict"
+    tiny.answers = [status(503)]
+    failed = CliRunner().invoke(cli.midivae, [*common, "--source", f"{tiny.url}/other.zip"])
+    assert failed.exit_code == InputError.exit_code
+    assert "other.zip: cannot be downloaded: the server answers 503" in failed.stderr
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c.mid", ""]), max_size=4), st.sampled_from(["*/*.mid", "a/*", "*", "*/*/*"])
+)
+def test_patterns_fit_part_by_part(parts: list[str], pattern: str) -> None:
+    """`*` stays within a folder: the number of slashes is that of the pattern."""
+    name = "/".join(parts)
+    fits = fetch._included(name.encode(), (pattern,))
+    assert not fits or name.count("/") == pattern.count("/")
+    assert fetch._included(name.encode(), ())
+    if pattern == "*/*.mid" and len(parts) == 2:
+        assert fits == (parts[1] == "c.mid")
 
 
 # --- Bach chorales ----------------------------------------------------------------------------------------------------

@@ -79,9 +79,12 @@ def closure(path: Path) -> set[Path]:
     return seen
 
 
-def templates(room: Path) -> set[Path]:
-    """The templates that a room names."""
-    return {path for path in (PACKAGE / "templates").glob("*") if path.name in room.read_text()}
+ASSETS = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".typed"})
+
+
+def assets(code: set[Path]) -> set[Path]:
+    """The files of the package, other than code, that some of these modules name."""
+    return {asset for asset in ASSETS if any(asset.name in path.read_text() for path in code)}
 
 
 def test_closures_follow_imports() -> None:
@@ -102,8 +105,8 @@ def test_dvc_has_the_stages_in_order() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dvc_depends_on_what_a_stage_imports_and_reads(name: str) -> None:
-    room = PACKAGE / f"{name}.py"
-    code = {path.relative_to(ROOT).as_posix() for path in closure(room) | templates(room)}
+    modules = closure(PACKAGE / f"{name}.py")
+    code = {path.relative_to(ROOT).as_posix() for path in modules | assets(modules)}
     data = {f"data/{folder}" for folder in STAGES[name].reads}
     listed = DVC["stages"][name]["deps"]
     missing, needless = sorted((code | data) - set(listed)), sorted(set(listed) - code - data)
@@ -208,6 +211,8 @@ def test_all_packages_are_installed() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     on_disk = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     assert set(setuptools["packages"]) == on_disk
+    shipped = {path for pattern in setuptools["package-data"]["midivae"] for path in PACKAGE.glob(pattern)}
+    assert set(ASSETS) <= shipped, "name them in package-data of pyproject.toml"
 
 
 # --- docs -------------------------------------------------------------------------------------------------------------
@@ -239,9 +244,8 @@ def test_the_drawn_file_tree_is_the_one_on_disk() -> None:
     drawn = tree_paths(tree)
     assert [path for path in drawn if not (ROOT / path).exists()] == []
     assert len(drawn) == len(set(drawn))
-    for folder, kind in (("midivae", "*.py"), ("midivae/models", "*.py"), ("midivae/templates", "*"), ("docs", "*.md")):
-        there = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob(kind)}
-        assert there - set(drawn) == set(), f"not drawn in docs/architecture.md, of {folder}/"
+    there = {*PACKAGE.rglob("*.py"), *ASSETS, *(ROOT / "docs").glob("*.md")}
+    assert {path.relative_to(ROOT).as_posix() for path in there} - set(drawn) == set(), "draw in docs/architecture.md"
 
 
 TABLES = (schema.CORPUS, schema.PIECES, schema.SHARD, schema.catalog(16), schema.WINDOWS)

@@ -152,6 +152,21 @@ print(sorted(d.job.value_counts().items()))
     assert all(path.read_bytes()[:4] == b"MThd" for path in files)
 
 
+def test_the_roll_that_the_docs_read_is_the_one_that_we_read(project: Project) -> None:
+    program = (
+        blocks(ROOT / "docs" / "data.md", "python")[0]
+        + """
+from pathlib import Path
+from midivae import loader, pianoroll
+corpus = loader.load(Path("data/rolls"), ["train", "valid", "test"])
+piece = corpus.piece_ids.index(row["piece_id"])
+ours = pianoroll.unpack(corpus.packed[corpus.starts[piece] : corpus.starts[piece + 1]], corpus.layout)
+assert planes.any() and np.array_equal(planes, ours)
+"""
+    )
+    project.call(sys.executable, "-c", program)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
 def test_the_python_of_the_docs_runs(project: Project, page: str) -> None:
     for block in blocks(ROOT / page, "python"):
