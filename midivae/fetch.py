@@ -81,7 +81,8 @@ def run(params: Params, data: Path) -> dict[str, object]:
         fill(params, data, corpus)
         if not corpus.rows:
             raise InputError(f"{corpus.source}: no MIDI file (*.mid, *.midi) in it; {corpus.counts_in_words()}")
-        log.info("licence of %s: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
+        if fill is not _named:  # which says more
+            log.info("%s: licence: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
         store.write_table(staging / "corpus.parquet", corpus.table(), CORPUS)
     return {**corpus.summary(), "seconds": round(time.monotonic() - begun, 2)}
 
@@ -294,7 +295,7 @@ def _url(params: Params, data: Path, corpus: _Corpus) -> None:
 def _named(params: Params, data: Path, corpus: _Corpus) -> None:
     """The same of a corpus of the registry, from the web or from an archive that is already here."""
     entry = corpora.find(params.fetch.source)
-    log.info("%s: %s %s", params.fetch.source, entry.licence, entry.licence.sentence)
+    log.info("%s: licence: %s. %s", params.fetch.source, entry.licence, entry.licence.sentence)
     log.info("%s: please cite: %s", params.fetch.source, entry.citation)
     corpus.source, corpus.licence, corpus.include = params.fetch.source, str(entry.licence), entry.include
     corpus.own = _OwnSplit(entry.split) if entry.split is not None else None

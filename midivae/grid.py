@@ -56,6 +56,12 @@ def bar_starts(
     rows = time_signatures.tolist()
     if not rows or rows[0][0] > 0:
         rows.insert(0, [0, 4, 4])
+    _, numerator, denominator = rows[0]
+    if numerator == 1 and n_steps * denominator > 4 * steps_per_beat:
+        numerator, denominator = 4, 4
+    steps_per_bar, rest = divmod(4 * steps_per_beat * numerator, denominator)
+    if len(rows) == 1 and rest == 0:  # nearly all files
+        return np.arange(0, n_steps, steps_per_bar)
     end_tick = -(-n_steps * ticks_per_quarter // steps_per_beat)
     bars = [_bars(row, until, ticks_per_quarter) for row, until in pairwise([*rows, [end_tick]])]
     steps = to_steps(np.concatenate(bars), ticks_per_quarter, steps_per_beat)

@@ -418,7 +418,7 @@ def test_a_corpus_by_name(tiny: Web, tmp_path: Path, caplog: pytest.LogCaptureFi
     }
     assert summary["splits"] == {"none": 1, "test": 1, "train": 1, "valid": 1}
     assert (summary["files"], summary["left_out"], summary["other"]) == (4, 1, 3)
-    assert "tiny: CC-BY-4.0 (https://example.org/by) Name us." in caplog.text
+    assert "tiny: licence: CC-BY-4.0 (https://example.org/by). Name us." in caplog.text
     assert "please cite: Nobody. Nothing. 2026." in caplog.text
     assert "its own split says nothing of 1 files" in caplog.text
     fetch.run(params(workers=2, source="tiny"), tmp_path / "two")

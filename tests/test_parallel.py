@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cluster import two_workers
 from guarded import (
     allocate,
     chatter,
@@ -292,44 +292,24 @@ def test_scheduler_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         results(square, [1], Compute(scheduler="tcp://127.0.0.1:8786"))
 
 
-@contextmanager
-def dask(module: str, *options: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of a Dask cluster on this machine."""
-    command = [sys.executable, "-m", f"distributed.cli.{module}", *options, "--no-dashboard"]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
-    with (folder / f"{module}.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.server
 def test_a_cluster_gives_the_same_values_though_a_worker_is_killed(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     wanted = [i * i for i in range(60)]
-    file = tmp_path / "scheduler.json"
-    worker = ("dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
-    scheduler = ("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-    with dask(*scheduler, folder=tmp_path):
-        wait_for(lambda: file.exists() and file.read_text().endswith("}"), 30)
-        address = json.loads(file.read_text())["address"]
-        with dask(*worker, folder=tmp_path) as first, dask(*worker, folder=tmp_path) as second:
-            found, owners, children = {}, set(), set()
-            for index, outcome in fan_out(slow_square, range(60), Compute(scheduler=address)):
-                found[index], owner = outcome.get()
-                owners.add(owner)
-                if owners == {first.pid, second.pid} and first.poll() is None:
-                    children = children_of(first.pid)
-                    first.kill()
-            assert [found[i] for i in range(60)] == wanted
-            assert len(children) == 1
-            assert not any(running(pid) for pid in children)
-            crashed, fine = results(segfault_at, [[1, -1], [1]], Compute(scheduler=address))
-            assert crashed.failure == Failure("crashed", 1, "killed by SIGSEGV")
-            assert fine.get() == 1
-            with pytest.raises(MidiError, match="no notes") as caught:
-                results(raise_midi_error, ["a.mid"], Compute(scheduler=address))
-            assert "in raise_midi_error" in caught.value.__notes__[0]
+    with two_workers(tmp_path) as (address, first, second):
+        found, owners, children = {}, set(), set()
+        for index, outcome in fan_out(slow_square, range(60), Compute(scheduler=address)):
+            found[index], owner = outcome.get()
+            owners.add(owner)
+            if owners == {first.pid, second.pid} and first.poll() is None:
+                children = children_of(first.pid)
+                first.kill()
+        assert [found[i] for i in range(60)] == wanted
+        assert len(children) == 1
+        assert not any(running(pid) for pid in children)
+        crashed, fine = results(segfault_at, [[1, -1], [1]], Compute(scheduler=address))
+        assert crashed.failure == Failure("crashed", 1, "killed by SIGSEGV")
+        assert fine.get() == 1
+        with pytest.raises(MidiError, match="no notes") as caught:
+            results(raise_midi_error, ["a.mid"], Compute(scheduler=address))
+        assert "in raise_midi_error" in caught.value.__notes__[0]
