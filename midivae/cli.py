@@ -407,10 +407,14 @@ def catalog(
 
 
 def _table(rows: pd.DataFrame) -> list[str]:
-    """The rows in columns, numbers in three digits."""
+    """The rows in columns, numbers in three digits or as whole ones."""
     if rows.empty:
         return []
-    return str(rows.to_string(index=False, na_rep="", float_format="{:.3g}".format)).splitlines()
+    return str(rows.to_string(index=False, na_rep="", float_format=_short)).splitlines()
+
+
+def _short(value: Any) -> str:  # a float, or one of numpy's
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _json_lines(rows: pd.DataFrame) -> Iterator[str]:

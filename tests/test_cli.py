@@ -363,6 +363,11 @@ def test_catalog_filters_sorts_limits_and_picks_columns(samples: Path) -> None:
     assert [row["sample_id"][-1] for row in listed("--sort", "-novelty", "--limit", "1")] == ["0"]
 
 
+@pytest.mark.parametrize(("value", "shown"), [(2420.0, "2420"), (151.25, "151"), (0.6639, "0.664"), (-1234.5, "-1234")])
+def test_numbers_of_the_table_are_short_and_plain(value: float, shown: str) -> None:
+    assert cli._short(value) == shown
+
+
 def test_catalog_prints_a_table(samples: Path) -> None:
     lines = invoke("catalog", "--data", samples).stdout.splitlines()
     assert lines[0].split() == list(cli.OVERVIEW)
