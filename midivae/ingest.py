@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int, UInt64
+from jaxtyping import Int
 from tqdm import tqdm
 
-from midivae import features, grid, midi, parallel, pianoroll, store
+from midivae import duplicates, features, grid, midi, parallel, pianoroll, store
 from midivae.errors import CorruptError, InputError, MidiError
 from midivae.notes import Notes
 from midivae.params import Ingest, Params, Split
@@ -62,7 +62,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     shards = plan(corpus, data / "corpus" / "midi", ingest)
     parsed = _make_shards(shards, params)
     facts = pa.concat_tables([store.read_table(shard.facts, FACTS) for shard in shards])
-    pieces = _pieces(corpus, facts, ingest.split, len(shards))
+    pieces = _pieces(corpus, facts, ingest, len(shards))
     _require_some(pieces)
     _forget_other_counts(shards)
     with store.publishing(data / "rolls") as staging:
@@ -231,9 +231,12 @@ def plan(corpus: pa.Table, folder: Path, ingest: Ingest) -> list[Shard]:
 def _key(ingest: Ingest) -> str:
     """What made the tables in the work directory: params that shape a roll, formats, code."""
     code = store.code_version(
-        *(f"midivae.{name}" for name in ("ingest", "midi", "notes", "grid", "pianoroll", "features", "schema"))
+        *(
+            f"midivae.{name}"
+            for name in ("ingest", "midi", "notes", "grid", "pianoroll", "features", "duplicates", "schema")
+        )
     )
-    made_of = f"{ingest.digest(exclude={'split', 'pieces_per_shard'})} {code} {midi.READER_VERSION}"
+    made_of = f"{ingest.digest(exclude={'split', 'duplicates', 'pieces_per_shard'})} {code} {midi.READER_VERSION}"
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
@@ -370,6 +373,7 @@ class Placed:
     reads: list[Read]  # the files that are neither too long nor without any part
     rejected: list[dict[str, Any]]
     piece: Int[np.ndarray, " M"]  # index into reads
+    track: Int[np.ndarray, " M"]
     part: Int[np.ndarray, " M"]
     pitch: Int[np.ndarray, " M"]
     onset_step: Int[np.ndarray, " M"]
@@ -402,6 +406,7 @@ def _place(reads: list[Read], ingest: Ingest) -> Placed:
         [reads[index] for index in fit],
         rejected,
         new_index[piece][mine],
+        column["track"][mine].astype(np.int64),
         part[mine],
         column["pitch"][mine].astype(np.int64),
         onset[mine],
@@ -412,7 +417,7 @@ def _place(reads: list[Read], ingest: Ingest) -> Placed:
     )
 
 
-NOTE_COLUMNS = ("onset_tick", "duration_tick", "pitch", "program", "is_drum")
+NOTE_COLUMNS = ("onset_tick", "duration_tick", "track", "pitch", "program", "is_drum")
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
@@ -492,7 +497,8 @@ def _facts(placed: Placed, rolls: pianoroll.Rasterised, accepted: np.ndarray, in
     signatures = [one.time_signature for one in notes]
     return {
         "sha256": [read.file.sha256 for read in placed.reads],
-        "music": _music_hash(placed),
+        "music": duplicates.music_hash(placed.piece, placed.pitch, placed.onset_step, placed.is_drum, n_pieces),
+        "sketch": _sketches(placed),
         "accepted": accepted,
         "reason": [None if detail is None else "few_notes" for detail in few],
         "detail": few,
@@ -523,46 +529,22 @@ def _programs(placed: Placed, layout: Layout) -> Int[np.ndarray, "Q N"]:
     return np.where(counts.any(axis=2), counts.argmax(axis=2), -1)
 
 
-def _music_hash(placed: Placed) -> UInt64[np.ndarray, " Q"]:
-    """A hash of each piece's notes that tempo, names, programs, transposition and a late start leave as it is.
-
-    The sum over the piece's distinct (onset_step, pitch) pairs, both counted from the piece's least, of a 64-bit mix
-    of the pair; drums keep their pitches, which name instruments.
-    """
-    first = _least(placed.onset_step, placed.piece, len(placed.reads))
-    lowest = _least(np.where(placed.is_drum, 128, placed.pitch), placed.piece, len(placed.reads))
-    height = np.where(placed.is_drum, 256 + placed.pitch, placed.pitch - lowest[placed.piece])
-    onset = placed.onset_step - first[placed.piece]
-    distinct = np.sort(placed.piece << 42 | onset << 10 | height)
-    distinct = distinct[np.diff(distinct, prepend=-1) > 0]
-    mixed = _mix((distinct & ((1 << 42) - 1)).astype(np.uint64))
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])  # wraps around, as it should
-    hashes: np.ndarray = np.diff(sums[np.searchsorted(distinct >> 42, np.arange(len(placed.reads) + 1))])
-    return hashes
-
-
-def _least(values: Int[np.ndarray, " M"], piece: Int[np.ndarray, " M"], n_pieces: int) -> Int[np.ndarray, " Q"]:
-    """The smallest value of each piece; `piece` ascends and names each piece."""
-    least: np.ndarray = np.minimum.reduceat(values, np.searchsorted(piece, np.arange(n_pieces))) if n_pieces else values
-    return least
-
-
-def _mix(x: UInt64[np.ndarray, " M"]) -> UInt64[np.ndarray, " M"]:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every bit of the input moves half of the output."""
-    x = (x + np.uint64(0x9E3779B97F4A7C15)) & np.uint64(0xFFFFFFFFFFFFFFFF)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed
+def _sketches(placed: Placed) -> list[bytes]:
+    """A signature of each piece, by which near duplicates are found."""
+    signatures = duplicates.signatures(
+        placed.piece, placed.track, placed.pitch, placed.onset_step, placed.is_drum, len(placed.reads)
+    )
+    return [signature.tobytes() for signature in signatures]
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
-def _pieces(corpus: pa.Table, facts: pa.Table, split: Split, n_shards: int) -> pa.Table:
+def _pieces(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) -> pa.Table:
     """One row per file found: what the corpus says of it, what its bytes say, its cluster and its split."""
     facts = facts.sort_by("sha256")
     row = pc.index_in(corpus["sha256"], facts["sha256"])
     pieces = facts.take(row)
-    cluster = clusters(facts).take(row)
+    cluster = clusters(facts, ingest.duplicates.likeness).take(row)
+    splits = {c: split_of(c, ingest.split) for c in cluster.unique().to_pylist() if c is not None}
     first = {
         sha: path for path, sha in zip(*(reversed(corpus[k].to_pylist()) for k in ("path", "sha256")), strict=True)
     }
@@ -576,19 +558,19 @@ def _pieces(corpus: pa.Table, facts: pa.Table, split: Split, n_shards: int) -> p
         "bytes": corpus["bytes"],
         "copy_of": pa.array(copy_of, pa.string()),
         "cluster": cluster,
-        "split": pa.array([split_of(c, split) if c is not None else None for c in cluster.to_pylist()], pa.string()),
+        "split": pa.array([splits.get(c) for c in cluster.to_pylist()], pa.string()),
         "shard": pa.array([int(sha[:8], 16) * n_shards >> 32 for sha in corpus["sha256"].to_pylist()], pa.int32()),
     }
     return pa.table({f.name: columns[f.name] for f in PIECES.columns})
 
 
-def clusters(facts: pa.Table) -> pa.Array:
+def clusters(facts: pa.Table, likeness: float | None) -> pa.Array:
     """For each row of facts the piece_id that stands for all duplicates of its music; null where it was rejected."""
-    used = facts.select(["music", "piece_id", "accepted"]).filter(facts["accepted"])
-    least = used.group_by("music").aggregate([("piece_id", "min")])
-    row = pc.index_in(facts["music"], least["music"])
-    found = least["piece_id_min"].combine_chunks().take(row.combine_chunks())
-    return pc.if_else(facts["accepted"].combine_chunks(), found, pa.scalar(None, pa.string()))
+    used = facts.filter(facts["accepted"])
+    sketches = np.frombuffer(b"".join(used["sketch"].to_pylist()), np.uint16).reshape(-1, duplicates.HASHES)
+    names = duplicates.clusters(used["piece_id"].to_pylist(), used["music"].to_numpy(), sketches, likeness)
+    row = pc.index_in(facts["piece_id"], used["piece_id"])
+    return pa.array(names, pa.string()).take(row.combine_chunks() if isinstance(row, pa.ChunkedArray) else row)
 
 
 def split_of(cluster: str, split: Split) -> str:

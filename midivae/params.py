@@ -138,6 +138,12 @@ class IngestLimits(Section):
     memory_bytes: Positive = 2 * 2**30  # per worker process
 
 
+class Duplicates(Section):
+    """Which pieces count as one: the same music always, and near-same music by how alike its melodic lines are."""
+
+    likeness: Annotated[float, Field(gt=0, le=1)] | None = 0.3  # least Jaccard index that links two; None: same only
+
+
 class Split(Section):
     """How pieces are divided: by duplicate cluster, from a hash, so that new files move no old ones."""
 
@@ -159,6 +165,7 @@ class Ingest(Section):
     pitch_low: Annotated[int, Field(ge=0, le=127)] = 36  # lowest pitch of the roll
     pitches: Annotated[int, Field(ge=1, le=128)] = 48  # how many pitches from there up
     parts: Parts = Parts()
+    duplicates: Duplicates = Duplicates()
     split: Split = Split()
     limits: IngestLimits = IngestLimits()
     pieces_per_shard: Positive = 512  # the number of shards is the power of two that keeps them near this size

@@ -79,6 +79,7 @@ FACTS = Table(
         ("piece_id", pa.string()),
         ("sha256", pa.string()),
         ("music", pa.uint64(), "null"),  # hash of the notes on the grid, tempo, names and transposition aside
+        ("sketch", pa.binary(), "null"),  # uint16 values of which near duplicates share many (duplicates.py)
         *_FACTS,
     ),
 )

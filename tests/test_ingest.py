@@ -174,6 +174,19 @@ def test_duplicates_share_a_cluster_and_a_split(tmp_path: Path) -> None:
     assert table.cluster.nunique() == 12
 
 
+def test_near_duplicates_share_a_cluster_unless_that_is_switched_off(tmp_path: Path) -> None:
+    original = tune(1, n_notes=160)
+    changed = original.pitch.copy()
+    changed[::40] += 2  # 8 of 320 notes
+    near = replace(original, pitch=changed)
+    as_fetched(tmp_path, tunes(*range(2, 8)) | {"tune.mid": midi.write(original), "near.mid": midi.write(near)})
+    assert ingest.run(params(), tmp_path)["clusters"] == 7
+    table = pieces(tmp_path)
+    assert len(set(table.cluster[["tune.mid", "near.mid"]])) == 1
+    summary = ingest.run(params(duplicates={"likeness": None}), tmp_path)
+    assert (summary["clusters"], summary["parsed"]) == (8, 0)
+
+
 def test_splits_are_stable_and_near_their_fractions() -> None:
     names = [f"{i:016x}" for i in range(20_000)]
     splits = pd.Series([ingest.split_of(name, Split(valid=0.1, test=0.2)) for name in names])
