@@ -42,7 +42,7 @@ LEAST_FILLED = 16  # bins with a shingle of their own; below, the lines are too 
 EMPTY = np.uint16(0xFFFF)  # value of a sketch without enough shingles; equals nothing
 
 _FAMILIES = 2  # sketches in a signature: tracks, texture
-_ONSET_BITS = 26  # steps that a sort key can tell apart: 48 days of sixteenths at 120 BPM
+_ONSET_BITS = 26  # steps that a sort key can tell apart: 97 days of sixteenths at 120 BPM
 _PITCH_BITS = 7
 _BAND = (0, 1, 3)  # columns of a band, from each column on in turn: a Golomb ruler, so no two bands share two columns
 _NEXT_COLUMN = 31  # orders the rows within a bucket, so that the most alike are neighbours

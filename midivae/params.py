@@ -141,7 +141,7 @@ class IngestLimits(Section):
 class Duplicates(Section):
     """Which pieces count as one: the same music always, and near-same music by how alike its melodic lines are."""
 
-    likeness: Annotated[float, Field(gt=0, le=1)] | None = 0.3  # least Jaccard index that links two; None: same only
+    likeness: Annotated[float, Field(gt=0, le=1)] | None = 0.2  # least Jaccard index that links two; None: same only
 
 
 class Split(Section):
