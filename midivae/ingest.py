@@ -286,7 +286,7 @@ def _kept(shard: Shard) -> tuple[pa.Table, pa.Table]:
 
     When the corpus has outgrown its number of shards, the rows are in pairs of another number.
     """
-    pairs = [shard.facts] if shard.facts.exists() else sorted(shard.work.glob("facts-*.parquet"))
+    pairs = [shard.facts] if shard.facts.exists() else _overlapping(shard)
     facts, rolls = [FACTS.columns.empty_table()], [SHARD.columns.empty_table()]
     known: set[str] = set()
     for path in pairs:
@@ -299,6 +299,18 @@ def _kept(shard: Shard) -> tuple[pa.Table, pa.Table]:
         facts.append(new_facts)
         rolls.append(new_rolls)
     return pa.concat_tables(facts), pa.concat_tables(rolls)
+
+
+def _overlapping(shard: Shard) -> list[Path]:
+    """The facts of shards of another number that share hashes with this one."""
+    found = []
+    for path in sorted(shard.work.glob("facts-*-of-*.parquet")):
+        number, count = int(path.stem.split("-")[1]), int(path.stem.split("-")[3])
+        begins_before = number * shard.of < (shard.number + 1) * count
+        ends_after = (number + 1) * shard.of > shard.number * count
+        if count != shard.of and begins_before and ends_after:
+            found.append(path)
+    return found
 
 
 def _rows_of(path: Path, wanted: set[str]) -> tuple[pa.Table, pa.Table]:
