@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
-from midivae import features, store
+from midivae import features, pianoroll, store
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.params import View
 from midivae.pianoroll import FRAME, Layout, pack, unpack
@@ -93,7 +93,7 @@ def load(rolls: Path, splits: Sequence[str]) -> Corpus:
         mine = place[done : done + len(table)]
         done += len(table)
         rows = _packed_rows(_rows_of(path, wanted, ["piece_id", "planes"]), length[mine], layout)
-        packed[_ranges(starts[mine], length[mine])] = rows
+        packed[pianoroll.runs(starts[mine], length[mine])] = rows
     bars = _list_arrays(whole.column("bar_starts"))
     programs = np.array(whole.column("programs").to_pylist(), np.int32).reshape(len(order), len(layout.parts))
     return Corpus(
@@ -167,12 +167,6 @@ def _list_arrays(column: pa.ChunkedArray[Any]) -> list[Int[np.ndarray, " _"]]:
     return np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
 
-def _ranges(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:
-    """first[i], first[i] + 1 ... first[i] + length[i] - 1 for every i, end to end."""
-    ends = np.cumsum(length)
-    return np.repeat(first - (ends - length), length) + np.arange(ends[-1] if len(ends) else 0)
-
-
 # --- windows ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Windows:
@@ -203,7 +197,7 @@ def windows(corpus: Corpus, view: View) -> Windows:
         step = np.concatenate([np.zeros(0, np.int64), *corpus.bar_starts])
     else:
         counts = -(-length // view.hop)
-        step = _ranges(np.zeros(len(length), np.int64), counts) * view.hop
+        step = pianoroll.runs(np.zeros(len(length), np.int64), counts) * view.hop
     piece = np.repeat(np.arange(len(length)), counts)
     keep = step + _least_steps(view) <= length[piece]
     piece, step = piece[keep], step[keep]

@@ -220,7 +220,7 @@ def rasterise(
     length = offset_step - onset_step
     for shift, start, stop in zip(range(8), [0, *bounds], bounds, strict=False):
         mine = order[start:stop]
-        columns[_runs(frame[mine], length[mine])] |= np.uint8(0x80 >> shift)
+        columns[runs(frame[mine], length[mine])] |= np.uint8(0x80 >> shift)
         columns[onset[mine]] |= np.uint8(0x80 >> (shift - (FRAME - ONSET) * layout.pitches) % 8)
 
     cells = np.sort(onset * 8 + (position - (FRAME - ONSET) * layout.pitches) % 8)  # ascending from piece to piece
@@ -230,7 +230,7 @@ def rasterise(
     return Rasterised(columns, n_steps, layout, kept, out_of_range, merged)
 
 
-def _runs(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:
+def runs(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:
     """first[i], first[i] + 1 ... first[i] + length[i] - 1 for every i, end to end."""
     ends = np.cumsum(length, dtype=length.dtype)
     runs: np.ndarray = np.repeat(first - (ends - length), length)
