@@ -22,6 +22,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,7 @@ def query(
         InputError, SchemaError, CorruptError: as `read`.
     """
     files = _files(folder)
-    table = _table(files[0])
+    table = schema.CATALOG
     found = table.columns
     chosen = _chosen(columns, latents, found)
     keys = _sort_keys(sort, found)
@@ -84,11 +85,18 @@ def query(
 
 
 def latents(rows: pd.DataFrame) -> Float32[np.ndarray, "B Z"]:
-    """The latents of rows that were read with `latents=True`, as one array."""
+    """The latents of rows that were read with `latents=True`, as one array.
+
+    Raises:
+        ParamsError: they were not read, or are of models whose latents have different sizes.
+    """
     if "z" not in rows:
         raise ParamsError("these rows were read without `z`; read them with latents=True")
     if rows.empty:
         return np.zeros((0, 0), np.float32)
+    sizes = sorted(set(rows["z"].map(len)))
+    if len(sizes) > 1:
+        raise ParamsError(f"these rows have latents of different sizes, {sizes}; choose rows of one model")
     return np.stack(list(rows["z"])).astype(np.float32, copy=False)
 
 
@@ -100,7 +108,7 @@ def layout(folder: Path, job: str) -> Layout:
     """
     for file in _files(folder):
         if re.fullmatch(rf"{re.escape(job)}-\d{{5}}-of-\d{{5}}", file.stem):
-            return Layout.from_json(store.read_extra(file, _table(file), "layout"))
+            return Layout.from_json(store.read_extra(file, schema.CATALOG, "layout"))
     raise InputError(f"{folder}: no job {job!r} in the catalog; rerun stage `generate` with it")
 
 
@@ -113,13 +121,6 @@ def _files(folder: Path) -> list[Path]:
     raise InputError(
         f"{folder}: no catalog of samples there or in samples/catalog; run stage `generate`, or name --data"
     )
-
-
-def _table(file: Path) -> schema.Table:
-    """The table that a file of the catalog holds: one kind per size of the latent."""
-    columns = store.read_columns(file)
-    z = columns.field("z").type if "z" in columns.names else None
-    return schema.catalog(z.list_size if isinstance(z, pa.FixedSizeListType) else 1)
 
 
 def _chosen(columns: Sequence[str] | None, latents: bool, found: pa.Schema) -> list[str]:
@@ -140,10 +141,11 @@ def _to_pandas(rows: pa.Table) -> pd.DataFrame:
     if "z" not in rows.column_names:
         frame: pd.DataFrame = rows.to_pandas()
         return frame
-    width = rows.schema.field("z").type.list_size
-    flat = pc.list_flatten(rows.column("z")).to_numpy().reshape(-1, width)
+    flat = pc.list_flatten(rows.column("z")).to_numpy()
+    ends = np.cumsum(pc.list_value_length(rows.column("z")).to_numpy())
+    latents = [flat[first:last] for first, last in pairwise([0, *ends.tolist()])]
     frame = rows.drop_columns(["z"]).to_pandas()
-    frame.insert(rows.column_names.index("z"), "z", pd.Series(list(flat), index=frame.index, dtype=object))
+    frame.insert(rows.column_names.index("z"), "z", pd.Series(latents, index=frame.index, dtype=object))
     return frame
 
 
@@ -354,7 +356,7 @@ def export(folder: Path, rows: pd.DataFrame, target: Path) -> int:
     written = 0
     for file in _files(folder):
         mine = pc.field("sample_id").isin(pa.array(wanted, pa.string()))
-        found = store.scan([file], _table(file), ["sample_id", "midi"], mine)
+        found = store.scan([file], schema.CATALOG, ["sample_id", "midi"], mine)
         for row in found.to_pylist():
             store.write_bytes(target / f"{_checked_id(row['sample_id'])}.mid", row["midi"]["bytes"])
         written += len(found)

@@ -115,18 +115,28 @@ def _progress(values: dict[str, Any]) -> Progress:
 
 
 # --- tensors of a run -------------------------------------------------------------------------------------------------
-def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, best: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def state_of(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+) -> dict[str, Tensor]:
     """All tensors of a run, by name."""
     moments = {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
-    return {**_prefixed("model", model.state_dict()), **_prefixed("best", best), **moments}
+    weights = {"model": model.state_dict(), "best": best, "average": average or {}}
+    return {
+        name: tensor for prefix, each in weights.items() for name, tensor in _prefixed(prefix, each).items()
+    } | moments
 
 
-def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Puts a run's tensors back where they were, and returns its best weights: the inverse of `state_of`."""
+def restore(
+    tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """Puts a run's tensors back where they were, and returns its best and its averaged weights; inverts `state_of`."""
     model.load_state_dict(_under("model", tensors))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer", tensors).items():
@@ -134,7 +144,7 @@ def restore(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.op
         state.setdefault(int(index), {})[key] = tensor
     # learning rate and the like come from the params, which are part of the run's name
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return best_of(tensors)
+    return best_of(tensors), _under("average", tensors) or None
 
 
 def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float32
 
 from midivae.models import WindowModel
+from midivae.models.base import Chance
 from midivae.pianoroll import FRAME, ONSET
 
 BLOCK = 64  # latents decoded at once: a few MB of logits
@@ -28,9 +29,7 @@ BLOCK = 64  # latents decoded at once: a few MB of logits
 def decode(
     model: WindowModel,
     z: Float32[np.ndarray, "B Z"],
-    *,
-    threshold: float = 0.5,
-    temperature: float | None = None,
+    chance: Chance = Chance(),  # noqa: B008  frozen
     uniform: Float32[np.ndarray, "B T N K P"] | None = None,
 ) -> Bool[np.ndarray, "B T N 2 P"]:
     """The planes of each latent, onset and frame, made consistent by `complete`.
@@ -38,32 +37,29 @@ def decode(
     Args:
         z: row i is decoded in place i modulo `BLOCK` of its block; callers that want a row to be the same alone and
             among others put it in the same place.
-        threshold: without `temperature`, a cell is set where its probability is above this.
-        temperature: divides the logits before cells are drawn; below 1 the likely gets likelier.
-        uniform: with `temperature`, numbers in [0, 1): a cell is set where its number is below its probability.
+        chance: how cells are decided.
+        uniform: numbers in [0, 1), needed where `chance` has a temperature: a cell is set where its number is below its
+            probability.
 
     Raises:
-        ValueError: only one of `temperature` and `uniform` is given.
+        ValueError: only one of temperature and `uniform` is given.
     """
-    if (temperature is None) != (uniform is None):
+    if (chance.temperature is None) != (uniform is None):
         raise ValueError("temperature and uniform go together: give both to draw cells, neither to threshold them")
-    cells = np.empty((len(z), *model.config.window_shape), bool)
+    made = np.empty((len(z), *model.config.window_shape), bool)
     with _one_thread(), torch.inference_mode():
         for at in range(0, len(z), BLOCK):
-            logits = _logits(model, z[at : at + BLOCK])
-            if uniform is None or temperature is None:
-                cells[at : at + BLOCK] = (torch.sigmoid(logits) > threshold).numpy()
-            else:
-                probability = torch.sigmoid(logits / temperature)
-                cells[at : at + BLOCK] = (torch.from_numpy(uniform[at : at + BLOCK]) < probability).numpy()
-    return complete(cells)
+            mine = slice(at, at + BLOCK)
+            latents, numbers = _block(z[mine]), None if uniform is None else _block(uniform[mine]).to(model.device)
+            made[mine] = model.cells(latents.to(model.device), chance, numbers)[: len(z[mine])].cpu().numpy()
+    return complete(made)
 
 
-def _logits(model: WindowModel, z: Float32[np.ndarray, "B Z"]) -> Float32[torch.Tensor, "B T N K P"]:
-    """Logits of at most `BLOCK` latents, computed as a full block."""
-    block = torch.zeros((BLOCK, model.latent))
-    block[: len(z)] = torch.from_numpy(z)
-    return model.decode(block.to(model.device))[: len(z)].cpu()
+def _block(rows: Float32[np.ndarray, B * shape]) -> Float32[torch.Tensor, R * shape]:
+    """At most `BLOCK` rows as a full block, the last ones zeros."""
+    block = torch.zeros((BLOCK, *rows.shape[1:]))
+    block[: len(rows)] = torch.from_numpy(rows)
+    return block
 
 
 @contextmanager

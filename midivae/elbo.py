@@ -6,7 +6,8 @@ reparameterisation (section 2.4) and the divergence in closed form (appendix B).
 Conventions: `mu` and `logvar` are mean and log-variance of a diagonal normal, [B, Z]; a `logvar` of minus infinity
 means no noise at all. Every part is summed over the window and kept per window, [B]; the mean over windows comes last.
 
-Offers: `Elbo`, `reparameterise`, `kl_per_dimension`, and two reconstruction terms, `bernoulli` and `squared_error`.
+Offers: `Elbo`, `reparameterise`, `kl_per_dimension`, `charged`, and two reconstruction terms, `bernoulli` and
+`squared_error`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class Elbo(NamedTuple):
     Attributes:
         reconstruction: what is lost on the way through the latent, -log p(x | z), nats; with `squared_error` see there.
         kl: divergence of the latent's posterior from the standard normal, nats.
-        beta: weight of `kl` in the loss (Higgins et al. 2017); 1 makes the loss the negative bound.
+        beta: weight of the divergence in the loss (Higgins et al. 2017).
+        charged: the divergence that the loss counts, nats a window: the mean of `kl`, or more where bits are free.
     """
 
     reconstruction: Float[Tensor, " B"]
     kl: Float[Tensor, " B"]
     beta: float
+    charged: Float[Tensor, ""]
 
     @property
     def bound(self) -> Float[Tensor, " B"]:
@@ -38,8 +41,8 @@ class Elbo(NamedTuple):
 
     @property
     def loss(self) -> Float[Tensor, ""]:
-        """What training minimises: reconstruction + beta * kl, mean over the windows."""
-        return (self.reconstruction + self.beta * self.kl).mean()
+        """What training minimises; with beta 1 and no free bits the negative bound, mean over the windows."""
+        return self.reconstruction.mean() + self.beta * self.charged
 
 
 def reparameterise(
@@ -55,6 +58,15 @@ def reparameterise(
 def kl_per_dimension(mu: Float[Tensor, "B Z"], logvar: Float[Tensor, "B Z"]) -> Float[Tensor, "B Z"]:
     """KL(N(mu, exp(logvar)) || N(0, 1)) of each latent dimension, nats (appendix B)."""
     return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
+
+
+def charged(kl: Float[Tensor, "B Z"], free_nats: float = 0.0) -> Float[Tensor, ""]:
+    """The divergence that the loss counts: a dimension costs at least `free_nats`, so that using less gains nothing.
+
+    Reference: Kingma et al. 2016, "Improved Variational Inference with Inverse Autoregressive Flow", equation 15, with
+    a group per dimension.
+    """
+    return kl.mean(0).clamp(min=free_nats).sum()
 
 
 def bernoulli(logits: Float[Tensor, "B ..."], x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:

@@ -162,7 +162,7 @@ def _samples(folder: Path, config: Config) -> tuple[list[Measured], list[Row]]:
     files = sorted(folder.glob("*-of-*.parquet"))
     if not files:
         raise InputError(f"{folder}: no catalog of samples; run stage `generate`")
-    table = schema.catalog(config.dense.latent)
+    table = schema.CATALOG
     refused = [row for path in files for row in _refused(path, table)]
     columns = ["job", "index", "sample_id", "model", "temperature", "parts", "n_steps", "steps_per_beat", "novelty"]
     rows = store.scan(files, table, [*columns, *FEATURES]).to_pandas().sort_values(["job", "index"])

@@ -43,6 +43,7 @@ from tqdm import tqdm
 
 from midivae import decode, features, loader, midi, models, pianoroll, schema, store
 from midivae.errors import CorruptError, InputError, ParamsError
+from midivae.models.base import Chance
 from midivae.notes import TimeSignature
 from midivae.parallel import Beat, fan_out
 from midivae.params import Job, Params
@@ -65,6 +66,7 @@ class _Request:
     Attributes:
         folder: of the model.
         model_sha256: of its weights.
+        chance: how the cells are decided.
         tempo_qpm: quarter notes a minute.
         programs: General MIDI program per part of the model's layout.
         latent: Z.
@@ -78,6 +80,7 @@ class _Request:
     model: str
     model_sha256: str
     layout: Layout
+    chance: Chance
     tempo_qpm: float
     programs: tuple[int, ...]
     latent: int
@@ -111,7 +114,6 @@ def run(params: Params, data: Path) -> dict[str, object]:
     start = time.monotonic()
     rolls_sha256 = _manifest_sha256(data / "rolls")
     requests = [_request(job, params, data, rolls_sha256) for job in params.generate.jobs]
-    _check_one_latent(requests)
 
     known = _known_bars(data / "rolls", rolls_sha256, params.evaluate.beats_per_bar)
     parts = [part for request in requests for part in _parts(request, params.generate.samples_per_part, known)]
@@ -168,6 +170,7 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Reques
         model=name,
         model_sha256=str(facts["weights"]),
         layout=config.layout,
+        chance=_chance(job, config.name),
         tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
         programs=_programs(job, config.layout, config.programs),
         latent=model.latent,
@@ -175,6 +178,14 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Reques
         params_sha256=params_sha256,
         key=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
     )
+
+
+def _chance(job: Job, model: str) -> Chance:
+    """How the job's cells are decided; temperature "auto" draws them where cells depend on each other."""
+    temperature = job.temperature
+    if temperature == "auto":
+        temperature = 1.0 if model == "transformer" else None
+    return Chance(job.threshold, temperature, job.top_p)
 
 
 def _code_version() -> str:
@@ -192,17 +203,6 @@ def _programs(job: Job, layout: Layout, most_used: Sequence[int]) -> tuple[int, 
             "name one of these, or train on other parts"
         )
     return tuple(job.programs.get(part, max(0, used)) for part, used in zip(layout.parts, most_used, strict=True))
-
-
-def _check_one_latent(requests: Sequence[_Request]) -> None:
-    """The catalog is one table, so its latents have one size."""
-    sizes = {request.latent: request for request in requests}
-    if len(sizes) > 1:
-        asked = ", ".join(f"job {request.job.name!r}: {size}" for size, request in sorted(sizes.items()))
-        raise ParamsError(
-            f"the models of the jobs have latents of different sizes ({asked}), and a catalog has one; rerun stage "
-            "`train`, or give the jobs models of one size"
-        )
 
 
 def _kept() -> Path:
@@ -232,7 +232,7 @@ def _parts(request: _Request, samples_per_part: int, known: Path) -> Iterator[_P
 
 
 def _finished(part: _Part) -> bool:
-    return _readable(part.target, schema.catalog(part.request.latent))
+    return _readable(part.target, schema.CATALOG)
 
 
 def _readable(path: Path, table: schema.Table) -> bool:
@@ -265,7 +265,7 @@ def _make_part(part: _Part, beat: Beat) -> None:
         beat(first)
         blocks.append(_block(part, range(first, min(first + decode.BLOCK, part.last))))
     extra = {"layout": part.request.layout.to_json()}
-    store.write_table(part.target, pa.concat_tables(blocks), schema.catalog(part.request.latent), extra)
+    store.write_table(part.target, pa.concat_tables(blocks), schema.CATALOG, extra)
 
 
 @lru_cache(maxsize=2)
@@ -312,9 +312,9 @@ def _block(part: _Part, samples: range) -> pa.Table:
     """The samples of one block as rows of the catalog."""
     request, job = part.request, part.request.job
     model = _model(request.folder, request.model_sha256)
-    cells = model.config.window_shape if job.temperature is not None else None
+    cells = model.config.window_shape if request.chance.temperature is not None else None
     z, uniform = draw(request.seed, job.name, samples, request.latent, cells)
-    planes = decode.decode(model, z, threshold=job.threshold, temperature=job.temperature, uniform=uniform)
+    planes = decode.decode(model, z, request.chance, uniform)
     return _rows(request, samples, z, planes, _known(part.known))
 
 
@@ -337,7 +337,7 @@ def _rows(
         "model": request.model,
         "model_sha256": request.model_sha256,
         "params_sha256": request.params_sha256,
-        "temperature": job.temperature,
+        "temperature": request.chance.temperature,
         "parents": [],
         "weights": [],
         "edits": None,
@@ -348,19 +348,21 @@ def _rows(
         "steps_per_beat": layout.steps_per_beat,
         "duration_s": n_steps / layout.steps_per_beat * 60 / request.tempo_qpm,
     }
-    table = schema.catalog(request.latent)
-    columns = {name: pa.repeat(pa.scalar(value, table.schema.field(name).type), n) for name, value in same.items()}
+    table = schema.CATALOG.columns
+    columns = {name: pa.repeat(pa.scalar(value, table.field(name).type), n) for name, value in same.items()}
     columns |= {
         "sample_id": pa.array(names, pa.string()),
         "index": pa.array(samples, pa.int64()),
-        "z": pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), type=table.schema.field("z").type),
+        "z": pa.ListArray.from_arrays(
+            np.arange(n + 1, dtype=np.int32) * z.shape[1], z.reshape(-1), type=table.field("z").type
+        ),
         "key": pa.array(features.keys(planes, layout), pa.string()),
         "novelty": _or_null(features.novelty(hashes, known)),
         "midi": _midi_column(request, names, planes),
     }
     measures = features.measure(planes, layout, request.beats_per_bar)
     columns |= {name: _or_null(values) for name, values in measures.items()}
-    return pa.table(columns).select(table.schema.names)
+    return pa.table(columns).select(table.names)
 
 
 def _or_null(values: Float32[np.ndarray, " B"]) -> pa.Array:
@@ -395,7 +397,7 @@ def _publish(parts: Sequence[_Part], target: Path) -> int:
             name = part.request.job.name
             store.clone(part.target, staging / "catalog" / f"{name}-{number[name]:05d}-of-{per_job[name]:05d}.parquet")
             number[name] += 1
-            rows = store.read_table(part.target, schema.catalog(part.request.latent), ["notes", "midi"])
+            rows = store.read_table(part.target, schema.CATALOG, ["notes", "midi"])
             silent += int(pc.sum(pc.equal(rows.column("notes"), 0)).as_py())
             if part.request.job.midi_files:
                 _write_midi_files(rows.column("midi"), staging / "midi" / name)

@@ -5,7 +5,8 @@ start at; rows beyond the end of its piece read as silence. Nothing is copied pe
 
 Shapes:
     S  steps of all pieces    X  bytes of one packed step    Q  pieces, Q1 = Q + 1    W  windows
-    B  windows of a batch     T  steps of a window           N  parts     K  planes    P  pitches
+    B  windows of a batch     T  steps of a window           L  steps before it
+    N  parts                  K  planes                      P  pitches
 
 Offers, in numpy: `Corpus`, `load`, `Windows`, `windows`, `planes`, `sample_layout`, `pitched`, `bar_hashes`,
 `epoch_order`; on the training device: `BitMatrix`, which gathers and unpacks a batch with tensor operations alone.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
 from midivae import features, pianoroll, store
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
+from midivae.models.base import Batch
 from midivae.params import View
 from midivae.pianoroll import FRAME, Layout, pack, unpack
 from midivae.schema import PIECES, SHARD
@@ -284,17 +287,24 @@ class BitMatrix:
         shape: [T, N, K, P] of a window.
     """
 
-    def __init__(self, corpus: Corpus, windows: Windows, view: View, device: torch.device) -> None:
+    def __init__(self, corpus: Corpus, windows: Windows, view: View, device: torch.device, context: int = 0) -> None:
+        """The windows of a corpus, each with `context` steps before it."""
         layout = sample_layout(corpus.layout, view)
         self.shape = (view.steps, len(layout.parts), view.n_planes, layout.pitches)
+        self.context = context
+        self._pitched = torch.tensor([name != DRUMS for name in layout.parts], device=device)
         self._bits_per_step = len(layout.parts) * view.n_planes * layout.pitches
-        padding = view.steps - _least_steps(view)
-        shift = np.repeat(np.arange(len(corpus)) * padding, np.diff(corpus.starts))
+        padding = max(context, view.steps - _least_steps(view))
         seen = _packed_view(corpus, view)
-        padded = np.zeros((len(seen) + len(corpus) * padding + view.steps, seen.shape[1]), np.uint8)
-        padded[np.arange(len(seen)) + shift] = seen
+        padded = np.zeros((context + len(seen) + len(corpus) * padding + view.steps, seen.shape[1]), np.uint8)
+        for piece, (first, last) in enumerate(pairwise(corpus.starts.tolist())):
+            at = context + first + piece * padding
+            padded[at : at + last - first] = seen[first:last]
         self._packed = torch.from_numpy(padded).to(device)  # [S, X]
-        self._start = torch.from_numpy(windows.start + windows.piece * padding).to(device)
+        self._start = torch.from_numpy(windows.start + windows.piece * padding).to(device)  # of the steps before
+        first = windows.start - corpus.starts[windows.piece]
+        self._n_before = torch.from_numpy(np.minimum(context, first)).to(device)
+        self._n_inside = torch.from_numpy(np.minimum(view.steps, windows.stop - windows.start)).to(device)
         self._table = _bits_of_bytes(device)
 
     def __len__(self) -> int:
@@ -310,15 +320,36 @@ class BitMatrix:
         """Memory the bits take."""
         return self._packed.nbytes
 
-    def batch(self, index: Int[torch.Tensor, " B"]) -> Float[torch.Tensor, "B T N K P"]:
+    def batch(self, index: Int[torch.Tensor, " B"]) -> Batch:
         """The windows with these numbers, as 0.0 and 1.0."""
-        steps = self.shape[0]
+        steps = self.context + self.shape[0]
         width = self._packed.shape[1]
         # every row starts a window: rows overlap, and no byte is copied for it
         runs = self._packed.as_strided((len(self._packed) - steps + 1, steps * width), (width, 1))
-        packed = runs.index_select(0, self._start[index])  # [B, T * X]
+        packed = runs.index_select(0, self._start[index])  # [B, (L + T) * X]
         bits = self._table.index_select(0, packed.reshape(-1).int()).view(len(index), steps, 8 * width)
-        return bits[..., : self._bits_per_step].reshape(len(index), *self.shape)
+        both = bits[..., : self._bits_per_step].reshape(len(index), steps, *self.shape[1:])
+        n_before, n_inside = self._n_before[index], self._n_inside[index]
+        return Batch(both[:, self.context :], both[:, : self.context], n_before, n_inside)
+
+    def transposed(self, batch: Batch, most: int, generator: torch.Generator) -> Batch:
+        """Each window, with what came before it, moved by a random number of semitones, as far as no note falls off.
+
+        Drums stay. Of the shifts from -`most` to `most` that keep every note, all are equally likely.
+        """
+        both = torch.cat([batch.before, batch.x], 1)  # [B, L + T, N, K, P]
+        pitches = both.shape[-1]
+        used = (both.amax((1, 3)) * self._pitched[:, None]).amax(1) > 0  # [B, P]
+        place = torch.arange(pitches, device=both.device)
+        low = torch.where(used, place, pitches).amin(1)
+        high = torch.where(used, place, -1).amax(1)
+        down, up = low.clamp(max=most), (pitches - 1 - high).clamp(max=most)
+        draw = torch.rand(len(both), generator=generator, device=both.device)
+        shift = (draw * (down + up + 1)).long() - down  # [B]
+        source = (place - shift[:, None]) % pitches  # what wraps around is silent
+        moved = both.gather(-1, source[:, None, None, None].expand_as(both))
+        moved = torch.where(self._pitched[:, None, None], moved, both)
+        return batch._replace(before=moved[:, : self.context], x=moved[:, self.context :])
 
 
 def _bits_of_bytes(device: torch.device) -> Float[torch.Tensor, "256 8"]:

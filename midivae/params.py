@@ -192,7 +192,24 @@ class View(Section):
         return 2 if self.planes == "onset+frame" else 1
 
 
-class Dense(Section):
+class Fit(Section):
+    """How a model is fitted to its windows."""
+
+    epochs: Positive = 50
+    max_steps: Positive | None = None  # a budget in optimiser steps; None: epochs alone decide
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of AdamW; with 0 it is Adam
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the learning rate rises to its value
+    decay: bool = False  # whether it then falls to 0 over the budget, along a cosine
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # the most a gradient's norm may be; None: any
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights over steps: what they keep of it in each
+    anneal_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the weight of the KL term rises to beta
+    transpose: Annotated[int, Field(ge=0, le=64)] = 0  # semitones up or down, at most, by which windows are moved
+    patience: Positive | None = 10  # epochs without a better validation loss before stopping; None: never
+
+
+class Dense(Fit):
     """The article's layers, for the models `autoencoder` and `mlp`."""
 
     hidden: tuple[Positive, ...] = (256, 128, 64)
@@ -201,23 +218,62 @@ class Dense(Section):
     beta: Annotated[float, Field(ge=0)] = 1.0  # weight of the KL term (`mlp` only)
 
 
-ModelName = Literal["mlp", "autoencoder"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Transformer(Fit):
+    """The layers of model `transformer`."""
+
+    width: Positive = 128  # of the vector of a step
+    channels: Positive = 24  # of a step's field, at each pitch
+    layers: Positive = 2
+    heads: Positive = 4
+    cell: Positive = 16  # hidden units that decide a cell
+    latent: Positive = 64
+    context: Annotated[int, Field(ge=0)] = 32  # steps before the window that the decoder sees
+    drop_context: Share = 0.25  # share of the windows in training that see none of them
+    dropout: Share = 0.1
+    drop_steps: Share = 0.1  # share of the steps, and of the notes, that the decoder does not see in training:
+    drop_notes: Share = 0.1  # it leans on its latent, and learns no piece by heart
+    free_nats: Annotated[float, Field(ge=0)] = 0.1  # of KL that each latent dimension may hold at no cost
+    beta: Annotated[float, Field(ge=0)] = 1.0  # weight of the KL term
+
+    epochs: Positive = 20
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    decay: bool = True
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    anneal_steps: Annotated[int, Field(ge=0)] = 300
+    transpose: Annotated[int, Field(ge=0, le=64)] = 6
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Transformer:
+        for name in ("width", "channels"):
+            if getattr(self, name) % self.heads:
+                raise ValueError(f"{name} {getattr(self, name)} is no multiple of heads {self.heads}, which share it")
+        return self
+
+
+ModelName = Literal["transformer", "mlp", "autoencoder"]
 
 
 class Train(Section):
     """Stage `train`: the model and how it is fitted."""
 
-    model: ModelName = "mlp"
-    compare: tuple[ModelName, ...] = ("autoencoder",)  # trained alike, beside it, for the report's comparisons
+    model: ModelName = "transformer"
+    compare: tuple[ModelName, ...] = ("mlp", "autoencoder")  # trained beside it, for the report's comparisons
     seed: Seed = 0
     view: View = View()
+    transformer: Transformer = Transformer()
     dense: Dense = Dense()
-    epochs: Positive = 50
-    max_steps: Positive | None = None  # a budget in optimiser steps; None: epochs alone decide
-    batch_size: Positive = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    patience: Positive | None = 10  # epochs without a better validation loss before stopping; None: never
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def network(self, name: str) -> Dense | Transformer:
+        """The section of the model of this name."""
+        return self.transformer if name == "transformer" else self.dense
 
     @model_validator(mode="after")
     def _no_model_twice(self) -> Train:
@@ -233,7 +289,10 @@ class Job(Section):
     mode: Literal["sample"] = "sample"
     count: Positive
     model: ModelName | None = None  # one of train.compare; None: train.model
-    temperature: Annotated[float, Field(gt=0)] | None = None  # None: threshold; else Bernoulli at that temperature
+    # None: a cell sounds if likelier than the threshold; a number: drawn at that temperature; "auto": 1.0 for the
+    # transformer, whose cells depend on each other, and None for dense layers, whose cells do not
+    temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    top_p: Annotated[float, Field(gt=0.5, le=1)] = 1.0  # with a temperature: outcomes less likely than 1 - top_p never
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # a cell sounds where its probability is above this
     tempo_qpm: Annotated[float, Field(ge=4, le=960)] | None = None  # None: the median of the training pieces
     programs: dict[str, Annotated[int, Field(ge=0, le=127)]] = {}  # part -> General MIDI program; others: most used
@@ -246,6 +305,7 @@ class Generate(Section):
     seed: Seed = 0
     jobs: tuple[Job, ...] = (
         Job(name="sample", count=2048),
+        Job(name="mlp", count=512, model="mlp"),
         Job(name="autoencoder", count=512, model="autoencoder"),
     )
     samples_per_part: Positive = 1024  # rows of one catalog file

@@ -158,34 +158,33 @@ WINDOWS = Table(
 )
 
 
-def catalog(latent: int) -> Table:
-    """The catalog of samples, for models of `latent` dimensions."""
-    return Table(
-        "catalog",
-        1,
-        _columns(
-            ("sample_id", pa.string()),  # job and index: "sample-0000012"
-            ("job", pa.string()),
-            ("mode", pa.string()),  # sample
-            ("index", pa.int64()),  # 0-based, in the job
-            ("seed", pa.int64()),  # of the stage; the sample's generator is seeded by (seed, job, index)
-            ("model", pa.string()),  # mlp, autoencoder ...
-            ("model_sha256", pa.string()),  # of model.safetensors
-            ("params_sha256", pa.string()),  # first 16 hex digits, of the job's parameters
-            ("temperature", pa.float32(), "null"),  # null: thresholded
-            ("z", pa.list_(pa.field("item", pa.float32(), nullable=False), latent)),
-            ("parents", STRINGS),  # empty for mode sample
-            ("weights", FLOATS),
-            ("edits", pa.string(), "null"),  # JSON, null where nothing was edited
-            ("tempo_qpm", pa.float32()),
-            ("parts", STRINGS),
-            ("programs", INTS),  # per part
-            ("n_steps", pa.int32()),
-            ("steps_per_beat", pa.int32()),
-            ("duration_s", pa.float32()),
-            *((name, pa.float32(), "null") for name in FEATURES),
-            ("key", pa.string(), "null"),  # of the best scale, "G major"; null: silent
-            ("novelty", pa.float32(), "null"),  # share of the bars that have music and are in no training piece
-            ("midi", MIDI),
-        ),
-    )
+# one row per sample
+CATALOG = Table(
+    "catalog",
+    1,
+    _columns(
+        ("sample_id", pa.string()),  # job and index: "sample-0000012"
+        ("job", pa.string()),
+        ("mode", pa.string()),  # sample
+        ("index", pa.int64()),  # 0-based, in the job
+        ("seed", pa.int64()),  # of the stage; the sample's generator is seeded by (seed, job, index)
+        ("model", pa.string()),  # mlp, autoencoder ...
+        ("model_sha256", pa.string()),  # of model.safetensors
+        ("params_sha256", pa.string()),  # first 16 hex digits, of the job's parameters
+        ("temperature", pa.float32(), "null"),  # null: thresholded
+        ("z", FLOATS),  # the latent; jobs of different models may have latents of different sizes
+        ("parents", STRINGS),  # empty for mode sample
+        ("weights", FLOATS),
+        ("edits", pa.string(), "null"),  # JSON, null where nothing was edited
+        ("tempo_qpm", pa.float32()),
+        ("parts", STRINGS),
+        ("programs", INTS),  # per part
+        ("n_steps", pa.int32()),
+        ("steps_per_beat", pa.int32()),
+        ("duration_s", pa.float32()),
+        *((name, pa.float32(), "null") for name in FEATURES),
+        ("key", pa.string(), "null"),  # of the best scale, "G major"; null: silent
+        ("novelty", pa.float32(), "null"),  # share of the bars that have music and are in no training piece
+        ("midi", MIDI),
+    ),
+)

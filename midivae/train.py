@@ -33,6 +33,7 @@ from midivae.checkpoint import Checkpoints, Progress, Row
 from midivae.errors import InputError, ParamsError, TrainingError
 from midivae.loader import BitMatrix, Corpus
 from midivae.models import Config, WindowModel
+from midivae.models.base import Batch, Chance
 from midivae.params import Params, Train
 from midivae.pianoroll import FRAME, ONSET
 from midivae.schema import CORPUS
@@ -42,12 +43,26 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 ACTIVE = 0.01  # a latent dimension is used if the variance of its mean over the data is above this (Burda et al. 2016)
 KEPT_RUNS = 8  # finished runs kept in the work directory
-_CODE = ("engine", "loader", "elbo", "pianoroll", "models.base", "models.dense", "models.mlp", "models.autoencoder")
+_CODE = ("engine", "loader", "elbo", "pianoroll", "models.base")  # and the model's own
+_MODULES = {
+    "transformer": ("models.transformer",),
+    "mlp": ("models.dense", "models.mlp"),
+    "autoencoder": ("models.dense", "models.autoencoder"),
+}
 _ABOUT = {
+    "transformer": "A variational autoencoder whose decoder is causal over steps and autoregressive over the cells of "
+    "a step, and goes on from the steps before the window.",
     "mlp": "A variational autoencoder of dense layers.",
     "autoencoder": "An autoencoder of dense layers, without noise and without a KL term: samples drawn from a standard "
     "normal fall where its decoder never was. It is here to be compared with.",
 }
+
+_LIMITS = (
+    "Cells are independent of each other given the latent, so chords smear where the latent leaves doubt, and a window "
+    "knows nothing of the one before it.",
+    "The decoder can go on from what it sees with little help of its latent: look at the KL per window and at the "
+    "reconstruction before relying on the latent.",
+)
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------
@@ -97,12 +112,13 @@ def run(params: Params, data: Path) -> dict[str, object]:
             _write(folder, each, metrics[name], settings, sources)
     checkpoint.prune(store.work_dir() / "train", KEPT_RUNS)
 
-    steps, seconds = (sum(getattr(each, name) for each in trained.values()) for name in ("steps", "seconds"))
+    seen = sum(each.steps * settings.network(name).batch_size for name, each in trained.items())
+    seconds = sum(each.seconds for each in trained.values())
     return {
         "windows": {name: len(getattr(splits, name)) for name in SPLITS},
         "models": {name: _digest(values) for name, values in metrics.items()},
         "seconds": round(time.monotonic() - start, 3),
-        "windows_per_s": round(steps * settings.batch_size / seconds, 1) if steps else None,
+        "windows_per_s": round(seen / seconds, 1) if seen else None,
     }
 
 
@@ -120,8 +136,10 @@ def _splits(rolls: Path, settings: Train) -> Splits:
     device = _device(settings.device)
     corpora = {name: loader.load(rolls, [name]) for name in SPLITS}
     view = settings.view
-    train, valid, test = (BitMatrix(c, loader.windows(c, view), view, device) for c in corpora.values())
-    _check_enough(len(train), settings)
+    context = settings.transformer.context if "transformer" in (settings.model, *settings.compare) else 0
+    train, valid, test = (BitMatrix(c, loader.windows(c, view), view, device, context) for c in corpora.values())
+    for name in (settings.model, *settings.compare):
+        _check_enough(len(train), name, settings)
     if not len(valid):
         log.warning("no windows in split `valid`: the training loss says which weights are best, and none stops it")
     return Splits(train, valid, test, len(corpora["test"]), corpora["train"], store.sha256(manifest))
@@ -134,12 +152,14 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def _check_enough(n_windows: int, settings: Train) -> None:
-    if n_windows < settings.batch_size:
+def _check_enough(n_windows: int, name: str, settings: Train) -> None:
+    size = settings.network(name).batch_size
+    if n_windows < size:
+        section = "transformer" if name == "transformer" else "dense"
         raise TrainingError(
-            f"{n_windows} training window(s) of {settings.view.steps} steps, but train.batch_size is "
-            f"{settings.batch_size}: an epoch needs at least one full batch; lower train.batch_size or "
-            "train.view.steps, or ingest more pieces"
+            f"{n_windows} training window(s) of {settings.view.steps} steps, but train.{section}.batch_size is "
+            f"{size}: an epoch of model {name!r} needs at least one full batch; lower it or train.view.steps, or "
+            "ingest more pieces"
         )
 
 
@@ -149,7 +169,7 @@ def _config(name: str, settings: Train, splits: Splits) -> Config:
         name=name,
         layout=loader.sample_layout(corpus.layout, settings.view),
         view=settings.view,
-        dense=settings.dense,
+        network=settings.network(name),
         tempo_qpm=round(float(np.median(corpus.tempo_qpm)), 3),
         programs=_programs(corpus, settings.view.merge_parts),
         data_sha256=splits.data_sha256,
@@ -173,7 +193,8 @@ def _train(name: str, settings: Train, splits: Splits) -> Trained:
     model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT)).to(
         splits.train.device
     )
-    trainer = engine.Trainer(model, splits.train, splits.valid, settings, Checkpoints(store.work_dir() / "train" / key))
+    checkpoints = Checkpoints(store.work_dir() / "train" / key)
+    trainer = engine.Trainer(model, splits.train, splits.valid, settings.network(name), settings.seed, checkpoints)
     start, first = time.monotonic(), trainer.progress.step
     trainer.fit()
     model.load_state_dict(trainer.best)
@@ -185,9 +206,9 @@ def _key(config: Config, settings: Train, device: torch.device) -> str:
     """The name of a run: a hash of all that decides its weights."""
     made_of = {
         "config": config.to_dict(),
-        "settings": settings.digest(exclude={"model", "compare", "device"}),
+        "seed": settings.seed,
         "device": device.type,
-        "code": store.code_version(*(f"midivae.{module}" for module in _CODE)),
+        "code": store.code_version(*(f"midivae.{module}" for module in (*_CODE, *_MODULES[config.name]))),
         "torch": torch.__version__,
         "version": __version__,
     }
@@ -200,40 +221,42 @@ def heldout(model: WindowModel, windows: BitMatrix, seed: int) -> dict[str, floa
     """How well a model keeps windows that it never saw.
 
     Returns:
-        Likelihood in nats per window and per step, of independent cells with one draw of the latent (whatever
-        `reconstruction` it was trained with); the bound and its KL only where the model has a noise to bound. F1 of
-        frame and onset cells and the share of exact steps, reconstructed from the latent's mean at one half. Statistics
-        of the latent. Only {"windows": 0} where there are no windows.
+        Likelihood in nats per window and per step of music, with one draw of the latent (whatever `reconstruction` it
+        was trained with); the bound and its KL only where the model has a noise to bound. F1 of frame and onset cells
+        and the share of exact steps, reconstructed from the latent's mean alone, every cell at one half. Statistics of
+        the latent. Only {"windows": 0} where there are no windows.
     """
     if not len(windows):
         return {"windows": 0}
     noise = engine.torch_rng(windows.device, seed, engine.TEST)
     batches = [_measure(model, windows.batch(index), noise) for index in engine.in_order(windows)]
-    nats, mu, logvar = (torch.cat(column) for column in zip(*(batch[:3] for batch in batches), strict=True))
+    nats, mu, logvar, inside = (torch.cat(column) for column in zip(*(batch[:4] for batch in batches), strict=True))
     kl = elbo.kl_per_dimension(mu, logvar).sum(1) if model.samples_latent else None
     counts = np.sum([batch.counts for batch in batches], axis=0)
     return {
         "windows": len(windows),
-        **_likelihood(nats, kl, steps=windows.shape[0]),
+        **_likelihood(nats, kl, int(inside.sum())),
         **_agreement(counts),
         **_latent(mu, logvar),
     }
 
 
 class _Measured(NamedTuple):
-    """What is kept of a batch: -log p(x | z) in nats, the posterior, and counts of cells and steps."""
+    """What is kept of a batch: -log p(x | z) in nats, the posterior, steps in the piece; counts of cells and steps."""
 
     nats: Float[Tensor, " B"]
     mu: Float[Tensor, "B Z"]
     logvar: Float[Tensor, "B Z"]
+    n_inside: Int[Tensor, " B"]
     counts: Int[np.ndarray, " 8"]
 
 
-def _measure(model: WindowModel, x: Float[Tensor, "B T N K P"], noise: torch.Generator) -> _Measured:
-    mu, logvar = model.encode(x)
-    nats = elbo.bernoulli(model.decode(elbo.reparameterise(mu, logvar, noise)), x)
-    found = decode.complete((model.decode(mu) > 0).cpu().numpy())
-    return _Measured(nats, mu, logvar, _counts(decode.complete((x > 0).cpu().numpy()), found))
+def _measure(model: WindowModel, batch: Batch, noise: torch.Generator) -> _Measured:
+    mu, logvar = model.encode(batch.x)
+    nats = model.nats(batch, elbo.reparameterise(mu, logvar, noise))
+    found = decode.complete(model.cells(mu, Chance()).cpu().numpy())
+    counts = _counts(decode.complete((batch.x > 0).cpu().numpy()), found)
+    return _Measured(nats, mu, logvar, batch.n_inside, counts)
 
 
 def _counts(real: Bool[np.ndarray, "B T N 2 P"], found: Bool[np.ndarray, "B T N 2 P"]) -> Int[np.ndarray, " 8"]:
@@ -257,10 +280,11 @@ def _agreement(counts: Int[np.ndarray, " 8"]) -> dict[str, float | int]:
 
 
 def _likelihood(nats: Float[Tensor, " W"], kl: Float[Tensor, " W"] | None, steps: int) -> dict[str, float | int]:
+    """Means per window, and per step; `steps`: of all windows."""
     means = {"reconstruction_nats": nats.mean().item()}
     if kl is not None:
         means |= {"kl_nats": kl.mean().item(), "elbo_nats": -(nats + kl).mean().item()}
-    per_step = {f"{name}_per_step": mean / steps for name, mean in means.items()}
+    per_step = {f"{name}_per_step": mean * len(nats) / steps for name, mean in means.items()}
     return {name: _rounded(value) for name, value in (means | per_step).items()}
 
 
@@ -311,13 +335,20 @@ def _write(
     card = _template("model_card.md").render(
         config=config,
         about=_ABOUT[config.name],
+        limits=_LIMITS[config.name == "transformer"],
         inputs=math.prod(config.window_shape),
         metrics=metrics,
-        params=json.dumps(settings.model_dump(mode="json", exclude={"model", "compare"}), indent=2),
+        params=json.dumps(_lineage(config, settings), indent=2),
         sources=sources,
         version=__version__,
     )
     store.write_bytes(folder / "README.md", card.encode())
+
+
+def _lineage(config: Config, settings: Train) -> dict[str, Any]:
+    """The parameters that made a model."""
+    network = config.network.model_dump(mode="json")
+    return {"seed": settings.seed, "view": config.view.model_dump(mode="json"), "network": network}
 
 
 def _csv(rows: Sequence[Row]) -> bytes:

@@ -21,7 +21,7 @@ from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.pianoroll import Layout
 from midivae.schema import FEATURES
 
-TABLE = schema.catalog(3)
+TABLE = schema.CATALOG
 
 
 def row(job: str, index: int, **values: Any) -> dict[str, Any]:

@@ -38,16 +38,19 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, kind: type[torch
     for _ in range(3):
         step(through, through_optimizer)
     best = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
-    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizer, best))
+    average = {"weight": torch.full((2, 3), 0.5), "bias": torch.ones(2)}
+    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizer, best, average))
 
     state = Checkpoints(tmp_path).load()
     assert state is not None
     assert state.progress == PROGRESS
     again = torch.nn.Linear(3, 2)
     again_optimizer = kind(again.parameters(), lr=0.1)  # type: ignore[call-arg]
-    kept = checkpoint.restore(state.tensors, again, again_optimizer)
+    kept, averaged = checkpoint.restore(state.tensors, again, again_optimizer)
 
     assert all(torch.equal(kept[name], best[name]) for name in best)
+    assert averaged is not None
+    assert all(torch.equal(averaged[name], average[name]) for name in average)
     for _ in range(3):
         step(through, through_optimizer)
         step(again, again_optimizer)

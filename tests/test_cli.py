@@ -54,7 +54,7 @@ def log_as_before() -> Iterator[None]:
 @pytest.fixture
 def params_file(tmp_path: Path) -> Path:
     path = tmp_path / "params.yaml"
-    path.write_text("train: {epochs: 3}\n")
+    path.write_text("train: {dense: {epochs: 3}}\n")
     return path
 
 
@@ -83,7 +83,7 @@ def test_a_stage_gets_params_and_data_and_prints_one_line(
     assert result.stdout.count("\n") == 1
     assert json.loads(result.stdout) == {"stage": name, "found": 3, "seconds": 0.5}
     [(params, data)] = calls
-    assert params.train.epochs == 3
+    assert params.train.dense.epochs == 3
     assert data == tmp_path / "here"
 
 
@@ -319,7 +319,7 @@ NOVELTY = [0.9, 0.1, None]
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
     """A catalog of three samples; the third is silent."""
-    table = schema.catalog(2)
+    table = schema.CATALOG
     columns: dict[str, list] = {name: [0.5, 1.5, 2.5] for name in table.columns.names}
     columns |= {name: ["x", "x", "x"] for name in ("mode", "model", "model_sha256", "params_sha256", "edits")}
     columns |= {name: [1, 2, 3] for name in ("seed", "index", "n_steps", "steps_per_beat")}
@@ -346,7 +346,7 @@ def test_catalog_prints_json_lines_with_all_columns_but_the_heavy_ones(samples: 
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["key"] for row in rows] == KEYS
     assert [row["novelty"] for row in rows] == NOVELTY
-    assert set(rows[0]) == set(schema.catalog(2).columns.names) - {"z", "midi"}
+    assert set(rows[0]) == set(schema.CATALOG.columns.names) - {"z", "midi"}
     assert result.stderr == "3 samples\n"
 
 

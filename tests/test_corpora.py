@@ -154,7 +154,7 @@ def test_a_yes_is_for_the_corpus_that_is_fetched() -> None:
 
 
 def test_without_a_word_nothing_changes() -> None:
-    given = params.parse({"fetch": {"source": "folder", "path": "x"}, "train": {"epochs": 3}}, "test")
+    given = params.parse({"fetch": {"source": "folder", "path": "x"}, "train": {"seed": 3}}, "test")
     assert corpora.chosen(given, None, False) == given
     assert corpora.chosen(Params(), "pop909", False).train == Params().train
 

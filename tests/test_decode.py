@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_models import SMALL, rng
 
 from midivae import decode, models
+from midivae.models.base import Chance
 from midivae.params import View
 from midivae.pianoroll import FRAME, ONSET, cell_runs
 
@@ -25,7 +26,7 @@ def model() -> models.WindowModel:
 
 
 def latents(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, SMALL.dense.latent)).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal((n, SMALL.network.latent)).astype(np.float32)
 
 
 def uniforms(n: int, seed: int = 0) -> np.ndarray:
@@ -74,7 +75,7 @@ def test_thresholding_is_what_the_model_says(model: models.WindowModel) -> None:
     logits = model.decode(torch.from_numpy(z)).detach().numpy()
     for threshold in (0.2, 0.5, 0.8):
         said = logits > np.log(threshold / (1 - threshold))
-        assert np.array_equal(decode.decode(model, z, threshold=threshold), decode.complete(said))
+        assert np.array_equal(decode.decode(model, z, Chance(threshold)), decode.complete(said))
 
 
 @pytest.mark.parametrize("draws", [False, True])
@@ -83,7 +84,7 @@ def test_a_row_depends_on_its_latent_and_its_place_alone(model: models.WindowMod
     z, u = latents(n), uniforms(n)
 
     def rows(z: np.ndarray, u: np.ndarray) -> np.ndarray:
-        return decode.decode(model, z, temperature=0.9 if draws else None, uniform=u if draws else None)
+        return decode.decode(model, z, Chance(temperature=0.9 if draws else None), u if draws else None)
 
     whole = rows(z, u)
     block = slice(decode.BLOCK, 2 * decode.BLOCK)
@@ -122,7 +123,7 @@ def test_draws_follow_the_probabilities(model: models.WindowModel) -> None:
     network = models.create(frame_only, rng()).eval()
     for temperature in (0.5, 1.0, 2.0):
         u = np.random.default_rng(1).random((4000, *frame_only.window_shape), np.float32)
-        drawn = decode.decode(network, z, temperature=temperature, uniform=u)[:, :, :, FRAME].mean(0)
+        drawn = decode.decode(network, z, Chance(temperature=temperature), u)[:, :, :, FRAME].mean(0)
         said = torch.sigmoid(network.decode(torch.from_numpy(z[:1])) / temperature)[0, :, :, 0].detach().numpy()
         # standard error at most 0.5 / sqrt(4000) = 0.008; the largest of 192 cells stays within 4 of them
         assert np.abs(drawn - said).max() < 0.032
@@ -139,7 +140,7 @@ def test_a_model_of_frames_has_its_onsets_where_they_begin() -> None:
 
 def test_temperature_and_uniform_go_together(model: models.WindowModel) -> None:
     with pytest.raises(ValueError, match="go together"):
-        decode.decode(model, latents(2), temperature=1.0)
+        decode.decode(model, latents(2), Chance(temperature=1.0))
     with pytest.raises(ValueError, match="go together"):
-        decode.decode(model, latents(2), uniform=uniforms(2))
+        decode.decode(model, latents(2), Chance(), uniforms(2))
     assert decode.decode(model, latents(0)).shape == (0, 8, 2, 2, 12)

@@ -61,9 +61,19 @@ def test_squared_error_is_a_normal_likelihood_up_to_its_constant() -> None:
 
 
 def test_the_loss_is_the_mean_and_the_bound_ignores_beta() -> None:
-    parts = Elbo(torch.tensor([10.0, 20.0]), torch.tensor([1.0, 3.0]), beta=0.5)
+    parts = Elbo(torch.tensor([10.0, 20.0]), torch.tensor([1.0, 3.0]), 0.5, torch.tensor(2.0))
     assert parts.loss.item() == pytest.approx(16.0)  # (10.5 + 21.5) / 2
     assert parts.bound.tolist() == [-11.0, -23.0]
+
+
+def test_free_nats_are_charged_whether_a_dimension_uses_them_or_not() -> None:
+    kl = torch.tensor([[0.0, 1.0, 3.0], [0.2, 1.0, 5.0]], requires_grad=True)  # means 0.1, 1, 4
+    assert elbo.charged(kl).item() == pytest.approx(5.1)
+    charged = elbo.charged(kl, free_nats=0.5)
+    assert charged.item() == pytest.approx(0.5 + 1 + 4)
+    charged.backward()
+    assert kl.grad is not None
+    assert kl.grad[0].tolist() == [0, 0.5, 0.5]  # nothing pushes the first below what is free
 
 
 def test_a_draw_has_the_mean_and_variance_asked_for() -> None:

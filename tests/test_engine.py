@@ -22,11 +22,16 @@ from midivae.engine import Trainer
 from midivae.errors import TrainingError
 from midivae.loader import BitMatrix
 from midivae.models import Config
-from midivae.params import Dense, Train, View
+from midivae.params import Dense, Transformer, View
 
 CPU = torch.device("cpu")
 VIEW = View(steps=16)
-SETTINGS = Train(view=VIEW, dense=Dense(hidden=(32,), latent=4), epochs=6, batch_size=8, learning_rate=3e-3)
+SETTINGS = Dense(hidden=(32,), latent=4, epochs=6, batch_size=8, learning_rate=3e-3)
+SMALL = Transformer(
+    width=16, channels=8, layers=1, heads=2, cell=8, latent=4, context=4, epochs=6, batch_size=8, warmup_steps=4,
+    average=0.5, anneal_steps=8, learning_rate=1e-2,
+)  # fmt: skip
+FITS = {"mlp": SETTINGS, "autoencoder": SETTINGS, "transformer": SMALL}
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +44,15 @@ def _one_thread() -> Iterator[None]:
 
 def matrix(n_pieces: int, seed: int = 0) -> BitMatrix:
     corpus = corpus_of(made_up(n_pieces, seed))
-    return BitMatrix(corpus, loader.windows(corpus, VIEW), VIEW, CPU)
+    return BitMatrix(corpus, loader.windows(corpus, VIEW), VIEW, CPU, context=4)
 
 
-def trainer(folder: Path, settings: Train = SETTINGS, n_valid: int = 4, name: str = "mlp") -> Trainer:
-    config = Config(name, LAYOUT, VIEW, settings.dense, 120.0, (0, 0), "0" * 64)
-    model = models.create(config, engine.torch_rng(CPU, settings.seed, engine.INIT))
-    return Trainer(model, matrix(12), matrix(n_valid, 1), settings, Checkpoints(folder))
+def trainer(
+    folder: Path, settings: Dense | Transformer = SETTINGS, n_valid: int = 4, name: str = "mlp", seed: int = 0
+) -> Trainer:
+    config = Config(name, LAYOUT, VIEW, settings, 120.0, (0, 0), "0" * 64)
+    model = models.create(config, engine.torch_rng(CPU, seed, engine.INIT))
+    return Trainer(model, matrix(12), matrix(n_valid, 1), settings, seed, Checkpoints(folder))
 
 
 def losses(made: Trainer, split: str = "valid") -> list[float]:
@@ -55,9 +62,9 @@ def losses(made: Trainer, split: str = "valid") -> list[float]:
 # --- learning ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", sorted(models.KINDS))
 def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, name: str) -> None:
-    made = trainer(tmp_path, name=name)
+    made = trainer(tmp_path, FITS[name], name=name)
     made.fit()
-    assert losses(made)[-1] < 0.5 * losses(made)[0]
+    assert losses(made)[-1] < (0.5 if name != "transformer" else 0.9) * losses(made)[0]
     assert made.progress.finished
     assert made.progress.best_loss == min(losses(made))
     assert losses(made)[made.progress.best_epoch - 1] == made.progress.best_loss
@@ -67,7 +74,7 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path, name: str) -> None
 
 
 def test_curves_hold_the_parts_of_the_loss_and_the_steps(tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"dense": Dense(hidden=(32,), latent=4, beta=0.25)})
+    settings = SETTINGS.model_copy(update={"beta": 0.25})
     made = trainer(tmp_path, settings)
     made.fit()
     per_epoch = len(made.train) // 8
@@ -115,7 +122,7 @@ def test_without_validation_windows_the_training_loss_decides(tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore:.*overflow.*")
 def test_a_loss_that_is_not_finite_stops_with_a_word(tmp_path: Path) -> None:
     made = trainer(tmp_path, SETTINGS.model_copy(update={"learning_rate": 1e20}))
-    with pytest.raises(TrainingError, match=r"model 'mlp'.*loss is not finite.*lower train\.learning_rate.*1e\+20"):
+    with pytest.raises(TrainingError, match=r"model 'mlp'.*loss is not finite.*lower its learning_rate.*1e\+20"):
         made.fit()
     assert not (tmp_path / "progress.json").exists()  # nothing broken is kept
 
@@ -145,7 +152,7 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from midivae import checkpoint, store
-from test_engine import trainer
+from test_engine import FITS, trainer
 
 checkpoint.SECONDS_BETWEEN = 0.0  # a checkpoint after every epoch
 saves, write = 0, store.write_{where}
@@ -158,23 +165,24 @@ def dies_at_the_third(path, value):
     write(path, value)
 
 store.write_{where} = dies_at_the_third
-trainer(Path({folder!r})).fit()
+trainer(Path({folder!r}), FITS[{name!r}], name={name!r}).fit()
 """
 
 
+@pytest.mark.parametrize("name", ["mlp", "transformer"])
 @pytest.mark.parametrize("where", ["bytes", "json"])
 def test_killed_and_started_again_it_ends_with_the_same_bits(
-    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, where: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before the third checkpoint's tensors are written, or between them and the file that names them."""
-    through = trainer(tmp_path / "through")
+    through = trainer(tmp_path / "through", FITS[name], name=name)
     through.fit()
 
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"), where=where)
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"), where=where, name=name)
     died = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ.copy())
     assert died.returncode == -signal.SIGKILL, died.stderr
 
-    again = trainer(tmp_path / "killed")
+    again = trainer(tmp_path / "killed", FITS[name], name=name)
     # write_json goes through write_bytes: with "bytes" the third call is the second epoch's tensors
     assert again.progress.epoch == (1 if where == "bytes" else 2)
     assert not again.progress.finished
@@ -190,7 +198,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(
 
 def test_a_run_depends_on_its_seed(tmp_path: Path) -> None:
     one, same, other = (
-        trainer(tmp_path / name, SETTINGS.model_copy(update={"seed": seed, "epochs": 1}))
+        trainer(tmp_path / name, SETTINGS.model_copy(update={"epochs": 1}), seed=seed)
         for name, seed in (("one", 1), ("same", 1), ("other", 2))
     )
     for made in (one, same, other):

@@ -83,7 +83,7 @@ def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: 
         "novelty": [None if np.isnan(v) else float(v) for v in novelty],
         "midi": [{"bytes": midi.write(pianoroll.to_notes(Roll(p, LAYOUT))), "path": None} for p in planes],
     }
-    table = schema.catalog(LATENT)
+    table = schema.CATALOG
     rows = pa.table({name: pa.array(v, table.columns.field(name).type) for name, v in columns.items()})
     store.write_table(samples / "catalog" / f"{job}-00000-of-00001.parquet", rows, table)
 
@@ -268,7 +268,7 @@ def test_a_job_more_changes_nothing_for_the_others(data: Path, tmp_path: Path) -
 def test_broken_midi_is_refused_with_a_reason(tmp_path: Path) -> None:
     build(tmp_path)
     path = tmp_path / "samples" / "catalog" / "sample-00000-of-00001.parquet"
-    rows = store.read_table(path, schema.catalog(LATENT)).to_pylist()
+    rows = store.read_table(path, schema.CATALOG).to_pylist()
     rows[3]["midi"] = {"bytes": b"RIFF and nothing", "path": None}
     rows[5]["midi"] = rows[6]["midi"]
     rows[7]["midi"] = {
@@ -276,7 +276,7 @@ def test_broken_midi_is_refused_with_a_reason(tmp_path: Path) -> None:
         "path": None,
     }
     assert rows[5]["notes"] != rows[6]["notes"]
-    table = schema.catalog(LATENT)
+    table = schema.CATALOG
     store.write_table(path, pa.Table.from_pylist(rows, schema=table.columns), table)
     summary = evaluate.run(SETTINGS, tmp_path)
     assert summary["refused"] == 3

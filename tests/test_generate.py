@@ -24,6 +24,7 @@ from pieces import as_fetched
 
 from midivae import catalog, decode, generate, ingest, loader, midi, models, pianoroll, store
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
+from midivae.models.base import Chance
 from midivae.parallel import Failure, Outcome
 from midivae.params import Params, parse
 from midivae.pianoroll import Layout, Roll
@@ -32,7 +33,12 @@ PARTS = ("soprano", "bass")
 VALUES: dict[str, Any] = {
     "compute": {"workers": 1},
     "ingest": {"parts": {"tracks": {"soprano": ["soprano*"], "bass": ["bass*"]}}},
-    "train": {"view": {"steps": 32}, "dense": {"hidden": [16], "latent": 4}},
+    "train": {
+        "model": "mlp",
+        "compare": ["autoencoder"],
+        "view": {"steps": 32},
+        "dense": {"hidden": [16], "latent": 4},
+    },
 }
 
 
@@ -50,7 +56,7 @@ def write_model(data: Path, name: str, folder: Path, loudness: float = -3.0) -> 
         name=name,
         layout=layout,
         view=values.train.view,
-        dense=values.train.dense,
+        network=values.train.dense,
         tempo_qpm=90.0,
         programs=(52, -1),
         data_sha256=store.sha256(data / "rolls" / store.MANIFEST),
@@ -156,7 +162,7 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
     assert found["programs"].map(list).tolist() == [[52, 32]] * 9
     model = models.load(data / "model")
     assert found["model_sha256"].unique().tolist() == [store.sha256(data / "model" / "model.safetensors")]
-    planes = decode.decode(model, np.stack(list(found["z"])), threshold=params([job]).generate.jobs[0].threshold)
+    planes = decode.decode(model, np.stack(list(found["z"])), Chance(params([job]).generate.jobs[0].threshold))
     layout = Layout(PARTS, 36, 48, 4)
     for row, roll in zip(found.to_dict("records"), planes, strict=True):
         notes = midi.read(row["midi"]["bytes"])
@@ -319,16 +325,18 @@ def test_names_that_evaluate_needs_are_refused() -> None:
         params([{"name": "held-out", "count": 1}])
 
 
-def test_models_of_different_latents_do_not_share_a_catalog(trained: Path, data: Path) -> None:
+def test_jobs_of_models_with_latents_of_different_sizes_share_a_catalog(trained: Path, data: Path) -> None:
     (data / "model").unlink()
     write_model(data, "mlp", data / "model")
     config = json.loads((data / "model" / "config.json").read_text())
-    wide = models.create(
-        models.Config.from_dict({**config, "dense": {**config["dense"], "latent": 5}}, "test"), torch.Generator()
-    )
-    wide.save_pretrained(data / "model" / "compare" / "autoencoder")
-    with pytest.raises(ParamsError, match=r"different sizes.*job 'a': 4.*job 'b': 5"):
-        generate.run(params([{"name": "a", "count": 1}, {"name": "b", "count": 1, "model": "autoencoder"}]), data)
+    wider = models.Config.from_dict({**config, "network": {**config["network"], "latent": 5}}, "test")
+    models.create(wider, torch.Generator()).save_pretrained(data / "model" / "compare" / "autoencoder")
+    generate.run(params([{"name": "a", "count": 2}, {"name": "b", "count": 2, "model": "autoencoder"}]), data)
+    rows = catalog.read(data, latents=True)
+    assert rows["z"].map(len).tolist() == [4, 4, 5, 5]
+    assert catalog.latents(rows[rows["job"] == "b"]).shape == (2, 5)
+    with pytest.raises(ParamsError, match=r"different sizes, \[4, 5\]; choose rows of one model"):
+        catalog.latents(rows)
 
 
 def test_a_damaged_model_is_named(trained: Path, data: Path) -> None:

@@ -49,7 +49,7 @@ def test_presets_have_the_shapes_of_the_article(name: str, steps: int, pitches: 
     parts = 1 if view.merge_parts else len(ingest.parts.names)
     assert view.steps * parts * view.n_planes * ingest.pitches == inputs
     assert (preset.train.model, preset.train.dense.hidden, preset.train.dense.latent) == ("mlp", (256, 128, 64), 16)
-    assert (preset.train.batch_size, preset.train.learning_rate) == (64, 1e-3)
+    assert (preset.train.dense.batch_size, preset.train.dense.learning_rate) == (64, 1e-3)
 
 
 def test_a_minute_at_120_qpm_fills_the_second_shape() -> None:
@@ -88,10 +88,10 @@ def test_a_relative_source_starts_at_the_params_file(tmp_path: Path) -> None:
         ("[1, 2]", "file: "),
         ("trian: {}", "trian: Extra inputs"),
         ("train: {view: {hops: 4}}", "train.view.hops: Extra inputs"),
-        ("train: {epochs: 0}", "train.epochs: .*greater than 0.*got 0"),
-        ("train: {batch_size: many}", "train.batch_size: .*integer.*got 'many'"),
+        ("train: {dense: {epochs: 0}}", "train.dense.epochs: .*greater than 0.*got 0"),
+        ("train: {dense: {batch_size: many}}", "train.dense.batch_size: .*integer.*got 'many'"),
         ("train: {model: gan}", "train.model: .*'mlp'"),
-        ("train: {compare: [mlp]}", "name a model twice"),
+        ("train: {compare: [transformer]}", "name a model twice"),
         ("train: {view: {hop: beat}}", "train.view.hop"),
         ("fetch: {source: folder}", "`path` goes with source"),
         ("fetch: {path: x.zip}", "`path` goes with source"),
@@ -109,7 +109,7 @@ def test_a_relative_source_starts_at_the_params_file(tmp_path: Path) -> None:
         ("generate: {jobs: [{name: ../up, count: 1}]}", r"generate.jobs.0.name: .*pattern"),
         ("generate: {jobs: [{name: a}]}", r"generate.jobs.0.count: Field required"),
         ("generate: {jobs: [{name: a, count: 1, temperature: 0}]}", "temperature"),
-        ("train: {compare: []}", "asks for model 'autoencoder'.*add it to train.compare"),
+        ("train: {compare: []}", "asks for model 'mlp'.*add it to train.compare"),
     ],
 )
 def test_a_broken_rule_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_broken_rule_is_named(text: str, message: str, tmp_path: Path) -> None
 
 
 def test_all_broken_rules_are_told_at_once(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("train: {epochs: 0, patience: 0}\nreport: {seed: x}\n")
-    with pytest.raises(ParamsError, match=r"(?s)3 value\(s\).*train.epochs.*train.patience.*report.seed"):
+    (tmp_path / "p.yaml").write_text("train: {dense: {epochs: 0, patience: 0}}\nreport: {seed: x}\n")
+    with pytest.raises(ParamsError, match=r"(?s)3 value\(s\).*train.dense.epochs.*train.dense.patience.*report.seed"):
         params.load(tmp_path / "p.yaml")
 
 
@@ -150,7 +150,7 @@ def test_values_survive_being_written_and_read(
 ) -> None:
     written = {
         "ingest": {"pitch_low": low},
-        "train": {"view": {"steps": steps}, "dense": {"hidden": hidden}, "learning_rate": rate},
+        "train": {"view": {"steps": steps}, "dense": {"hidden": hidden, "learning_rate": rate}},
         "generate": {"jobs": [{"name": "a", "count": count}]},
     }
     first = params.parse(written, "test")
@@ -161,7 +161,7 @@ def test_values_survive_being_written_and_read(
 
 def test_sections_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Params().train.epochs = 3  # type: ignore[misc]
+        Params().train.seed = 3  # type: ignore[misc]
 
 
 def test_a_digest_stands_for_the_values() -> None:

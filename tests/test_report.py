@@ -37,6 +37,7 @@ from midivae import (
     train,
 )
 from midivae.errors import CorruptError, InputError
+from midivae.models.base import Chance
 from midivae.params import Params, parse
 from midivae.pianoroll import FRAME, ONSET, Layout, Roll
 
@@ -51,7 +52,12 @@ VALUES: dict[str, Any] = {
         "parts": {"tracks": {HIGH: ["soprano*"], LOW: ["bass*"]}},
         "split": {"valid": 0.3, "test": 0.3},
     },
-    "train": {"view": {"steps": 32}, "dense": {"hidden": [16], "latent": 4}, "epochs": 2, "batch_size": 16},
+    "train": {
+        "model": "mlp",
+        "compare": ["autoencoder"],
+        "view": {"steps": 32},
+        "dense": {"hidden": [16], "latent": 4, "epochs": 2, "batch_size": 16},
+    },
     "generate": {
         "jobs": [
             {"name": "sample", "count": 9},
@@ -236,7 +242,7 @@ def test_pictures_show_the_samples(data: Path, page: Page) -> None:
     # the same samples, made again
     model = models.load(data / "model" / "compare" / "autoencoder")
     z, uniform = generate.draw(0, "drawn", range(3), model.latent, model.config.window_shape)
-    planes = decode.decode(model, z, temperature=1.0, uniform=uniform)
+    planes = decode.decode(model, z, Chance(temperature=1.0), uniform)
     for card in section["cards"]:
         roll = planes[int(card["title"][-7:])]
         cells = shown(card["picture"])

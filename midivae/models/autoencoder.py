@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from midivae.elbo import Elbo
+from midivae.models.base import Batch
 from midivae.models.dense import DenseModel
 
 
@@ -28,8 +29,9 @@ class Autoencoder(DenseModel):
         mu: Tensor = self.mu(self.hidden(x))
         return mu, torch.full_like(mu, -math.inf)
 
-    def elbo(self, x: Float[Tensor, "B T N K P"], generator: torch.Generator | None) -> Elbo:
+    def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """Reconstruction alone; `kl` is 0 with weight 0, since the divergence of a point from a normal is infinite."""
-        mu, _ = self.encode(x)
-        reconstruction = self.reconstruction(self.decode(mu), x)
-        return Elbo(reconstruction, torch.zeros_like(reconstruction), 0.0)
+        mu, _ = self.encode(batch.x)
+        reconstruction = self.reconstruction(self.decode(mu), batch.x)
+        none = torch.zeros_like(reconstruction)
+        return Elbo(reconstruction, none, 0.0, none.sum())

@@ -1,13 +1,14 @@
 """What all models share: a window of rolls to a latent and back, a bound, and a folder on disk.
 
 Shapes:
-    B  windows    T  steps    N  parts    K  planes (onset and frame, or frame alone)    P  pitches    Z  latent
+    B  windows    L  steps before the window    T  steps of it    Z  latent
+    N  parts      K  planes (onset and frame, or frame alone)     P  pitches
 
 A folder of a model holds `config.json` (all that is needed to build it again, and what it was trained on),
 `model.safetensors` and `model.safetensors.sha256`, the hashes of both, checked before a weight is used: safetensors
 itself reads a flipped bit without a word.
 
-Offers: `Config`, `WindowModel`, `read_config`, `read_weights`.
+Offers: `Config`, `Batch`, `Chance`, `WindowModel`, `read_config`, `read_weights`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import safetensors.torch
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -28,10 +29,10 @@ from torch import Tensor, nn
 from midivae import store
 from midivae.elbo import Elbo
 from midivae.errors import CorruptError, InputError, SchemaError
-from midivae.params import Dense, View
+from midivae.params import Dense, Transformer, View
 from midivae.pianoroll import Layout
 
-FORMAT, VERSION = "midivae-model", 1  # of config.json
+FORMAT, VERSION = "midivae-model", 2  # of config.json
 CONFIG, WEIGHTS, DIGEST = "config.json", "model.safetensors", "model.safetensors.sha256"
 
 
@@ -43,7 +44,7 @@ class Config:
         name: which model, a key of `models.KINDS`.
         layout: of the windows, after parts are merged.
         view: how windows are cut from rolls.
-        dense: the layers.
+        network: the layers, and how they were fitted.
         tempo_qpm: median tempo of the training pieces, quarter notes a minute.
         programs: per part of `layout`, the General MIDI program most used in the training pieces.
         data_sha256: of the manifest of the rolls it was trained on.
@@ -52,7 +53,7 @@ class Config:
     name: str
     layout: Layout
     view: View
-    dense: Dense
+    network: Dense | Transformer
     tempo_qpm: float
     programs: tuple[int, ...]
     data_sha256: str
@@ -67,7 +68,7 @@ class Config:
         values = {
             **asdict(self),
             "view": self.view.model_dump(mode="json"),
-            "dense": self.dense.model_dump(mode="json"),
+            "network": self.network.model_dump(mode="json"),
         }
         return {"format": FORMAT, "version": VERSION, **values}
 
@@ -85,17 +86,70 @@ class Config:
             )
         try:
             layout = values["layout"]
+            section = Transformer if values["name"] == "transformer" else Dense
             return cls(
                 name=values["name"],
                 layout=Layout(**{**layout, "parts": tuple(layout["parts"])}),
                 view=View.model_validate(values["view"]),
-                dense=Dense.model_validate(values["dense"]),
+                network=section.model_validate(values["network"]),
                 tempo_qpm=float(values["tempo_qpm"]),
                 programs=tuple(values["programs"]),
                 data_sha256=values["data_sha256"],
             )
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise SchemaError(f"{origin}: not the config of a model ({error}); rerun stage `train`") from error
+
+
+class Batch(NamedTuple):
+    """Windows, and what came before them.
+
+    Attributes:
+        x: the windows; silence beyond the end of the piece.
+        before: the steps before each, the last one next to the window; silence where they are not known.
+        n_before: how many of them are known: the last ones.
+        n_inside: how many steps of each window lie in its piece: the first ones.
+    """
+
+    x: Float[Tensor, "B T N K P"]
+    before: Float[Tensor, "B L N K P"]
+    n_before: Int[Tensor, " B"]
+    n_inside: Int[Tensor, " B"]
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "B T N K P"]) -> Batch:
+        """Whole windows with nothing known before them."""
+        none = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return cls(x, x[:, :0], none, none + x.shape[1])
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How a cell is decided from its logit.
+
+    Attributes:
+        threshold: without `temperature`, a cell is set where its probability is above this.
+        temperature: divides the logit before the cell is drawn; below 1 the likely gets likelier.
+        top_p: with `temperature`, an outcome of a cell less likely than 1 - top_p is never drawn (the nucleus of
+            Holtzman et al. 2020 for two outcomes).
+    """
+
+    threshold: float = 0.5
+    temperature: float | None = None
+    top_p: float = 1.0
+
+    def probability(self, logit: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
+        """How likely a cell is to be set: 0 or 1 without `temperature`."""
+        if self.temperature is None:
+            return (torch.sigmoid(logit) > self.threshold).float()
+        p = torch.sigmoid(logit / self.temperature)
+        if self.top_p < 1:
+            p = torch.where(p < 1 - self.top_p, 0.0, torch.where(p > self.top_p, 1.0, p))
+        return p
+
+    def decide(self, logit: Float[Tensor, "*cells"], uniform: Float[Tensor, "*cells"] | None) -> Bool[Tensor, "*cells"]:
+        """The cells; `uniform` holds numbers in [0, 1), and is needed with `temperature` only."""
+        p = self.probability(logit)
+        return p > (0.5 if uniform is None else uniform)
 
 
 class WindowModel(nn.Module, ABC):
@@ -116,7 +170,7 @@ class WindowModel(nn.Module, ABC):
     @property
     def latent(self) -> int:
         """Z, the number of latent dimensions."""
-        return self.config.dense.latent
+        return self.config.network.latent
 
     @property
     def device(self) -> torch.device:
@@ -132,11 +186,28 @@ class WindowModel(nn.Module, ABC):
         """Mean and log-variance of the latent's posterior; a log-variance of minus infinity means no noise."""
 
     @abstractmethod
-    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
-        """Logits of the cells."""
+    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
+        """-log p(x | z, before) of each window."""
 
     @abstractmethod
-    def elbo(self, x: Float[Tensor, "B T N K P"], generator: torch.Generator | None) -> Elbo:
+    def cells(
+        self,
+        z: Float[Tensor, "B Z"],
+        chance: Chance,
+        uniform: Float[Tensor, "B T N K P"] | None = None,
+        before: Batch | None = None,
+    ) -> Bool[Tensor, "B T N K P"]:
+        """The windows that it makes of latents.
+
+        Args:
+            chance: how a cell is decided.
+            uniform: numbers in [0, 1), needed where `chance` has a temperature.
+            before: a batch whose `before` and `n_before` these windows follow; None: nothing. Models that see no steps
+                before a window take no notice.
+        """
+
+    @abstractmethod
+    def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
 
     def save_pretrained(self, folder: Path) -> None:

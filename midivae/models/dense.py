@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from midivae import elbo
 from midivae.elbo import Elbo
-from midivae.models.base import Config, WindowModel
+from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.params import Dense
 
 
 def stack(sizes: Sequence[int]) -> nn.Sequential:
@@ -33,7 +34,11 @@ class DenseModel(WindowModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        cells, hidden, latent = math.prod(config.window_shape), config.dense.hidden, config.dense.latent
+        layers = config.network
+        if not isinstance(layers, Dense):
+            raise TypeError(f"model {config.name!r} is made of dense layers, not of {type(layers).__name__}")
+        self.layers = layers
+        cells, hidden, latent = math.prod(config.window_shape), layers.hidden, layers.latent
         innermost = (cells, *hidden)[-1]
         self.encoder = stack([cells, *hidden])
         self.mu = nn.Linear(innermost, latent)
@@ -57,14 +62,28 @@ class DenseModel(WindowModel):
         flat: Tensor = self.logits(self.decoder(z))
         return flat.view(-1, *self.config.window_shape)
 
+    def cells(
+        self,
+        z: Float[Tensor, "B Z"],
+        chance: Chance,
+        uniform: Float[Tensor, "B T N K P"] | None = None,
+        before: Batch | None = None,
+    ) -> Bool[Tensor, "B T N K P"]:
+        """The windows that it makes of latents; each cell by itself."""
+        return chance.decide(self.decode(z), uniform)
+
+    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
+        """-log p(x | z) of each window, as independent cells, whatever `reconstruction` it was trained with."""
+        return elbo.bernoulli(self.decode(z), batch.x)
+
     def reconstruction(self, logits: Float[Tensor, "B T N K P"], x: Float[Tensor, "B T N K P"]) -> Float[Tensor, " B"]:
         """The reconstruction term that params chose, summed over the window."""
-        term = elbo.bernoulli if self.config.dense.reconstruction == "bce" else elbo.squared_error
+        term = elbo.bernoulli if self.layers.reconstruction == "bce" else elbo.squared_error
         return term(logits, x)
 
-    def elbo(self, x: Float[Tensor, "B T N K P"], generator: torch.Generator | None) -> Elbo:
+    def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
-        mu, logvar = self.encode(x)
+        mu, logvar = self.encode(batch.x)
         z = elbo.reparameterise(mu, logvar, generator)
-        reconstruction = self.reconstruction(self.decode(z), x)
-        return Elbo(reconstruction, elbo.kl_per_dimension(mu, logvar).sum(1), self.config.dense.beta)
+        kl = elbo.kl_per_dimension(mu, logvar)
+        return Elbo(self.reconstruction(self.decode(z), batch.x), kl.sum(1), self.layers.beta, elbo.charged(kl))

@@ -18,7 +18,7 @@ class Mlp(DenseModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.logvar = nn.Linear(self.mu.in_features, config.dense.latent)
+        self.logvar = nn.Linear(self.mu.in_features, self.latent)
 
     def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
         """Mean and log-variance of the latent's posterior."""

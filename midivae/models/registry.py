@@ -10,8 +10,9 @@ from midivae.errors import CorruptError, SchemaError
 from midivae.models.autoencoder import Autoencoder
 from midivae.models.base import CONFIG, WEIGHTS, Config, WindowModel, read_config, read_weights
 from midivae.models.mlp import Mlp
+from midivae.models.transformer import Transformer
 
-KINDS: dict[str, type[WindowModel]] = {kind.name: kind for kind in (Mlp, Autoencoder)}
+KINDS: dict[str, type[WindowModel]] = {kind.name: kind for kind in (Transformer, Mlp, Autoencoder)}
 
 
 def _empty(config: Config) -> WindowModel:

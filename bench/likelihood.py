@@ -1,0 +1,241 @@
+"""How well the transformer predicts polyphonic music: nats per step on the field's four sets.
+
+    python bench/likelihood.py --set jsb ../shared/benchmarks/polyphonic
+    python bench/likelihood.py --set jsb FOLDER --steps 6000 --work runs/jsb      # stopped, it goes on where it was
+
+The sets are those of Boulanger-Lewandowski et al. 2012, 88 pitches, on or off, with their published splits. FOLDER
+holds a file per set, `jsb_chorales.npz`, `nottingham.npz`, `piano_midi.npz`, `musedata.npz`, each with the arrays
+{train,valid,test}_lengths, int32 [sequences], and {train,valid,test}_frames, uint8 [steps, 11]: the pitches from A0 up,
+bit-packed by `numpy.packbits(axis=1)`.
+
+What is reported of the test split, in nats per step, lower is better; windows partition each sequence, each sees the
+steps before it, and every step is scored once:
+
+    b        the total of the negative bounds over the total of steps, one draw of each latent
+    a        the same with the importance-weighted estimate of K draws (Burda et al. 2016): nearer to the truth
+    c        the mean over sequences of each sequence's bound per step
+    kl       what of b is divergence of the posterior from the prior
+
+and beside them two baselines without a network, which check the scoring: every pitch with its share of steps
+(`marginal`), and every pitch by whether it sounded on the step before (`markov`), both with add-one counts.
+
+Ceiling: none is known. Peers: the published figures in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from tqdm import tqdm
+
+from midivae import elbo, engine, loader, models
+from midivae.checkpoint import Checkpoints
+from midivae.loader import BitMatrix, Corpus, Windows
+from midivae.models import Config, WindowModel
+from midivae.params import Transformer, View
+from midivae.pianoroll import Layout, pack
+from midivae.train import ACTIVE
+
+FILES = {"jsb": "jsb_chorales", "nottingham": "nottingham", "piano": "piano_midi", "muse": "musedata"}
+LAYOUT = Layout(("merged",), 21, 88, 4)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs from set to set.
+
+    Attributes:
+        window: steps of a window, each with one latent.
+        hop: steps from one training window to the next.
+    """
+
+    window: int
+    hop: int
+    network: Transformer
+
+
+def recipe(name: str, steps: int) -> Recipe:
+    """The window, and the network with how it is fitted."""
+    window = 64 if name == "jsb" else 96
+    network = Transformer(
+        channels=24,
+        cell=24,
+        latent=16,
+        context=32,
+        drop_context=0.0,
+        epochs=1_000_000,
+        max_steps=steps,
+        batch_size=16,
+        warmup_steps=200,
+        average=0.998,
+        anneal_steps=1000,
+        patience=None,
+    )
+    return Recipe(window, 8, network)
+
+
+# --- the sets ---------------------------------------------------------------------------------------------------------
+def sequences(file: Path, split: str) -> list[Bool[np.ndarray, "S 88"]]:
+    """The sequences of a split."""
+    with np.load(file, allow_pickle=False) as arrays:
+        frames, lengths = arrays[f"{split}_frames"], arrays[f"{split}_lengths"]
+    cells = np.unpackbits(frames, axis=1)[:, :88].astype(bool)
+    return np.split(cells, np.cumsum(lengths)[:-1])
+
+
+def corpus(pieces: list[Bool[np.ndarray, "S 88"]]) -> Corpus:
+    """The sequences as a corpus of one part, frames alone."""
+    frames = np.concatenate(pieces)
+    planes = np.zeros((len(frames), 1, 2, 88), bool)
+    planes[:, 0, 1] = frames
+    starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
+    bars = tuple(np.zeros(1, np.int64) for _ in pieces)
+    ids = tuple(f"{i:05d}" for i in range(len(pieces)))
+    return Corpus(pack(planes), starts, ids, bars, np.full(len(ids), 120.0), np.zeros((len(ids), 1), np.int32), LAYOUT)
+
+
+def matrix(
+    whole: Corpus, steps: int, hop: int, context: int, device: torch.device, min_fill: float = 0.0
+) -> tuple[BitMatrix, Windows]:
+    """The windows of a split; with `hop` = `steps` they partition each sequence."""
+    view = View(steps=steps, hop=hop, planes="frame", min_fill=min_fill)
+    found = loader.windows(whole, view)
+    return BitMatrix(whole, found, view, device, context), found
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+def marginal(train: list[np.ndarray], test: list[np.ndarray]) -> float:
+    """Nats per step where every pitch sounds with its share of the training steps."""
+    x = np.concatenate(train)
+    p = (x.sum(0) + 1) / (len(x) + 2)
+    y = np.concatenate(test)
+    return float(-np.where(y, np.log(p), np.log1p(-p)).sum() / len(y))
+
+
+def markov(train: list[np.ndarray], test: list[np.ndarray]) -> float:
+    """Nats per step where every pitch depends on whether it sounded on the step before; silence comes before all."""
+    p = np.stack([(on + 1) / (n + 2) for on, n in _transitions(train)])  # [before, 88]
+    total = 0.0
+    for piece in test:
+        given = p[_before(piece).astype(int), np.arange(88)]
+        total -= np.where(piece, np.log(given), np.log1p(-given)).sum()
+    return float(total / sum(map(len, test)))
+
+
+def _before(piece: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros((1, 88), bool), piece[:-1]])
+
+
+def _transitions(pieces: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    before, now = np.concatenate([_before(piece) for piece in pieces]), np.concatenate(pieces)
+    return [((now & mine).sum(0), mine.sum(0)) for mine in (~before, before)]
+
+
+# --- scoring ----------------------------------------------------------------------------------------------------------
+@torch.inference_mode()
+def score(model: WindowModel, data: BitMatrix, windows: Windows, draws: int, seed: int) -> dict[str, float | int]:
+    """The bound, its parts and the importance-weighted estimate."""
+    model.eval()
+    noise = engine.torch_rng(data.device, seed, engine.TEST)
+    rows = [_score_batch(model, data, index, draws, noise) for index in tqdm(list(torch.arange(len(data)).split(64)))]
+    nats, kl, weighted, mu = (torch.cat(column).double().cpu().numpy() for column in zip(*rows, strict=True))
+    steps = np.minimum(data.shape[0], windows.stop - windows.start)
+    bounds = np.bincount(windows.piece, nats + kl.sum(1))
+    return {
+        "b": float((nats.sum() + kl.sum()) / steps.sum()),
+        "a": float(-weighted.sum() / steps.sum()),
+        "c": float((bounds / np.bincount(windows.piece, steps)).mean()),
+        "kl_per_step": float(kl.sum() / steps.sum()),
+        "kl_per_window": float(kl.sum() / len(kl)),
+        "active_units": int((mu.var(0) > ACTIVE).sum()),
+        "steps": int(steps.sum()),
+        "windows": len(kl),
+    }
+
+
+def _score_batch(
+    model: WindowModel, data: BitMatrix, index: Int[torch.Tensor, " B"], draws: int, noise: torch.Generator
+) -> tuple[Float[torch.Tensor, " B"], ...]:
+    batch = data.batch(index)
+    mu, logvar = model.encode(batch.x)
+    log_weights, first = [], None
+    for _ in range(draws):
+        z = elbo.reparameterise(mu, logvar, noise)
+        nats = model.nats(batch, z)
+        first = nats if first is None else first
+        log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        log_posterior = -0.5 * ((z - mu).square() / logvar.exp() + logvar + math.log(2 * math.pi)).sum(1)
+        log_weights.append(log_prior - log_posterior - nats)
+    weighted = torch.logsumexp(torch.stack(log_weights), 0) - math.log(draws)
+    assert first is not None
+    return first, elbo.kl_per_dimension(mu, logvar), weighted, mu
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--set", choices=FILES, default="jsb")
+    parser.add_argument("--steps", type=int, default=6000, help="of the optimiser")
+    parser.add_argument("--draws", type=int, default=16, help="K of the importance-weighted estimate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--work", type=Path, default=None, help="where checkpoints go; default: runs/SET-SEED")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    file = args.folder / f"{FILES[args.set]}.npz"
+    splits = {split: sequences(file, split) for split in ("train", "valid", "test")}
+    baselines = {
+        "marginal": marginal(splits["train"], splits["test"]),
+        "markov": markov(splits["train"], splits["test"]),
+    }
+    print(", ".join(f"{name} {value:.2f}" for name, value in baselines.items()), flush=True)
+
+    made = recipe(args.set, args.steps)
+    window, context = made.window, made.network.context
+    train, _ = matrix(corpus(splits["train"]), window, made.hop, context, device, min_fill=0.25)
+    valid, _ = matrix(corpus(splits["valid"]), window, window, context, device)
+    test, test_windows = matrix(corpus(splits["test"]), window, window, context, device)
+    config = Config("transformer", LAYOUT, View(steps=window, planes="frame"), made.network, 120.0, (0,), "0" * 64)
+    model = models.create(config, engine.torch_rng(torch.device("cpu"), args.seed, engine.INIT)).to(device)
+    work = args.work or Path("runs") / f"{args.set}-{args.seed}"
+    start = time.monotonic()
+    trainer = engine.Trainer(model, train, valid, made.network, args.seed, Checkpoints(work))
+    first = trainer.progress.step
+    trainer.fit()
+    seconds = time.monotonic() - start
+    model.load_state_dict(trainer.best)
+    result = {
+        "set": args.set,
+        **{name: round(value, 4) for name, value in score(model, test, test_windows, args.draws, args.seed).items()},
+        "draws": args.draws,
+        "baselines": {name: round(value, 4) for name, value in baselines.items()},
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "optimiser_steps": trainer.progress.step,
+        "best_step": trainer.progress.curves[trainer.progress.best_epoch - 1]["step"],
+        "train_seconds": round(seconds),
+        "steps_in_these_seconds": trainer.progress.step - first,
+        "threads": torch.get_num_threads(),
+        "seed": args.seed,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+    }
+    for name, value in result.items():
+        print(f"{name:>24}  {value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
