@@ -122,22 +122,15 @@ def marginal(train: list[np.ndarray], test: list[np.ndarray]) -> float:
 
 
 def markov(train: list[np.ndarray], test: list[np.ndarray]) -> float:
-    """Nats per step where every pitch depends on whether it sounded on the step before; silence comes before all."""
-    p = np.stack([(on + 1) / (n + 2) for on, n in _transitions(train)])  # [before, 88]
-    total = 0.0
+    """Nats per step where every pitch depends on whether it sounded on the step before; the first step is marginal."""
+    before, now = (np.concatenate([piece[part] for piece in train]) for part in (slice(-1), slice(1, None)))
+    p = np.stack([((now & was).sum(0) + 1) / (was.sum(0) + 2) for was in (~before, before)])  # [was it on, 88]
+    first = np.stack([piece[0] for piece in test])
+    total = marginal(train, [first]) * len(first)
     for piece in test:
-        given = p[_before(piece).astype(int), np.arange(88)]
-        total -= np.where(piece, np.log(given), np.log1p(-given)).sum()
+        given = p[piece[:-1].astype(int), np.arange(88)]
+        total -= np.where(piece[1:], np.log(given), np.log1p(-given)).sum()
     return float(total / sum(map(len, test)))
-
-
-def _before(piece: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros((1, 88), bool), piece[:-1]])
-
-
-def _transitions(pieces: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    before, now = np.concatenate([_before(piece) for piece in pieces]), np.concatenate(pieces)
-    return [((now & mine).sum(0), mine.sum(0)) for mine in (~before, before)]
 
 
 # --- scoring ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ for other sizes and thread counts, and a cell near the threshold would fall to t
 Shapes:
     B  latents    Z  latent    T  steps    N  parts    K  planes of the model    P  pitches
 
-Offers: `BLOCK`, `decode`, `complete`.
+Offers: `BLOCK`, `latents`, `decode`, `complete`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float32
 
 from midivae.models import WindowModel
 from midivae.models.base import Chance
+from midivae.models.prior import Prior
 from midivae.pianoroll import FRAME, ONSET
 
 BLOCK = 64  # latents decoded at once: a few MB of logits
@@ -53,6 +54,17 @@ def decode(
             latents, numbers = _block(z[mine]), None if uniform is None else _block(uniform[mine]).to(model.device)
             made[mine] = model.cells(latents.to(model.device), chance, numbers)[: len(z[mine])].cpu().numpy()
     return complete(made)
+
+
+def latents(prior: Prior, noise: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
+    """The latents that a fitted prior makes of standard normal noise, each with nothing known before it."""
+    made = np.empty_like(noise)
+    with _one_thread(), torch.inference_mode():
+        for at in range(0, len(noise), BLOCK):
+            mine = slice(at, at + BLOCK)
+            block = _block(noise[mine]).to(prior.center.device)
+            made[mine] = prior.to_latent(block, prior.state(BLOCK))[: len(noise[mine])].cpu().numpy()
+    return made
 
 
 def _block(rows: Float32[np.ndarray, B * shape]) -> Float32[torch.Tensor, R * shape]:

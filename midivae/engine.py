@@ -45,7 +45,7 @@ from midivae.params import Fit
 
 log = logging.getLogger(__name__)
 
-INIT, NOISE, VALID, TEST, SHIFT, DROPOUT = range(6)  # streams of random numbers, beside the order of windows
+INIT, NOISE, VALID, TEST, SHIFT, DROPOUT, PRIOR = range(7)  # streams of random numbers, beside the order of windows
 _STEPS_BETWEEN_CHECKS = 20  # of the loss: reading it waits for the device
 _WINDOWS_AT_ONCE = 256  # where nothing is trained
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

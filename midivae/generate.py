@@ -69,6 +69,7 @@ class _Request:
         chance: how the cells are decided.
         tempo_qpm: quarter notes a minute.
         programs: General MIDI program per part of the model's layout.
+        fitted: whether latents come from the model's fitted prior.
         latent: Z.
         params_sha256: of the job's parameters, in 16 hex digits.
         key: of all that decides what the samples are; names the folder of finished parts.
@@ -83,6 +84,7 @@ class _Request:
     chance: Chance
     tempo_qpm: float
     programs: tuple[int, ...]
+    fitted: bool
     latent: int
     beats_per_bar: int
     params_sha256: str
@@ -173,6 +175,7 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Reques
         chance=_chance(job, config.name),
         tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
         programs=_programs(job, config.layout, config.programs),
+        fitted=_fitted(job, model),
         latent=model.latent,
         beats_per_bar=params.evaluate.beats_per_bar,
         params_sha256=params_sha256,
@@ -186,6 +189,16 @@ def _chance(job: Job, model: str) -> Chance:
     if temperature == "auto":
         temperature = 1.0 if model == "transformer" else None
     return Chance(job.threshold, temperature, job.top_p)
+
+
+def _fitted(job: Job, model: models.WindowModel) -> bool:
+    """Whether the job's latents come from a fitted prior; "auto" takes it where there is one."""
+    if job.prior == "fitted" and model.prior is None:
+        raise ParamsError(
+            f"generate job {job.name!r}: prior is 'fitted', but model {model.name!r} has the standard normal alone; "
+            "set it to normal, or model to transformer"
+        )
+    return job.prior != "normal" and model.prior is not None
 
 
 def _code_version() -> str:
@@ -295,7 +308,8 @@ def draw(
         cells: shape of what the model decodes, [T, N, K, P]; None: no numbers per cell are needed.
 
     Returns:
-        `(z, uniform)`: latents from a standard normal, and numbers in [0, 1) per cell, or None.
+        `(noise, uniform)`: standard normal noise, which is the latent unless a fitted prior makes that of it, and
+        numbers in [0, 1) per cell, or None.
     """
     name = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "little")
     z = np.empty((len(samples), latent), np.float32)
@@ -314,6 +328,8 @@ def _block(part: _Part, samples: range) -> pa.Table:
     model = _model(request.folder, request.model_sha256)
     cells = model.config.window_shape if request.chance.temperature is not None else None
     z, uniform = draw(request.seed, job.name, samples, request.latent, cells)
+    if request.fitted and model.prior is not None:
+        z = decode.latents(model.prior, z)
     planes = decode.decode(model, z, request.chance, uniform)
     return _rows(request, samples, z, planes, _known(part.known))
 
@@ -338,6 +354,7 @@ def _rows(
         "model_sha256": request.model_sha256,
         "params_sha256": request.params_sha256,
         "temperature": request.chance.temperature,
+        "prior": "fitted" if request.fitted else "normal",
         "parents": [],
         "weights": [],
         "edits": None,

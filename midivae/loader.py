@@ -8,8 +8,9 @@ Shapes:
     B  windows of a batch     T  steps of a window           L  steps before it
     N  parts                  K  planes                      P  pitches
 
-Offers, in numpy: `Corpus`, `load`, `Windows`, `windows`, `planes`, `sample_layout`, `pitched`, `bar_hashes`,
-`epoch_order`; on the training device: `BitMatrix`, which gathers and unpacks a batch with tensor operations alone.
+Offers, in numpy: `Corpus`, `load`, `Windows`, `windows`, `Chains`, `chains`, `planes`, `sample_layout`, `pitched`,
+`bar_hashes`, `epoch_order`; on the training device: `BitMatrix`, which gathers and unpacks a batch with tensor
+operations alone.
 """
 
 from __future__ import annotations
@@ -207,6 +208,37 @@ def windows(corpus: Corpus, view: View) -> Windows:
     return Windows(corpus.starts[piece] + step, corpus.starts[piece + 1], piece)
 
 
+@dataclass(frozen=True)
+class Chains:
+    """Windows that follow each other without a gap.
+
+    Attributes:
+        windows: of all chains, one chain after the other.
+        starts: chain i is the windows `starts[i]` to `starts[i + 1] - 1`.
+        at_start: whether the first window of each is the first of its piece.
+    """
+
+    windows: Windows
+    starts: Int[np.ndarray, " C1"]
+    at_start: Bool[np.ndarray, " C"]
+
+    def __len__(self) -> int:
+        return len(self.at_start)
+
+
+def chains(corpus: Corpus, view: View) -> Chains:
+    """The chains of the view: one from every window start in the first `view.steps` steps of each piece."""
+    each = windows(corpus, view)
+    step = each.start - corpus.starts[each.piece]
+    first = np.flatnonzero(step < view.steps)
+    length = np.diff(corpus.starts)[each.piece[first]]
+    counts = (length - _least_steps(view) - step[first]) // view.steps + 1
+    link = pianoroll.runs(np.zeros(len(first), np.int64), counts)  # 0, 1, ... along each chain
+    of = np.repeat(first, counts)
+    found = Windows(each.start[of] + link * view.steps, each.stop[of], each.piece[of])
+    return Chains(found, np.concatenate([[0], np.cumsum(counts)]), step[first] == 0)
+
+
 def _least_steps(view: View) -> int:
     """How many steps of a window must lie inside its piece; the small term undoes float noise (0.7 * 10 > 7)."""
     return max(1, int(np.ceil(view.min_fill * view.steps - 1e-9)))
@@ -337,15 +369,25 @@ class BitMatrix:
 
         Drums stay. Of the shifts from -`most` to `most` that keep every note, all are equally likely.
         """
+        down, up = (room.clamp(max=most) for room in self.room(batch))
+        draw = torch.rand(len(batch.x), generator=generator, device=self.device)
+        return self.moved(batch, (draw * (down + up + 1)).long() - down)
+
+    def room(self, batch: Batch) -> tuple[Int[torch.Tensor, " B"], Int[torch.Tensor, " B"]]:
+        """By how many semitones each window, with what came before it, can move down and up before a note falls off."""
         both = torch.cat([batch.before, batch.x], 1)  # [B, L + T, N, K, P]
         pitches = both.shape[-1]
         used = (both.amax((1, 3)) * self._pitched[:, None]).amax(1) > 0  # [B, P]
         place = torch.arange(pitches, device=both.device)
         low = torch.where(used, place, pitches).amin(1)
         high = torch.where(used, place, -1).amax(1)
-        down, up = low.clamp(max=most), (pitches - 1 - high).clamp(max=most)
-        draw = torch.rand(len(both), generator=generator, device=both.device)
-        shift = (draw * (down + up + 1)).long() - down  # [B]
+        return low, pitches - 1 - high
+
+    def moved(self, batch: Batch, shift: Int[torch.Tensor, " B"]) -> Batch:
+        """Each window, with what came before it, moved by its number of semitones; drums stay."""
+        both = torch.cat([batch.before, batch.x], 1)  # [B, L + T, N, K, P]
+        pitches = both.shape[-1]
+        place = torch.arange(pitches, device=both.device)
         source = (place - shift[:, None]) % pitches  # what wraps around is silent
         moved = both.gather(-1, source[:, None, None, None].expand_as(both))
         moved = torch.where(self._pitched[:, None, None], moved, both)

@@ -237,6 +237,7 @@ class Transformer(Fit):
     drop_notes: Share = 0.1  # it leans on its latent, and learns no piece by heart
     free_nats: Annotated[float, Field(ge=0)] = 0.1  # of KL that each latent dimension may hold at no cost
     beta: Annotated[float, Field(ge=0)] = 1.0  # weight of the KL term
+    prior_steps: Positive = 1000  # of the prior fitted to the latents afterwards
 
     epochs: Positive = 20
     batch_size: Positive = 32
@@ -292,6 +293,9 @@ class Job(Section):
     # None: a cell sounds if likelier than the threshold; a number: drawn at that temperature; "auto": 1.0 for the
     # transformer, whose cells depend on each other, and None for dense layers, whose cells do not
     temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    # normal: latents from a standard normal; fitted: from the prior fitted to the training latents; "auto": fitted
+    # where the model has such a prior
+    prior: Literal["auto", "normal", "fitted"] = "auto"
     top_p: Annotated[float, Field(gt=0.5, le=1)] = 1.0  # with a temperature: outcomes less likely than 1 - top_p never
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # a cell sounds where its probability is above this
     tempo_qpm: Annotated[float, Field(ge=4, le=960)] | None = None  # None: the median of the training pieces

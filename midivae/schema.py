@@ -161,7 +161,7 @@ WINDOWS = Table(
 # one row per sample
 CATALOG = Table(
     "catalog",
-    1,
+    2,
     _columns(
         ("sample_id", pa.string()),  # job and index: "sample-0000012"
         ("job", pa.string()),
@@ -172,6 +172,7 @@ CATALOG = Table(
         ("model_sha256", pa.string()),  # of model.safetensors
         ("params_sha256", pa.string()),  # first 16 hex digits, of the job's parameters
         ("temperature", pa.float32(), "null"),  # null: thresholded
+        ("prior", pa.string()),  # of the latents: normal or fitted
         ("z", FLOATS),  # the latent; jobs of different models may have latents of different sizes
         ("parents", STRINGS),  # empty for mode sample
         ("weights", FLOATS),

@@ -28,12 +28,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from midivae import __version__, checkpoint, decode, elbo, engine, loader, models, store
-from midivae.checkpoint import Checkpoints, Progress, Row
+from midivae import __version__, checkpoint, decode, elbo, engine, loader, models, prior, store
+from midivae.checkpoint import Checkpoints, Progress, Row, State
 from midivae.errors import InputError, ParamsError, TrainingError
 from midivae.loader import BitMatrix, Corpus
 from midivae.models import Config, WindowModel
 from midivae.models.base import Batch, Chance
+from midivae.models.prior import Prior
 from midivae.params import Params, Train
 from midivae.pianoroll import FRAME, ONSET
 from midivae.schema import CORPUS
@@ -73,8 +74,7 @@ class Splits:
     train: BitMatrix
     valid: BitMatrix
     test: BitMatrix
-    test_pieces: int
-    corpus: Corpus  # of the split `train`
+    corpora: dict[str, Corpus]  # per split
     data_sha256: str
 
 
@@ -86,6 +86,7 @@ class Trained:
     progress: Progress
     seconds: float
     steps: int  # of this call; fewer than the run's where it was resumed
+    prior_curve: tuple[Row, ...] = ()  # of the prior fitted to its latents, if it has one
 
 
 def run(params: Params, data: Path) -> dict[str, object]:
@@ -142,7 +143,7 @@ def _splits(rolls: Path, settings: Train) -> Splits:
         _check_enough(len(train), name, settings)
     if not len(valid):
         log.warning("no windows in split `valid`: the training loss says which weights are best, and none stops it")
-    return Splits(train, valid, test, len(corpora["test"]), corpora["train"], store.sha256(manifest))
+    return Splits(train, valid, test, corpora, store.sha256(manifest))
 
 
 def _device(name: str) -> torch.device:
@@ -164,7 +165,7 @@ def _check_enough(n_windows: int, name: str, settings: Train) -> None:
 
 
 def _config(name: str, settings: Train, splits: Splits) -> Config:
-    corpus = splits.corpus
+    corpus = splits.corpora["train"]
     return Config(
         name=name,
         layout=loader.sample_layout(corpus.layout, settings.view),
@@ -199,7 +200,26 @@ def _train(name: str, settings: Train, splits: Splits) -> Trained:
     trainer.fit()
     model.load_state_dict(trainer.best)
     model.eval()
-    return Trained(model, trainer.progress, time.monotonic() - start, trainer.progress.step - first)
+    seconds = time.monotonic() - start
+    curve = _fit_prior(model, model.prior, settings, splits, key) if model.prior is not None else ()
+    return Trained(model, trainer.progress, seconds, trainer.progress.step - first, curve)
+
+
+def _fit_prior(model: WindowModel, into: Prior, settings: Train, splits: Splits, key: str) -> tuple[Row, ...]:
+    """Fits a model's prior to its latents, unless the work directory has it; returns the curve."""
+    steps = settings.transformer.prior_steps
+    code = store.code_version("midivae.prior", "midivae.models.prior", "midivae.loader")
+    kept = Checkpoints(store.work_dir() / "train" / f"{key}-prior-{steps}-{code}")
+    state = kept.load()
+    if state is None:
+        transpose = settings.transformer.transpose
+        train = prior.encoded(model, splits.corpora["train"], settings.view, transpose, settings.seed)
+        valid = prior.encoded(model, splits.corpora["valid"], settings.view, 0, settings.seed) if splits.valid else None
+        fitted, curve = prior.fit(into, train, valid, steps, settings.seed)
+        state = State(Progress(step=steps, curves=tuple(curve), finished=True), fitted.state_dict())
+        kept.save(*state)
+    into.load_state_dict(state.tensors)
+    return state.progress.curves
 
 
 def _key(config: Config, settings: Train, device: torch.device) -> str:
@@ -320,8 +340,18 @@ def _metrics(trained: Trained, splits: Splits, settings: Train) -> dict[str, Any
         "steps": progress.step,
         "best_epoch": progress.best_epoch,
         "loss": {split: best[f"{split}_loss"] for split in ("train", "valid")},
-        "heldout": {**heldout(model, splits.test, settings.seed), "pieces": splits.test_pieces},
+        "heldout": {**heldout(model, splits.test, settings.seed), "pieces": len(splits.corpora["test"])},
+        **_prior_metrics(trained, splits, settings),
     }
+
+
+def _prior_metrics(trained: Trained, splits: Splits, settings: Train) -> dict[str, Any]:
+    """How well each prior explains the latents of held-out windows, nats a window."""
+    if trained.model.prior is None or not splits.test:
+        return {}
+    test = prior.encoded(trained.model, splits.corpora["test"], settings.view, 0, settings.seed)
+    found = prior.nats(trained.model.prior, test, settings.seed)
+    return {"prior": {f"{name}_nats": _rounded(value) for name, value in found.items()}}
 
 
 def _write(

@@ -68,6 +68,7 @@ def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: 
         "model_sha256": [""] * n,
         "params_sha256": [""] * n,
         "temperature": [temperature] * n,
+        "prior": ["normal"] * n,
         "z": [[0.0] * LATENT] * n,
         "parents": [[]] * n,
         "weights": [[]] * n,

@@ -248,3 +248,33 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone() -> None:
     # seed + epoch would make these alike
     assert not np.array_equal(order, loader.epoch_order(100, seed=5, epoch=3))
     assert not np.array_equal(order, loader.epoch_order(100, seed=3, epoch=6))
+
+
+# --- chains -----------------------------------------------------------------------------------------------------------
+def test_chains_go_on_from_every_window_start_in_the_first_window_of_a_piece() -> None:
+    # 40 steps, bars at 0, 8, ..., 32; windows of 16, at least 12 inside: a window may start at 28 at the latest
+    corpus = corpus_of([np.zeros((n, 2, 2, 12), bool) for n in (40, 12)])
+    chains = loader.chains(corpus, View(steps=16, hop="bar", min_fill=0.75))
+    assert chains.starts.tolist() == [0, 2, 4, 5]
+    assert chains.windows.start.tolist() == [0, 16, 8, 24, 40]
+    assert chains.windows.stop.tolist() == [40, 40, 40, 40, 52]
+    assert chains.at_start.tolist() == [True, False, True]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), views)
+def test_links_of_a_chain_follow_each_other_and_every_window_starts_where_windows_may_end(
+    lengths: list[int], view: View
+) -> None:
+    corpus = corpus_of([np.zeros((n, 2, 2, 12), bool) for n in lengths])
+    chains = loader.chains(corpus, view)
+    for i in range(len(chains)):
+        mine = slice(chains.starts[i], chains.starts[i + 1])
+        start, stop = chains.windows.start[mine], chains.windows.stop[mine]
+        assert len(start) > 0
+        assert (np.diff(start) == view.steps).all()
+        least = max(1, int(np.ceil(view.min_fill * view.steps - 1e-9)))
+        assert start[-1] + least <= stop[-1] < start[-1] + view.steps + least
+        assert chains.at_start[i] == (start[0] in corpus.starts)
+    single = loader.windows(corpus, view)
+    first = chains.windows.start[chains.starts[:-1]]
+    assert set(first) == set(single.start[single.start - corpus.starts[single.piece] < view.steps])

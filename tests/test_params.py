@@ -33,8 +33,9 @@ def test_every_value_has_a_comment(path: Path) -> None:
     assert [line for line in values if "  # " not in line and " # " not in line] == []
 
 
-def test_there_are_both_presets_of_the_article() -> None:
-    assert [path.stem for path in PRESETS] == ["article-100x88", "article-48x480"]
+def test_there_are_both_presets_of_the_article_and_one_for_pop_songs() -> None:
+    assert [path.stem for path in PRESETS] == ["article-100x88", "article-48x480", "pop909"]
+    assert params.load(PRESETS[-1]).ingest.parts.names == ("melody", "bridge", "piano")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from midivae import store
 from midivae.elbo import Elbo
 from midivae.errors import CorruptError, InputError, SchemaError
+from midivae.models.prior import Prior
 from midivae.params import Dense, Transformer, View
 from midivae.pianoroll import Layout
 
@@ -158,14 +159,17 @@ class WindowModel(nn.Module, ABC):
     Attributes:
         name: its name in params.
         samples_latent: whether the posterior has noise, so that a KL term belongs to its bound.
+        prior: fitted to the model's latents after the model itself; None: it has the standard normal alone.
     """
 
     name: ClassVar[str]
     samples_latent: ClassVar[bool] = True
+    prior: Prior | None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.prior = None
 
     @property
     def latent(self) -> int:

@@ -32,6 +32,7 @@ from torch.nn import functional as F  # noqa: N812  its usual name
 from midivae import elbo
 from midivae.elbo import Elbo
 from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.models.prior import Prior
 from midivae.params import Transformer as Settings
 from midivae.pianoroll import FRAME, ONSET
 
@@ -64,6 +65,15 @@ def channelwise(weight: Float[Tensor, "E C"], field: Float[Tensor, "*B C P"]) ->
     return out.view(*field.shape[:-2], *out.shape[-2:])
 
 
+def plus_channelwise(
+    start: Float[Tensor, "*B E R"], weight: Float[Tensor, "E C"], field: Float[Tensor, "*B C P"]
+) -> Float[Tensor, "*B E P"]:
+    """`start + channelwise(weight, field)` in one pass; R is P, or 1."""
+    flat = field.reshape(-1, *field.shape[-2:])
+    out = torch.baddbmm(start.reshape(-1, *start.shape[-2:]), weight.expand(len(flat), *weight.shape), flat)
+    return out.view(*field.shape[:-2], *out.shape[-2:])
+
+
 def normed(field: Float[Tensor, "*B C P"]) -> Float[Tensor, "*B C P"]:
     """Mean 0 and variance 1 over channels and pitches together, so that a louder pitch stays louder."""
     return F.layer_norm(field, field.shape[-2:])
@@ -72,9 +82,10 @@ def normed(field: Float[Tensor, "*B C P"]) -> Float[Tensor, "*B C P"]:
 class EncoderLayer(nn.Module):
     """Self-attention over all steps of a window, and a layer on each step."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = nn.Dropout(dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
@@ -86,8 +97,8 @@ class EncoderLayer(nn.Module):
         q, k, v = self.qkv(self.norm1(vector)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self.lag(bucket).permute(2, 0, 1)  # [A, T, T]
         fetched = F.scaled_dot_product_attention(q, k, v, bias.expand(b, -1, -1, -1))
-        vector = vector + self.out(fetched.transpose(1, 2).reshape(b, t, d))
-        out: Tensor = vector + self.down(torch.relu(self.up(self.norm2(vector))))
+        vector = vector + self.dropout(self.out(fetched.transpose(1, 2).reshape(b, t, d)))
+        out: Tensor = vector + self.dropout(self.down(torch.relu(self.up(self.norm2(vector)))))
         return out
 
 
@@ -142,16 +153,22 @@ class DecoderLayer(nn.Module):
         fetched = (weights @ seen.value).transpose(1, 2)  # [B, S, A, (D + C * P) / A]
         head = d // self.heads
         vector = vector + self.dropout(self.out(fetched[..., :head].reshape(b, s, d)))
-        field = field + channelwise(self.field_out, fetched[..., head:].reshape(b, s, c, p))
+        field = field + channelwise(self.field_out, fetched[..., head:].reshape(b, s, c, p)) * self._kept(b, s, c)
 
         v, f = self.norm2(vector), normed(field)
-        groups = f.view(b * s, -1, CHANNELS_PER_MIX, p).transpose(0, 1)  # a product of matrices per group
-        near = torch.matmul(groups.reshape(len(groups), -1, p), by_distance(self.distance))
-        near = near.view(len(groups), b * s, -1, p).transpose(0, 1).reshape(b, s, c, p)
-        up = channelwise(self.field_up, f) + channelwise(self.near_up, near) + self.tell(v)[..., None]
-        field = field + channelwise(self.field_down, torch.relu(up))
+        # a product of matrices per group of channels; the channels of a group lie apart, so that no copy is made
+        groups = f.reshape(b * s * CHANNELS_PER_MIX, -1, p).transpose(0, 1)
+        near = torch.bmm(groups, by_distance(self.distance)).transpose(0, 1).reshape(b, s, c, p)
+        up = plus_channelwise(self.tell(v)[..., None], self.field_up, f)
+        up = plus_channelwise(up, self.near_up, near).relu_()
+        field = field + channelwise(self.field_down, up) * self._kept(b, s, c)
         vector = vector + self.dropout(self.down(torch.relu(self.up(torch.cat([v, f.mean(-1)], -1)))))
         return vector, field
+
+    def _kept(self, b: int, s: int, c: int) -> Float[Tensor, "{b} {s} {c} 1"]:
+        """Dropout of a field: a channel of a step is dropped at all pitches."""
+        kept: Tensor = self.dropout(torch.ones(b, s, c, 1, device=self.field_out.device))
+        return kept
 
 
 class Head(nn.Module):
@@ -175,9 +192,10 @@ class Head(nn.Module):
     ) -> Float[Tensor, "B T N H P"]:
         """What every cell knows before any cell of its step is decided."""
         b, t = vector.shape[:2]
+        n, h, p = self.shape
+        known = self.from_vector(self.norm(vector)).view(b, t, n * h, p)
         cells = torch.cat([normed(field), previous.flatten(2, 3)], 2)
-        known: Tensor = self.from_vector(self.norm(vector)).view(b, t, *self.shape)
-        return known + channelwise(self.from_field, cells).view(b, t, *self.shape)
+        return plus_channelwise(known, self.from_field, cells).view(b, t, n, h, p)
 
     def influence(self) -> Float[Tensor, "NP NHP"]:
         """What a note in one cell adds to all cells after it."""
@@ -188,35 +206,50 @@ class Head(nn.Module):
         matrix = by_distance(self.now) * (earlier + lower)  # [from part, to part, H, from pitch, to pitch]
         return matrix.permute(0, 3, 1, 2, 4).reshape(n * p, n * h * p)
 
-    def rhythm(self) -> tuple[Float[Tensor, "N NH"], Float[Tensor, "N H 1"]]:
-        """What a note that begins adds to the parts after its own, and to the cells above it in its own."""
+    def rhythm(self) -> tuple[Float[Tensor, "N NH"], Float[Tensor, "N NH"]]:
+        """What a note that begins in a part adds to the parts after it, and to the cells above it in its own."""
         n, h, _ = self.shape
-        part = torch.arange(n, device=self.begun.device)
-        later = (self.begun * (part[:, None] < part)[..., None]).reshape(n, n * h)
-        return later, self.begun[part, part][..., None]
+        part = torch.arange(n, device=self.begun.device)[:, None]
+        later, own = ((self.begun * mask[..., None]).reshape(n, n * h) for mask in (part < part.T, part == part.T))
+        return later, own
 
     def logits(self, known: Float[Tensor, "*B N H P"]) -> Float[Tensor, "*B 2 N P"]:
-        """Of a note that sounds, and of one that begins where it sounded before; of cells that know all before them."""
-        hidden = torch.relu(known)
-        hidden = torch.relu(channelwise(self.inner, hidden) + self.inner_bias)
-        out = torch.einsum("nkh,...nhp->...knp", self.out, hidden)
-        return out + self.bias
+        """Of a note that sounds, and of one that begins where it sounded before; of cells that know all before them.
+
+        Overwrites `known`.
+        """
+        n, h, p = self.shape
+        hidden = plus_channelwise(self.inner_bias.expand(*known.shape[:-2], h, 1), self.inner, known.relu_()).relu_()
+        hidden = hidden.view(-1, h, p)
+        out = torch.bmm(self.out.expand(len(hidden) // n, n, 2, h).reshape(-1, 2, h), hidden)
+        return out.view(*known.shape[:-2], 2, p).transpose(-2, -3) + self.bias
 
     def forward(
         self,
-        given: Float[Tensor, "B T N H P"],
+        vector: Float[Tensor, "B T D"],
+        field: Float[Tensor, "B T C P"],
+        previous: Float[Tensor, "B T N K P"],
         frame: Float[Tensor, "B T N P"],
         onset: Float[Tensor, "B T N P"] | None,
     ) -> Float[Tensor, "B T 2 N P"]:
-        """The logits of all cells, each given the true cells before it."""
-        b, t, n, h, p = given.shape
-        known = given + (frame.reshape(b * t, n * p) @ self.influence()).view(given.shape)
+        """The logits of all cells, each given the true cells before it: the sum of `given`, `influence` and `rhythm`.
+
+        As few passes as can be over the largest array of the model.
+        """
+        b, t = vector.shape[:2]
+        n, h, p = self.shape
+        known = torch.cat([self.norm(vector), frame.flatten(2)], -1).flatten(0, 1)
+        weight = torch.cat([self.from_vector.weight, self.influence().T], 1)
+        known = F.linear(known, weight, self.from_vector.bias).view(b, t, n * h, p)
+        cells: tuple[Tensor, ...] = (normed(field), previous.flatten(2, 3))
+        of_cells: tuple[Tensor, ...] = (self.from_field,)
         if onset is not None:
+            began = onset.amax(-1, keepdim=True).expand_as(onset)
+            below = (onset.cumsum(-1) - onset).clamp(max=1)  # a note begins below
             later, own = self.rhythm()
-            began = onset.amax(-1)  # [B, T, N]
-            below = (onset.cumsum(-1) - onset).clamp(max=1)  # [B, T, N, P]: a note begins below
-            known = known + (began @ later).view(b, t, n, h, 1) + own * below[..., None, :]
-        return self.logits(known)
+            cells, of_cells = (*cells, began, below), (*of_cells, later.T, own.T)
+        known = plus_channelwise(known, torch.cat(of_cells, 1), torch.cat(cells, 2))
+        return self.logits(known.view(b, t, n, h, p))
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -237,7 +270,7 @@ class Transformer(WindowModel):
         beats = -(-t // self.beat)
 
         self.read = nn.Linear(n * k * p, d)
-        self.encoder = nn.ModuleList(EncoderLayer(d, settings.heads) for _ in range(2))
+        self.encoder = nn.ModuleList(EncoderLayer(d, settings.heads, settings.dropout) for _ in range(2))
         self.summary = nn.Linear(d, PLAN)
         self.posterior = nn.Linear(beats * PLAN, 2 * settings.latent)
 
@@ -249,10 +282,13 @@ class Transformer(WindowModel):
         self.pitch = nn.Parameter(torch.empty(c, p))
         self.layers = nn.ModuleList(DecoderLayer(settings, p) for _ in range(settings.layers))
         self.head = Head(settings, n, k, p)
+        self.prior: Prior = Prior(settings.latent)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Gives every weight its first value: normal with the variance that keeps a layer's output as its input."""
         for name, weight in self.named_parameters():
+            if name.startswith("prior."):
+                continue
             kind = name.rpartition(".")[2]
             if weight.ndim == 1 and "norm" in name and kind == "weight":
                 nn.init.ones_(weight)
@@ -269,6 +305,7 @@ class Transformer(WindowModel):
             self.posterior.weight.mul_(0.3)
             self.plan_field.weight.mul_(0.1)
             self.head.bias.fill_(-3.0)  # most cells are silent
+        self.prior.initialise(generator)
 
     @property
     def _decoder(self) -> list[DecoderLayer]:
@@ -286,7 +323,7 @@ class Transformer(WindowModel):
             vector = layer(vector, bucket)
         beats = F.pad(self.summary(vector), (0, 0, 0, -steps % self.beat))
         beats = beats.view(len(x), -1, self.beat, PLAN).mean(2)  # [B, Q, PLAN]
-        mu, logvar = self.posterior(beats.flatten(1)).chunk(2, -1)
+        mu, logvar = self.posterior(beats.flatten(1)).float().chunk(2, -1)
         return mu, logvar
 
     def _planned(self, z: Float[Tensor, "B Z"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T C P"]]:
@@ -352,7 +389,7 @@ class Transformer(WindowModel):
         # the head sees the step before as it is: it says whether a hold is possible at all
         truth = F.pad(torch.cat([batch.before, x], 1), (0, 0, 0, 0, 0, 0, 1, 0))[:, context:-1]  # [B, T, N, K, P]
         frame, onset = x[..., -1, :], x[..., ONSET, :] if x.shape[3] == 2 else None
-        frame_logit, onset_logit = self.head(self.head.given(vector, field, truth), frame, onset).unbind(2)
+        frame_logit, onset_logit = self.head(vector, field, truth, frame, onset).unbind(2)
         nats = F.softplus(frame_logit) - frame * frame_logit  # [B, T, N, P]
         if onset is not None:
             nats = nats + truth[..., FRAME, :] * frame * (F.softplus(onset_logit) - onset * onset_logit)
@@ -443,7 +480,7 @@ class Transformer(WindowModel):
         chance: Chance,
         uniform: Float[Tensor, "B N K P"] | None,
         influence: Float[Tensor, "NP N H P"],
-        rhythm: tuple[Float[Tensor, "N NH"], Float[Tensor, "N H 1"]],
+        rhythm: tuple[Float[Tensor, "N NH"], Float[Tensor, "N NH"]],
     ) -> Float[Tensor, "B N K P"]:
         """The cells of one step.
 
@@ -458,10 +495,11 @@ class Transformer(WindowModel):
         order = torch.arange(n * p, device=known.device)
         behind = torch.full((b, 1), -1, device=known.device)  # the last cell that is decided
         row = torch.arange(b, device=known.device)
-        later, own = rhythm
+        later, own = rhythm[0], rhythm[1].view(n, n, h)[torch.arange(n), torch.arange(n), :, None]
         started = torch.zeros(b, n, device=known.device)
         while True:
-            frame_logit, onset_logit = (each.flatten(1) for each in self.head.logits(known).unbind(1))  # [B, NP]
+            logits = self.head.logits(known.clone())
+            frame_logit, onset_logit = (each.flatten(1) for each in logits.unbind(1))  # [B, NP]
             draw = None if uniform is None else uniform[:, :, -1].flatten(1)
             sounds = chance.decide(frame_logit, draw) & (order > behind)
             found = sounds.any(1)
