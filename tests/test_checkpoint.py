@@ -39,16 +39,18 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, kind: type[torch
         step(through, through_optimizer)
     best = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
     average = {"weight": torch.full((2, 3), 0.5), "bias": torch.ones(2)}
-    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizer, best, average))
+    tally = torch.rand(2, 2, dtype=torch.float64)
+    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizer, best, average, tally))
 
     state = Checkpoints(tmp_path).load()
     assert state is not None
     assert state.progress == PROGRESS
     again = torch.nn.Linear(3, 2)
     again_optimizer = kind(again.parameters(), lr=0.1)  # type: ignore[call-arg]
-    kept, averaged = checkpoint.restore(state.tensors, again, again_optimizer)
+    kept, averaged, tallied = checkpoint.restore(state.tensors, again, again_optimizer)
 
     assert all(torch.equal(kept[name], best[name]) for name in best)
+    assert torch.equal(tallied, tally)
     assert averaged is not None
     assert all(torch.equal(averaged[name], average[name]) for name in average)
     for _ in range(3):
@@ -86,12 +88,12 @@ def test_a_kill_between_the_two_files_leaves_the_checkpoint_before(
     assert state.tensors["model.w"].item() == 0
     # the next one leaves no litter
     checkpoints.save(Progress(epoch=3, best_loss=0.0), {"model.w": torch.ones(1)})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["progress.json", "state-000003.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["progress.json", "state-000000000.safetensors"]
 
 
 def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save(PROGRESS, {"model.w": torch.zeros(8)})
-    state, progress = tmp_path / "state-000001.safetensors", tmp_path / "progress.json"
+    state, progress = tmp_path / "state-000000007.safetensors", tmp_path / "progress.json"
     good = state.read_bytes()
 
     state.write_bytes(good[:-1] + b"\x01")
@@ -109,7 +111,7 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
         with pytest.raises(CorruptError, match="delete"):
             Checkpoints(tmp_path).load()
     progress.write_text(json.dumps(values | {"version": 9}))
-    with pytest.raises(SchemaError, match="midivae-checkpoint v9, this release reads midivae-checkpoint v1"):
+    with pytest.raises(SchemaError, match="midivae-checkpoint v9, this release reads midivae-checkpoint v2"):
         Checkpoints(tmp_path).load()
     progress.write_text("[]")
     with pytest.raises(SchemaError, match="delete the folder"):

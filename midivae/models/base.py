@@ -173,6 +173,11 @@ class WindowModel(nn.Module, ABC):
         return self.config.network.latent
 
     @property
+    def beta(self) -> float:
+        """Weight of the KL term in the loss."""
+        return self.config.network.beta if self.samples_latent else 0.0
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
@@ -209,6 +214,10 @@ class WindowModel(nn.Module, ABC):
     @abstractmethod
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+
+    def forward(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
+        """The parts of the bound: what wrappers of a module (processes, precision, compilation) call."""
+        return self.elbo(batch, generator)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes config, weights and the hashes of both; the hashes last."""

@@ -352,7 +352,7 @@ class Transformer(WindowModel):
         # the head sees the step before as it is: it says whether a hold is possible at all
         truth = F.pad(torch.cat([batch.before, x], 1), (0, 0, 0, 0, 0, 0, 1, 0))[:, context:-1]  # [B, T, N, K, P]
         frame, onset = x[..., -1, :], x[..., ONSET, :] if x.shape[3] == 2 else None
-        frame_logit, onset_logit = self.head(self.head.given(vector, field, truth), frame, onset).unbind(2)
+        frame_logit, onset_logit = self.head(self.head.given(vector, field, truth), frame, onset).float().unbind(2)
         nats = F.softplus(frame_logit) - frame * frame_logit  # [B, T, N, P]
         if onset is not None:
             nats = nats + truth[..., FRAME, :] * frame * (F.softplus(onset_logit) - onset * onset_logit)
