@@ -138,6 +138,7 @@ class Trainer:
             "seed": self.seed,
             "slices": self.slices,
             "precision": self.machine.precision,
+            "compiled": self.machine.compiles,
             "device": self.train.device.type,
             "windows": {"train": len(self.train), "valid": len(self.valid)},
         }

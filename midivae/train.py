@@ -211,6 +211,7 @@ def _key(config: Config, settings: Train, machine: Machine) -> str:
         "seed": settings.seed,
         "device": machine.device.type,
         "precision": machine.precision,
+        "compiled": machine.compiles,
         "slices": engine.slices(settings.network(config.name), machine.processes),
         "code": store.code_version(*(f"midivae.{module}" for module in (*_CODE, *_MODULES[config.name]))),
         "torch": torch.__version__,

@@ -11,7 +11,7 @@ import torch
 
 from midivae import checkpoint, store
 from midivae.checkpoint import Checkpoints, Progress
-from midivae.errors import CorruptError, SchemaError
+from midivae.errors import CorruptError, SchemaError, TrainingError
 
 ROW: checkpoint.Row = {"epoch": 1, "train_loss": 0.1 + 0.2, "valid_loss": None}
 PROGRESS = Progress(epoch=1, step=7, best_epoch=1, best_loss=1 / 3, curves=(ROW,))
@@ -124,3 +124,35 @@ def test_prune_keeps_the_newest(tmp_path: Path) -> None:
         os.utime(tmp_path / f"run-{age}" / "progress.json", (1000 - age, 1000 - age))
     checkpoint.prune(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-1"]
+
+
+def test_writing_checkpoints_takes_a_small_share_of_the_time() -> None:
+    now = 0.0
+    pace = checkpoint.Pace(lambda: now)
+    spent = 0.0
+    while now < 10_000:
+        now += 1  # training
+        if pace.is_due():
+            with pace.writing():
+                now += 3
+                spent += 3
+    assert 0.015 * now < spent <= 0.021 * now
+    # a quick one comes as often as is worth it
+    now, written = 0.0, 0
+    pace = checkpoint.Pace(lambda: now)
+    while now < 3000:
+        now += 1
+        if pace.is_due():
+            with pace.writing():
+                written += 1
+    assert written == 100  # every 30 seconds
+
+
+def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(PROGRESS, {"w": torch.zeros(1)}, {"seed": 0, "fit": {"steps": (1, 2), "rate": 0.5}})
+    assert checkpoints.load({"fit": {"rate": 0.5, "steps": [1, 2]}, "seed": 0}) is not None
+    with pytest.raises(TrainingError, match=r"differs in fit\.rate, seed \(fit\.rate is 0\.5 there and 0\.25 here\)"):
+        checkpoints.load({"seed": 1, "fit": {"steps": (1, 2), "rate": 0.25}})
+    with pytest.raises(TrainingError, match=r"differs in fit\.rate"):
+        checkpoints.load({"seed": 0, "fit": {"steps": (1, 2)}})

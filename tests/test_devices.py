@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,46 @@ def test_validation_is_done_in_fp32(tmp_path: Path) -> None:
     judge.model.load_state_dict(made.best)
     judge.average = None
     assert judge._validate()["valid_loss"] == made.progress.best_loss
+
+
+# --- compilation ------------------------------------------------------------------------------------------------------
+COMPILED = """
+import sys, tempfile
+from functools import partial
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from midivae import devices
+from test_engine import FITS, losses, trainer
+
+machine = devices.connect("cpu", "32", True)
+backend = partial(torch.compile, backend={backend!r})
+torch.compile = backend
+fits = [FITS[{name!r}].model_copy(update={{"epochs": 2}})] * 2
+made = [trainer(Path(tempfile.mkdtemp()), fit, name={name!r}, machine=m) for fit, m in zip(fits, (machine, None))]
+for each in made:
+    each.fit()
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 1
+assert list(made[0].best) == list(made[1].best)
+print(*losses(made[0]), *losses(made[1]))
+"""
+
+
+@pytest.mark.slow  # tracing takes seconds, and the checks of shapes that tests add cannot be traced: a process apart
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+@pytest.mark.parametrize(
+    ("name", "backend", "error"),
+    # traced and not compiled, every product is the same; compiled, they are rounded otherwise. Compiled dropout draws
+    # other numbers, so the transformer is only traced
+    [("mlp", "eager", 0.0), ("transformer", "eager", 0.0), ("mlp", "inductor", 1e-4)],
+)
+def test_a_compiled_model_learns_the_same(name: str, backend: str, error: float) -> None:
+    script = COMPILED.format(tests=str(Path(__file__).parent), name=name, backend=backend)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    values = [float(word) for word in done.stdout.split()]
+    assert values[:2] == pytest.approx(values[2:], rel=error, abs=0)
 
 
 # --- slices -----------------------------------------------------------------------------------------------------------
