@@ -234,7 +234,8 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------
 def prune(folder: Path, keep: int) -> None:
-    """Removes all but the `keep` checkpoints below `folder` that were written last."""
-    written = {path.parent: path.stat().st_mtime for path in folder.glob(f"*/{PROGRESS}")}
-    for old in sorted(written, key=lambda path: written[path], reverse=True)[keep:]:
+    """Removes all but the `keep` runs below `folder` that were written to last."""
+    runs = [run for run in folder.iterdir() if run.is_dir()] if folder.is_dir() else []
+    written = {run: max((path.stat().st_mtime for path in run.iterdir()), default=0.0) for run in runs}
+    for old in sorted(written, key=lambda run: written[run], reverse=True)[keep:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -85,6 +85,7 @@ class Trained:
     progress: Progress
     seconds: float
     steps: int  # of this call; fewer than the run's where it was resumed
+    precision: str
 
 
 def run(params: Params, data: Path) -> dict[str, object] | None:
@@ -201,7 +202,7 @@ def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trai
     trainer.fit()
     model.load_state_dict(trainer.best)
     model.eval()
-    return Trained(model, trainer.progress, time.monotonic() - start, trainer.progress.step - first)
+    return Trained(model, trainer.progress, time.monotonic() - start, trainer.progress.step - first, machine.precision)
 
 
 def _key(config: Config, settings: Train, machine: Machine) -> str:
@@ -344,17 +345,18 @@ def _write(
         limits=_LIMITS[config.name == "transformer"],
         inputs=math.prod(config.window_shape),
         metrics=metrics,
-        params=json.dumps(_lineage(config, settings), indent=2),
+        params=json.dumps(_lineage(trained, settings), indent=2),
         sources=sources,
         version=__version__,
     )
     store.write_bytes(folder / "README.md", card.encode())
 
 
-def _lineage(config: Config, settings: Train) -> dict[str, Any]:
-    """The parameters that made a model."""
-    network = config.network.model_dump(mode="json")
-    return {"seed": settings.seed, "view": config.view.model_dump(mode="json"), "network": network}
+def _lineage(trained: Trained, settings: Train) -> dict[str, Any]:
+    """The parameters that made a model; where they left the precision open, the one that was taken."""
+    config = trained.model.config
+    sections = {"view": config.view.model_dump(mode="json"), "network": config.network.model_dump(mode="json")}
+    return {"seed": settings.seed, "precision": trained.precision, **sections}
 
 
 def _template(name: str) -> jinja2.Template:

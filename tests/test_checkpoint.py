@@ -120,10 +120,16 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
 
 def test_prune_keeps_the_newest(tmp_path: Path) -> None:
     for age in range(4):
-        Checkpoints(tmp_path / f"run-{age}").save(PROGRESS, {"w": torch.zeros(1)})
-        os.utime(tmp_path / f"run-{age}" / "progress.json", (1000 - age, 1000 - age))
+        run = tmp_path / f"run-{age}"
+        Checkpoints(run).save(PROGRESS, {"w": torch.zeros(1)})
+        for path in run.iterdir():
+            os.utime(path, (1000 - age, 1000 - age))
+    (tmp_path / "run-4").mkdir()  # killed before its first checkpoint
+    (tmp_path / "run-4" / "curves.csv").write_text("")
+    os.utime(tmp_path / "run-4" / "curves.csv", (10, 10))
     checkpoint.prune(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0", "run-1"]
+    checkpoint.prune(tmp_path / "nowhere", keep=2)
 
 
 def test_writing_checkpoints_takes_a_small_share_of_the_time() -> None:

@@ -299,7 +299,7 @@ def test_commands_in_the_docs_exist(page: Path) -> None:
         elif words[0] == "midivae":
             parse(words[1:])
         else:
-            assert words[0] in {"git", "cd", "dvc", "python", "pip", ".", "head", "jq", "rm"}, line
+            assert words[0] in {"git", "cd", "torchrun", "dvc", "python", "pip", ".", "head", "jq", "rm"}, line
 
 
 def parse(words: list[str]) -> None:

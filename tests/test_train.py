@@ -214,6 +214,7 @@ def test_the_card_names_lineage_licence_and_figures_and_no_markup_gets_in(data: 
     assert "<script>" not in card
     assert store.sha256(data / "rolls" / "manifest.json") in card
     assert '"learning_rate": 0.001' in card
+    assert f'"precision": "{devices.connect("auto").precision}"' in card
     assert "768 inputs" in card  # 16 steps * 2 parts * 2 planes * 12 pitches
 
 
