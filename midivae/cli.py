@@ -208,13 +208,17 @@ def midivae() -> None:
 
 def _perform(stage: Stage, params: Params, data: Path) -> None:
     """Runs one stage and prints its summary."""
+    if stage.name != "train" and "TORCHELASTIC_RUN_ID" in os.environ:
+        message = "torchrun starts several processes, and only stage `train` shares its work between them"
+        _refuse(f"midivae {stage.name}", errors.ParamsError(f"{message}; call it without torchrun"))
     room = importlib.import_module(f"midivae.{stage.name}")
     try:
         with _stdout_kept():
             summary = room.run(params, data)
     except errors.MidivaeError as error:
         _refuse(f"midivae {stage.name}", error)
-    _print(json.dumps({"stage": stage.name, **summary}))
+    if summary is not None:  # one of several processes speaks for all
+        _print(json.dumps({"stage": stage.name, **summary}))
 
 
 def _fetch(stage: Stage, params: Params, data: Path, source: str | None, accept_licence: bool) -> None:

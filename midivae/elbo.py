@@ -5,6 +5,8 @@ reparameterisation (section 2.4) and the divergence in closed form (appendix B).
 
 Conventions: `mu` and `logvar` are mean and log-variance of a diagonal normal, [B, Z]; a `logvar` of minus infinity
 means no noise at all. Every part is summed over the window and kept per window, [B]; the mean over windows comes last.
+Everything here is done in fp32, whatever the network's numbers are: a sum over thousands of cells has 11 bits before
+the point, and bfloat16 keeps 8 in all.
 
 Offers: `Elbo`, `reparameterise`, `kl_per_dimension`, `charged`, and two reconstruction terms, `bernoulli` and
 `squared_error`.
@@ -51,12 +53,13 @@ def reparameterise(
     """A draw from N(mu, exp(logvar)) through which gradients flow; `generator` None takes the mean."""
     if generator is None:
         return mu
-    noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-    return mu + torch.exp(0.5 * logvar) * noise
+    noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+    return mu.float() + torch.exp(0.5 * logvar.float()) * noise
 
 
 def kl_per_dimension(mu: Float[Tensor, "B Z"], logvar: Float[Tensor, "B Z"]) -> Float[Tensor, "B Z"]:
     """KL(N(mu, exp(logvar)) || N(0, 1)) of each latent dimension, nats (appendix B)."""
+    mu, logvar = mu.float(), logvar.float()
     return 0.5 * (mu.square() + logvar.exp() - 1.0 - logvar)
 
 
@@ -75,8 +78,9 @@ def bernoulli(logits: Float[Tensor, "B ..."], x: Float[Tensor, "B ..."]) -> Floa
     log(1 + exp(l)) - l * x, term by term what `binary_cross_entropy_with_logits` computes; as a sum and an inner
     product it needs no array of the window's size for the terms, and takes half the time on a CPU.
     """
-    logits, x = logits.flatten(1), x.flatten(1)
-    terms: Tensor = torch.nn.functional.softplus(logits).sum(1) - torch.linalg.vecdot(logits, x)
+    logits, x = logits.flatten(1).float(), x.flatten(1).float()
+    with torch.autocast(logits.device.type, enabled=False):  # it would turn the inner product into bfloat16 again
+        terms: Tensor = torch.nn.functional.softplus(logits).sum(1) - torch.linalg.vecdot(logits, x)
     return terms
 
 
@@ -88,4 +92,4 @@ def squared_error(logits: Float[Tensor, "B ..."], x: Float[Tensor, "B ..."]) -> 
     of taste beside a KL term, which is a sum over dimensions: with the mean it outweighs reconstruction, and the latent
     collapses. Keras' own VAE example multiplies its mean by D, which gives this sum.
     """
-    return (torch.sigmoid(logits) - x).square().flatten(1).sum(1)
+    return (torch.sigmoid(logits.float()) - x).square().flatten(1).sum(1)

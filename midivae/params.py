@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from midivae.errors import ParamsError
 
@@ -197,7 +197,8 @@ class Fit(Section):
 
     epochs: Positive = 50
     max_steps: Positive | None = None  # a budget in optimiser steps; None: epochs alone decide
-    batch_size: Positive = 64
+    batch_size: Positive = 64  # windows per optimiser step, whatever the number of processes
+    accumulate: Positive = 1  # slices of a batch, taken in turn or shared by processes; each has noise of its own
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of AdamW; with 0 it is Adam
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the learning rate rises to its value
@@ -207,6 +208,12 @@ class Fit(Section):
     anneal_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the weight of the KL term rises to beta
     transpose: Annotated[int, Field(ge=0, le=64)] = 0  # semitones up or down, at most, by which windows are moved
     patience: Positive | None = 10  # epochs without a better validation loss before stopping; None: never
+
+    @model_validator(mode="after")
+    def _slices_are_even(self) -> Fit:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        return self
 
 
 class Dense(Fit):
@@ -225,18 +232,19 @@ class Transformer(Fit):
     """The layers of model `transformer`."""
 
     width: Positive = 128  # of the vector of a step
-    channels: Positive = 24  # of a step's field, at each pitch
+    channels: Positive = 16  # of a step's field, at each pitch
     layers: Positive = 2
     heads: Positive = 4
     cell: Positive = 16  # hidden units that decide a cell
-    latent: Positive = 64
+    latent: Positive = 128
     context: Annotated[int, Field(ge=0)] = 32  # steps before the window that the decoder sees
     drop_context: Share = 0.25  # share of the windows in training that see none of them
     dropout: Share = 0.1
-    drop_steps: Share = 0.1  # share of the steps, and of the notes, that the decoder does not see in training:
+    drop_window: Share = 0.3  # share of the windows of which it sees nothing: all has to come through the latent
+    drop_steps: Share = 0.3  # share of the steps, and of the notes, that the decoder does not see in training:
     drop_notes: Share = 0.1  # it leans on its latent, and learns no piece by heart
     free_nats: Annotated[float, Field(ge=0)] = 0.1  # of KL that each latent dimension may hold at no cost
-    beta: Annotated[float, Field(ge=0)] = 1.0  # weight of the KL term
+    beta: Annotated[float, Field(ge=0)] = 0.1  # weight of the KL term
     prior_steps: Positive = 1000  # of the prior fitted to the latents afterwards
 
     epochs: Positive = 20
@@ -271,6 +279,13 @@ class Train(Section):
     transformer: Transformer = Transformer()
     dense: Dense = Dense()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32", "bf16"] = "auto"  # of products in training; auto: bf16 where it is fast
+    compile: Literal["auto"] | bool = "auto"  # by torch.compile, which needs a compiler; auto: on a GPU
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value  # 32 is a number in YAML
 
     def network(self, name: str) -> Dense | Transformer:
         """The section of the model of this name."""

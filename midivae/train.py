@@ -10,9 +10,7 @@ Offers: `run`, `heldout`.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import math
@@ -28,9 +26,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from midivae import __version__, checkpoint, decode, elbo, engine, loader, models, prior, store
+from midivae import __version__, checkpoint, decode, devices, elbo, engine, loader, models, prior, store
 from midivae.checkpoint import Checkpoints, Progress, Row, State
-from midivae.errors import InputError, ParamsError, TrainingError
+from midivae.devices import Machine
+from midivae.errors import InputError, TrainingError
 from midivae.loader import BitMatrix, Corpus
 from midivae.models import Config, WindowModel
 from midivae.models.base import Batch, Chance
@@ -44,7 +43,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 ACTIVE = 0.01  # a latent dimension is used if the variance of its mean over the data is above this (Burda et al. 2016)
 KEPT_RUNS = 8  # finished runs kept in the work directory
-_CODE = ("engine", "loader", "elbo", "pianoroll", "models.base")  # and the model's own
+_CODE = ("engine", "devices", "loader", "elbo", "pianoroll", "models.base")  # and the model's own
 _MODULES = {
     "transformer": ("models.transformer",),
     "mlp": ("models.dense", "models.mlp"),
@@ -86,25 +85,33 @@ class Trained:
     progress: Progress
     seconds: float
     steps: int  # of this call; fewer than the run's where it was resumed
+    precision: str
     prior_curve: tuple[Row, ...] = ()  # of the prior fitted to its latents, if it has one
 
 
-def run(params: Params, data: Path) -> dict[str, object]:
+def run(params: Params, data: Path) -> dict[str, object] | None:
     """Trains `params.train.model` and each of `params.train.compare`, measures them, and publishes `data/model`.
+
+    Started by torchrun, all processes train together, and process 0 does the rest.
 
     Returns:
         Windows per split, epochs, best validation loss and held-out F1 per model, seconds, and windows_per_s (None
-        where every model was there from an earlier run).
+        where every model was there from an earlier run). Nothing in processes other than 0.
 
     Raises:
         InputError, SchemaError, CorruptError: the rolls are missing, of another version or damaged.
-        ParamsError: a device that is not there, or a view that leaves nothing to see.
-        TrainingError: too few windows to fill a batch, or a loss that is not finite.
+        ParamsError: a device that is not there, a view that leaves nothing to see, or a batch that the processes cannot
+            share evenly.
+        TrainingError: too few windows to fill a batch, or training that diverged.
     """
     start = time.monotonic()
     settings = params.train
-    splits = _splits(data / "rolls", settings)
-    trained = {name: _train(name, settings, splits) for name in (settings.model, *settings.compare)}
+    machine = devices.connect(settings.device, settings.precision, settings.compile)
+    splits = _splits(data / "rolls", settings, machine.device)
+    trained = {name: _train(name, settings, splits, machine) for name in (settings.model, *settings.compare)}
+    machine.leave()
+    if machine.rank:
+        return None
     metrics = {name: _metrics(each, splits, settings) for name, each in trained.items()}
     sources = _sources(data / "corpus" / "corpus.parquet")
     with store.publishing(data / "model") as staging:
@@ -120,6 +127,9 @@ def run(params: Params, data: Path) -> dict[str, object]:
         "models": {name: _digest(values) for name, values in metrics.items()},
         "seconds": round(time.monotonic() - start, 3),
         "windows_per_s": round(seen / seconds, 1) if seen else None,
+        "device": machine.device.type,
+        "precision": machine.precision,
+        "processes": machine.processes,
     }
 
 
@@ -130,11 +140,10 @@ def _digest(metrics: Mapping[str, Any]) -> dict[str, object]:
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
-def _splits(rolls: Path, settings: Train) -> Splits:
+def _splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
     manifest = rolls / store.MANIFEST
     if not manifest.is_file():
         raise InputError(f"{rolls}: no {store.MANIFEST}; run stage `ingest`")
-    device = _device(settings.device)
     corpora = {name: loader.load(rolls, [name]) for name in SPLITS}
     view = settings.view
     context = settings.transformer.context if "transformer" in (settings.model, *settings.compare) else 0
@@ -144,13 +153,6 @@ def _splits(rolls: Path, settings: Train) -> Splits:
     if not len(valid):
         log.warning("no windows in split `valid`: the training loss says which weights are best, and none stops it")
     return Splits(train, valid, test, corpora, store.sha256(manifest))
-
-
-def _device(name: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ParamsError("train.device is 'cuda', but torch sees no GPU; set it to 'auto' or 'cpu'")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def _check_enough(n_windows: int, name: str, settings: Train) -> None:
@@ -187,22 +189,25 @@ def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
 
 
 # --- training -------------------------------------------------------------------------------------------------------
-def _train(name: str, settings: Train, splits: Splits) -> Trained:
+def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trained:
     """A model with its best weights, from the work directory if it is there."""
     config = _config(name, settings, splits)
-    key = _key(config, settings, splits.train.device)
+    key = _key(config, settings, machine)
     model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT)).to(
         splits.train.device
     )
     checkpoints = Checkpoints(store.work_dir() / "train" / key)
-    trainer = engine.Trainer(model, splits.train, splits.valid, settings.network(name), settings.seed, checkpoints)
+    network = settings.network(name)
+    trainer = engine.Trainer(model, splits.train, splits.valid, network, settings.seed, checkpoints, machine)
     start, first = time.monotonic(), trainer.progress.step
     trainer.fit()
     model.load_state_dict(trainer.best)
     model.eval()
     seconds = time.monotonic() - start
-    curve = _fit_prior(model, model.prior, settings, splits, key) if model.prior is not None else ()
-    return Trained(model, trainer.progress, seconds, trainer.progress.step - first, curve)
+    curve: tuple[Row, ...] = ()
+    if model.prior is not None and machine.rank == 0:  # a minute, in which the other processes wait
+        curve = _fit_prior(model, model.prior, settings, splits, key)
+    return Trained(model, trainer.progress, seconds, trainer.progress.step - first, machine.precision, curve)
 
 
 def _fit_prior(model: WindowModel, into: Prior, settings: Train, splits: Splits, key: str) -> tuple[Row, ...]:
@@ -222,12 +227,15 @@ def _fit_prior(model: WindowModel, into: Prior, settings: Train, splits: Splits,
     return state.progress.curves
 
 
-def _key(config: Config, settings: Train, device: torch.device) -> str:
+def _key(config: Config, settings: Train, machine: Machine) -> str:
     """The name of a run: a hash of all that decides its weights."""
     made_of = {
         "config": config.to_dict(),
         "seed": settings.seed,
-        "device": device.type,
+        "device": machine.device.type,
+        "precision": machine.precision,
+        "compiled": machine.compiles,
+        "slices": engine.slices(settings.network(config.name), machine.processes),
         "code": store.code_version(*(f"midivae.{module}" for module in (*_CODE, *_MODULES[config.name]))),
         "torch": torch.__version__,
         "version": __version__,
@@ -360,7 +368,8 @@ def _write(
     """All files of one model."""
     trained.model.save_pretrained(folder)
     store.write_json(folder / "metrics.json", metrics)
-    store.write_bytes(folder / "curves.csv", _csv(trained.progress.curves))
+    store.write_bytes(folder / "curves.csv", engine.csv_bytes(trained.progress.curves, engine.CURVES))
+    store.write_bytes(folder / "steps.csv", engine.csv_bytes(trained.progress.trace, engine.TRACE))
     config = trained.model.config
     card = _template("model_card.md").render(
         config=config,
@@ -368,26 +377,18 @@ def _write(
         limits=_LIMITS[config.name == "transformer"],
         inputs=math.prod(config.window_shape),
         metrics=metrics,
-        params=json.dumps(_lineage(config, settings), indent=2),
+        params=json.dumps(_lineage(trained, settings), indent=2),
         sources=sources,
         version=__version__,
     )
     store.write_bytes(folder / "README.md", card.encode())
 
 
-def _lineage(config: Config, settings: Train) -> dict[str, Any]:
-    """The parameters that made a model."""
-    network = config.network.model_dump(mode="json")
-    return {"seed": settings.seed, "view": config.view.model_dump(mode="json"), "network": network}
-
-
-def _csv(rows: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    parts = [f"{split}_{part}" for split in ("train", "valid") for part in ("loss", "reconstruction", "kl")]
-    writer = csv.DictWriter(text, ["epoch", "step", *parts], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _lineage(trained: Trained, settings: Train) -> dict[str, Any]:
+    """The parameters that made a model; where they left the precision open, the one that was taken."""
+    config = trained.model.config
+    sections = {"view": config.view.model_dump(mode="json"), "network": config.network.model_dump(mode="json")}
+    return {"seed": settings.seed, "precision": trained.precision, **sections}
 
 
 def _template(name: str) -> jinja2.Template:

@@ -30,8 +30,8 @@ def row(job: str, index: int, **values: Any) -> dict[str, Any]:
     return {
         "sample_id": sample_id, "job": job, "mode": "sample", "index": index, "seed": 0, "model": "mlp",
         "model_sha256": "ab", "params_sha256": "cd", "temperature": None, "prior": "normal",
-        "z": [index, 0.5, -1.0], "parents": [], "weights": [], "edits": None, "tempo_qpm": 90.0, "parts": ["soprano", "bass"],
-        "programs": [0, 32],
+        "z": [index, 0.5, -1.0], "parents": [], "weights": [], "edits": None, "tempo_qpm": 90.0,
+        "parts": ["soprano", "bass"], "programs": [0, 32],
         "n_steps": 64, "steps_per_beat": 4, "duration_s": 12.8, **dict.fromkeys(FEATURES, 1.0), "key": "C major",
         "novelty": None, "midi": {"bytes": b"MThd" + sample_id.encode(), "path": None}, **values,
     }  # fmt: skip

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import hub_mixin
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from midivae import models, store
 from midivae.errors import CorruptError, InputError, SchemaError
@@ -127,7 +131,7 @@ def test_mse_is_the_summed_squared_error(name: str) -> None:
 
 def test_every_weight_learns(model: WindowModel) -> None:
     model.elbo(Batch.of(windows_of(SMALL)), rng()).loss.backward()
-    grads = {name: weight.grad for name, weight in model.named_parameters()}
+    grads = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
     assert [name for name, grad in grads.items() if grad is None or not grad.any()] == []
 
 
@@ -169,6 +173,88 @@ def test_from_pretrained_gives_the_kind_that_was_asked_for(tmp_path: Path) -> No
     assert isinstance(Mlp.from_pretrained(str(tmp_path)), Mlp)
     with pytest.raises(InputError, match="holds a model 'mlp', not 'autoencoder'"):
         Autoencoder.from_pretrained(tmp_path)
+
+
+class Hub:
+    """A hub in a folder, behind the three calls that go to the network."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.asked = root, 0
+        monkeypatch.setattr(hub_mixin, "HfApi", lambda token: self)
+        monkeypatch.setattr("midivae.models.base.snapshot_download", self.snapshot_download)
+
+    def create_repo(self, repo_id: str, private: bool | None, exist_ok: bool) -> SimpleNamespace:
+        (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+        return SimpleNamespace(repo_id=repo_id)
+
+    def upload_folder(self, repo_id: str, folder_path: Path, **options: object) -> str:
+        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
+        return f"hub/{repo_id}/commit/1"
+
+    def snapshot_download(self, repo_id: str, allow_patterns: list[str], **options: object) -> str:
+        self.asked += 1
+        if not (self.root / repo_id).is_dir():
+            response = SimpleNamespace(headers={}, request=None)
+            raise RepositoryNotFoundError(f"404: no {repo_id}", response=response)
+        target = Path(str(options["cache_dir"])) / repo_id
+        for path in (self.root / repo_id).iterdir():
+            if path.name in allow_patterns:
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / path.name)
+        return str(target)
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(
+    model: WindowModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(tmp_path / "hub", monkeypatch)
+    model.save_pretrained(tmp_path / "a")
+    (tmp_path / "a" / "README.md").write_text("# A card with its lineage\n")
+    assert models.load(tmp_path / "a").push_to_hub("me/chorales") == "hub/me/chorales/commit/1"
+    uploaded = {path.name: path.read_bytes() for path in (tmp_path / "hub" / "me" / "chorales").iterdir()}
+    assert uploaded == {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+
+    (tmp_path / "hub" / "me" / "chorales" / "weights.pkl").write_bytes(b"never fetched")
+    loaded = type(model).from_pretrained("me/chorales", cache_dir=tmp_path / "cache")
+    assert hub.asked == 1
+    assert loaded.card == "# A card with its lineage\n"
+    assert not (tmp_path / "cache" / "me" / "chorales" / "weights.pkl").exists()
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    address = model.save_pretrained(tmp_path / "b", push_to_hub=True, repo_id="me/again")
+    assert address == "hub/me/again/commit/1"
+
+
+def test_folders_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(tmp_path / "hub", monkeypatch)
+    models.create(SMALL, rng()).save_pretrained(tmp_path / "a")
+    WindowModel.from_pretrained(str(tmp_path / "a"))
+    with pytest.raises(InputError, match="no such file"):
+        WindowModel.from_pretrained(tmp_path / "gone")  # a Path is always a folder
+    assert hub.asked == 0
+    with pytest.raises(
+        InputError, match=r"me/gone: neither a folder nor a model that the hub gives us \(404: no me/gone"
+    ):
+        WindowModel.from_pretrained("me/gone", cache_dir=tmp_path)
+    with pytest.raises(TypeError, match="strict"):
+        WindowModel.from_pretrained(tmp_path / "a", strict=False)
+
+
+def test_names_that_are_no_repository_are_refused_without_a_hub(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a/b/c: neither a folder"):
+        WindowModel.from_pretrained("a/b/c")
+    with pytest.raises(InputError, match=r"me/model: neither a folder"):  # not in the cache, and nobody is asked
+        WindowModel.from_pretrained("me/model", local_files_only=True, cache_dir=tmp_path)
+
+
+def test_a_flipped_bit_of_a_download_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Hub(tmp_path / "hub", monkeypatch)
+    models.create(SMALL, rng()).push_to_hub("me/model")
+    path = tmp_path / "hub" / "me" / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptError, match="sha256 differs"):
+        WindowModel.from_pretrained("me/model", cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("where", [0.01, 0.2, 0.5, 0.9])

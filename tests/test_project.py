@@ -157,7 +157,8 @@ def test_metrics_and_plots_lie_in_outputs() -> None:
     assert all(file.startswith(outs) for file in files)
     drawn = {name for plot in DVC["plots"] for file in next(iter(plot.values()))["y"].values() for name in file}
     jobs = {job.name for job in Params().generate.jobs}
-    assert drawn == {"train_loss", "valid_loss", "held-out", *jobs}
+    losses = {"train_loss", "valid_loss", "loss", "reconstruction", "gradient_norm", "learning_rate"}
+    assert drawn == {*losses, "held-out", *jobs}
 
 
 def test_dvc_sends_nothing_and_stages_nothing() -> None:
@@ -298,7 +299,7 @@ def test_commands_in_the_docs_exist(page: Path) -> None:
         elif words[0] == "midivae":
             parse(words[1:])
         else:
-            assert words[0] in {"git", "cd", "dvc", "python", "pip", ".", "head", "jq", "rm"}, line
+            assert words[0] in {"git", "cd", "torchrun", "dvc", "python", "pip", ".", "head", "jq", "rm"}, line
 
 
 def parse(words: list[str]) -> None:

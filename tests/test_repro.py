@@ -25,9 +25,17 @@ STAGES = [stage.name for stage in cli.STAGES]
 TINY = {
     "compute": {"workers": 2},
     "fetch": {"source": "folder", "path": "tunes", "licence": "none needed: made up"},
-    "train": {"epochs": 2, "dense": {"hidden": [32], "latent": 4}, "view": {"steps": 32}},
+    "train": {
+        "dense": {"hidden": [32], "latent": 4, "epochs": 2},
+        "transformer": {"width": 16, "channels": 8, "layers": 1, "heads": 2, "cell": 4, "latent": 4, "epochs": 1},
+        "view": {"steps": 32},
+    },
     "generate": {
-        "jobs": [{"name": "sample", "count": 20}, {"name": "autoencoder", "count": 10, "model": "autoencoder"}]
+        "jobs": [
+            {"name": "sample", "count": 20},
+            {"name": "mlp", "count": 5, "model": "mlp"},
+            {"name": "autoencoder", "count": 10, "model": "autoencoder"},
+        ]
     },
     "evaluate": {"repeats": 2},
     "report": {"rolls_per_job": 3},
@@ -146,9 +154,9 @@ print(d.shape[0], d.describe().shape[0])
 print(sorted(d.job.value_counts().items()))
 """
     out = project.call(sys.executable, "-c", WITHOUT_US + program).stdout
-    assert out == "30 8\n[('autoencoder', 10), ('sample', 20)]\n"
+    assert out == "35 8\n[('autoencoder', 10), ('mlp', 5), ('sample', 20)]\n"
     files = sorted((project.folder / "data" / "samples" / "midi").rglob("*.mid"))
-    assert len(files) == 30
+    assert len(files) == 35
     assert all(path.read_bytes()[:4] == b"MThd" for path in files)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rolls import LAYOUT, made_up, write_rolls
 
-from midivae import decode, loader, models, store, train
+from midivae import decode, devices, loader, models, store, train
 from midivae.errors import InputError, ParamsError, TrainingError
 from midivae.params import Dense, Generate, Params, Train, View
 from midivae.pianoroll import FRAME, ONSET, Layout
@@ -52,7 +52,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_both_models_are_published_together_with_all_their_files(data: Path) -> None:
     summary = train.run(params(), data)
 
-    files = {"README.md", "config.json", "curves.csv", "metrics.json", "model.safetensors", "model.safetensors.sha256"}
+    files = {"README.md", "config.json", "curves.csv", "metrics.json", "steps.csv"}
+    files |= {"model.safetensors", "model.safetensors.sha256"}
     assert set(contents(data / "model")) == files | {f"compare/autoencoder/{name}" for name in files} | {
         "manifest.json"
     }
@@ -213,6 +214,7 @@ def test_the_card_names_lineage_licence_and_figures_and_no_markup_gets_in(data: 
     assert "<script>" not in card
     assert store.sha256(data / "rolls" / "manifest.json") in card
     assert '"learning_rate": 0.001' in card
+    assert f'"precision": "{devices.connect("auto").precision}"' in card
     assert "768 inputs" in card  # 16 steps * 2 parts * 2 planes * 12 pitches
 
 
@@ -233,7 +235,7 @@ def test_missing_rolls_and_devices_are_named(data: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParamsError, match=r"train\.device is 'cuda'"):
         train.run(params(device="cuda"), data)
-    assert train._device("auto") == CPU
+    assert devices.connect("auto").device == CPU
 
 
 # --- the article's ----------------------------------------------------------------------------------------------------

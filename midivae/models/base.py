@@ -6,7 +6,8 @@ Shapes:
 
 A folder of a model holds `config.json` (all that is needed to build it again, and what it was trained on),
 `model.safetensors` and `model.safetensors.sha256`, the hashes of both, checked before a weight is used: safetensors
-itself reads a flipped bit without a word.
+itself reads a flipped bit without a word. The same files are what a repository on the Hugging Face hub holds, and are
+checked the same way when they come from there. A folder is read without a look at the network.
 
 Offers: `Config`, `Batch`, `Chance`, `WindowModel`, `read_config`, `read_weights`.
 """
@@ -17,10 +18,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Bool, Float, Int
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -35,6 +37,8 @@ from midivae.pianoroll import Layout
 
 FORMAT, VERSION = "midivae-model", 2  # of config.json
 CONFIG, WEIGHTS, DIGEST = "config.json", "model.safetensors", "model.safetensors.sha256"
+Kind = TypeVar("Kind", bound="WindowModel")
+CARD = "README.md"  # for people; no hash depends on it
 
 
 @dataclass(frozen=True)
@@ -153,18 +157,22 @@ class Chance:
         return p > (0.5 if uniform is None else uniform)
 
 
-class WindowModel(nn.Module, ABC):
+class WindowModel(nn.Module, ModelHubMixin, ABC):
     """A model of windows of rolls.
+
+    `push_to_hub(repo_id)` comes from the mixin, and uploads what `save_pretrained` writes.
 
     Attributes:
         name: its name in params.
         samples_latent: whether the posterior has noise, so that a KL term belongs to its bound.
         prior: fitted to the model's latents after the model itself; None: it has the standard normal alone.
+        card: the model card of the folder that it was loaded from.
     """
 
     name: ClassVar[str]
     samples_latent: ClassVar[bool] = True
     prior: Prior | None
+    card: str | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -175,6 +183,11 @@ class WindowModel(nn.Module, ABC):
     def latent(self) -> int:
         """Z, the number of latent dimensions."""
         return self.config.network.latent
+
+    @property
+    def beta(self) -> float:
+        """Weight of the KL term in the loss."""
+        return self.config.network.beta if self.samples_latent else 0.0
 
     @property
     def device(self) -> torch.device:
@@ -214,29 +227,104 @@ class WindowModel(nn.Module, ABC):
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Writes config, weights and the hashes of both; the hashes last."""
+    def forward(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
+        """The parts of the bound: what wrappers of a module (processes, precision, compilation) call."""
+        return self.elbo(batch, generator)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Writes config, weights and the hashes of both, the hashes last; and the model card it was loaded with.
+
+        Args:
+            save_directory: the folder.
+            config, model_card_kwargs: the mixin's, not used: the config is the model's own, the card its folder's.
+            repo_id: on the hub, with `push_to_hub`; None: the name of the folder.
+            push_to_hub: whether to upload it too.
+            push_to_hub_kwargs: go to the mixin's method of this name.
+
+        Returns:
+            The address of the commit on the hub, if there is one.
+        """
+        folder = Path(save_directory)
+        self._save_pretrained(folder)
+        return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs) if push_to_hub else None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        store.write_json(folder / CONFIG, self.config.to_dict())
-        store.write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
-        hashes = [f"{store.sha256(folder / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
-        store.write_bytes(folder / DIGEST, "".join(hashes).encode())  # as `sha256sum --check` reads it
+        store.write_json(save_directory / CONFIG, self.config.to_dict())
+        store.write_bytes(save_directory / WEIGHTS, safetensors.torch.save(tensors))
+        hashes = [f"{store.sha256(save_directory / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
+        if self.card is not None:
+            store.write_bytes(save_directory / CARD, self.card.encode())
+        store.write_bytes(save_directory / DIGEST, "".join(hashes).encode())  # as `sha256sum --check` reads it
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> WindowModel:
+    def from_pretrained(
+        cls: type[Kind],
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Kind:
         """The model that `save_pretrained` wrote, ready for use on the CPU.
 
+        Args:
+            pretrained_model_name_or_path: a folder; or, as text that names no folder, a repository on the hub.
+            force_download, token, cache_dir, local_files_only, revision: for the hub, as `snapshot_download` has them.
+            model_kwargs: none: a model is its config.
+
         Raises:
-            InputError: a file is missing, or the folder holds another kind of model than this class.
+            InputError: a file is missing, the hub has no such model, or the folder holds another kind of model than
+                this class.
             SchemaError: another format or version.
             CorruptError: the weights are not the ones that were written.
         """
         from midivae.models.registry import load  # here, because the registry knows the classes below this one
 
-        model = load(Path(folder))
+        if model_kwargs:
+            raise TypeError(f"from_pretrained takes no {sorted(model_kwargs)}: a model is its config")
+        folder = Path(pretrained_model_name_or_path)
+        if isinstance(pretrained_model_name_or_path, str) and not folder.is_dir():
+            folder = _downloaded(
+                pretrained_model_name_or_path,
+                force_download=force_download,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                revision=revision,
+            )
+        model = load(folder)
         if not isinstance(model, cls):
             raise InputError(f"{folder}: holds a model {model.name!r}, not {cls.name!r}; use midivae.models.load")
         return model
+
+
+def _downloaded(repo_id: str, **options: Any) -> Path:
+    """The folder in the hub's cache with the files of a model.
+
+    Raises:
+        InputError: it is not to be had.
+    """
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=[CONFIG, WEIGHTS, DIGEST, CARD], **options))
+    except (OSError, ValueError) as error:  # the hub's errors are kinds of these
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{repo_id}: neither a folder nor a model that the hub gives us ({reason}); name the folder of a model, or "
+            "owner/name of one on the hub"
+        ) from error
 
 
 def read_config(folder: Path) -> Config:

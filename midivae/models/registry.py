@@ -8,7 +8,7 @@ import torch
 
 from midivae.errors import CorruptError, SchemaError
 from midivae.models.autoencoder import Autoencoder
-from midivae.models.base import CONFIG, WEIGHTS, Config, WindowModel, read_config, read_weights
+from midivae.models.base import CARD, CONFIG, WEIGHTS, Config, WindowModel, read_config, read_weights
 from midivae.models.mlp import Mlp
 from midivae.models.transformer import Transformer
 
@@ -46,4 +46,6 @@ def load(folder: Path) -> WindowModel:
         model.load_state_dict(read_weights(folder), strict=True, assign=True)
     except RuntimeError as error:
         raise CorruptError(f"{folder / WEIGHTS}: not the weights of {CONFIG} ({error}); rerun stage `train`") from error
+    card = folder / CARD
+    model.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return model.eval().requires_grad_(False)

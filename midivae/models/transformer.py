@@ -282,7 +282,7 @@ class Transformer(WindowModel):
         self.pitch = nn.Parameter(torch.empty(c, p))
         self.layers = nn.ModuleList(DecoderLayer(settings, p) for _ in range(settings.layers))
         self.head = Head(settings, n, k, p)
-        self.prior: Prior = Prior(settings.latent)
+        self.prior: Prior = Prior(settings.latent).requires_grad_(False)  # it is fitted afterwards
 
     def initialise(self, generator: torch.Generator) -> None:
         """Gives every weight its first value: normal with the variance that keeps a layer's output as its input."""
@@ -389,7 +389,7 @@ class Transformer(WindowModel):
         # the head sees the step before as it is: it says whether a hold is possible at all
         truth = F.pad(torch.cat([batch.before, x], 1), (0, 0, 0, 0, 0, 0, 1, 0))[:, context:-1]  # [B, T, N, K, P]
         frame, onset = x[..., -1, :], x[..., ONSET, :] if x.shape[3] == 2 else None
-        frame_logit, onset_logit = self.head(vector, field, truth, frame, onset).unbind(2)
+        frame_logit, onset_logit = self.head(vector, field, truth, frame, onset).float().unbind(2)
         nats = F.softplus(frame_logit) - frame * frame_logit  # [B, T, N, P]
         if onset is not None:
             nats = nats + truth[..., FRAME, :] * frame * (F.softplus(onset_logit) - onset * onset_logit)
@@ -411,17 +411,18 @@ class Transformer(WindowModel):
     def _obscured(
         self, batch: Batch, cells: Float[Tensor, "B S N K P"], generator: torch.Generator
     ) -> tuple[Batch, Float[Tensor, "B S N K P"]]:
-        """What the decoder sees in training: some windows without what came before, some steps and notes left out."""
+        """What the decoder sees in training: some windows not at all, some without what came before; not every note."""
 
         def kept(share: float, *shape: int) -> Bool[Tensor, "*shape"]:
             return torch.rand(shape, generator=generator, device=cells.device) >= share
 
         b, s, n, _, p = cells.shape
         with_context = kept(self.settings.drop_context, b)
+        seeing = kept(self.settings.drop_window, b, 1, 1, 1, 1)
         before = batch.before * with_context[:, None, None, None, None]
         batch = batch._replace(before=before, n_before=batch.n_before * with_context)
         seen = kept(self.settings.drop_steps, b, s, 1, 1, 1) & kept(self.settings.drop_notes, b, s, n, 1, p)
-        return batch, torch.cat([before, batch.x], 1) * seen
+        return batch, torch.cat([before, batch.x], 1) * (seen & seeing)
 
     # --- samples
     @torch.inference_mode()

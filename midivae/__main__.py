@@ -1,0 +1,8 @@
+"""`python -m midivae`, as torchrun starts it."""
+
+import sys
+
+from midivae.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
