@@ -36,6 +36,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it
+
 import numpy as np
 import torch
 from torch import nn
