@@ -37,7 +37,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
-from midivae import elbo, engine, loader, models
+from midivae import devices, elbo, engine, loader, models
 from midivae.checkpoint import Checkpoints
 from midivae.loader import BitMatrix, Corpus, Windows
 from midivae.models import Config, WindowModel
@@ -186,7 +186,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = devices.connect()
+    device = machine.device
 
     file = args.folder / f"{FILES[args.set]}.npz"
     splits = {split: sequences(file, split) for split in ("train", "valid", "test")}
@@ -205,7 +206,7 @@ def main() -> None:
     model = models.create(config, engine.torch_rng(torch.device("cpu"), args.seed, engine.INIT)).to(device)
     work = args.work or Path("runs") / f"{args.set}-{args.seed}"
     start = time.monotonic()
-    trainer = engine.Trainer(model, train, valid, made.network, args.seed, Checkpoints(work))
+    trainer = engine.Trainer(model, train, valid, made.network, args.seed, Checkpoints(work), machine)
     first = trainer.progress.step
     trainer.fit()
     seconds = time.monotonic() - start
@@ -220,6 +221,7 @@ def main() -> None:
         "best_step": trainer.progress.curves[trainer.progress.best_epoch - 1]["step"],
         "train_seconds": round(seconds),
         "steps_in_these_seconds": trainer.progress.step - first,
+        "precision": machine.precision,
         "threads": torch.get_num_threads(),
         "seed": args.seed,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from hardware import hardware
 
-from midivae import params, train
+from midivae import devices, params, train
 from midivae.params import Params, Train
 
 STEPS_PER_BAR = 16
@@ -64,8 +64,10 @@ def _settings(given: Params, name: str, bars: int, args: argparse.Namespace) -> 
 
 def _measured(data: Path, settings: Train) -> dict[str, object]:
     start = time.monotonic()
-    splits = train._splits(data / "rolls", settings)
-    trained = train._train(settings.model, settings, splits)
+    machine = devices.connect(settings.device, settings.precision, settings.compile)
+    splits = train._splits(data / "rolls", settings, machine.device)
+    trained = train._train(settings.model, settings, splits, machine)
+    train._fit_prior(trained, settings, splits)
     metrics = train._metrics(trained, splits, settings)
     row = {
         "bars": settings.view.steps // STEPS_PER_BAR,

@@ -44,6 +44,7 @@ CHECKS = 10  # how often the weights are compared on `valid`
 MOST_ENCODED = 65_536  # windows, times included
 MOST_TIMES = 8
 _WINDOWS_AT_ONCE = 512
+CURVE = ("step", "normal", "anywhere", "sequence")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from midivae.errors import InputError, TrainingError
 from midivae.loader import BitMatrix, Corpus
 from midivae.models import Config, WindowModel
 from midivae.models.base import Batch, Chance
-from midivae.models.prior import Prior
 from midivae.params import Params, Train
 from midivae.pianoroll import FRAME, ONSET
 from midivae.schema import CORPUS
@@ -82,11 +81,11 @@ class Trained:
     """A model with the weights of its best epoch, and how it came to them."""
 
     model: WindowModel
+    key: str  # of the run, in the work directory
     progress: Progress
     seconds: float
     steps: int  # of this call; fewer than the run's where it was resumed
     precision: str
-    prior_curve: tuple[Row, ...] = ()  # of the prior fitted to its latents, if it has one
 
 
 def run(params: Params, data: Path) -> dict[str, object] | None:
@@ -112,12 +111,15 @@ def run(params: Params, data: Path) -> dict[str, object] | None:
     machine.leave()
     if machine.rank:
         return None
+    priors = {name: _fit_prior(each, settings, splits) for name, each in trained.items()}
     metrics = {name: _metrics(each, splits, settings) for name, each in trained.items()}
     sources = _sources(data / "corpus" / "corpus.parquet")
     with store.publishing(data / "model") as staging:
         for name, each in trained.items():
             folder = staging if name == settings.model else staging / "compare" / name
             _write(folder, each, metrics[name], settings, sources)
+            if priors[name]:
+                store.write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], prior.CURVE))
     checkpoint.prune(store.work_dir() / "train", KEPT_RUNS)
 
     seen = sum(each.steps * settings.network(name).batch_size for name, each in trained.items())
@@ -204,17 +206,17 @@ def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trai
     model.load_state_dict(trainer.best)
     model.eval()
     seconds = time.monotonic() - start
-    curve: tuple[Row, ...] = ()
-    if model.prior is not None and machine.rank == 0:  # a minute, in which the other processes wait
-        curve = _fit_prior(model, model.prior, settings, splits, key)
-    return Trained(model, trainer.progress, seconds, trainer.progress.step - first, machine.precision, curve)
+    return Trained(model, key, trainer.progress, seconds, trainer.progress.step - first, machine.precision)
 
 
-def _fit_prior(model: WindowModel, into: Prior, settings: Train, splits: Splits, key: str) -> tuple[Row, ...]:
+def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, ...]:
     """Fits a model's prior to its latents, unless the work directory has it; returns the curve."""
+    model, into = trained.model, trained.model.prior
+    if into is None:
+        return ()
     steps = settings.transformer.prior_steps
     code = store.code_version("midivae.prior", "midivae.models.prior", "midivae.loader")
-    kept = Checkpoints(store.work_dir() / "train" / f"{key}-prior-{steps}-{code}")
+    kept = Checkpoints(store.work_dir() / "train" / f"{trained.key}-prior-{steps}-{code}")
     state = kept.load()
     if state is None:
         transpose = settings.transformer.transpose
