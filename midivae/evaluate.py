@@ -26,7 +26,7 @@ deviation to measure by, so it is in neither wasserstein_sd nor frechet.
 What is written:
     metrics.json           one flat list of names and numbers, and the verdict on the article in a sentence
     distances.csv          per job, feature and distance: mean and sd, and those of the floor
-    models.csv             per model, and of held-out music: what samples of a standard normal latent are like
+    models.csv             per job, and of held-out music: what its samples are like
     features.csv           per set and feature: how many values, mean, sd, quantiles
     features_real.parquet  the measures of every held-out window
     distributions/*.csv    per feature: the share of each set in bins, for plots

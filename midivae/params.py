@@ -324,6 +324,7 @@ class Generate(Section):
     seed: Seed = 0
     jobs: tuple[Job, ...] = (
         Job(name="sample", count=2048),
+        Job(name="normal", count=512, prior="normal"),
         Job(name="mlp", count=512, model="mlp"),
         Job(name="autoencoder", count=512, model="autoencoder"),
     )

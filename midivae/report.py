@@ -368,7 +368,7 @@ def gallery(job: str, samples: Frame, params: Params, folder: Path) -> Section:
     return {
         "job": job,
         "model": first["model"],
-        "decoded": _decoded(job, first["temperature"], params),
+        "decoded": f"{_decoded(job, first['temperature'], params)}, {first['prior']} prior",
         "count": len(mine),
         "parts": _legend(layout),
         "cards": cards,

@@ -258,8 +258,8 @@ def test_pictures_show_the_samples(data: Path, page: Page) -> None:
 
 def test_how_cells_were_set(data: Path) -> None:
     samples = catalog.read(data)
-    assert report.gallery("sample", samples, params(), data)["decoded"] == "threshold 0.3"
-    assert report.gallery("drawn", samples, params(), data)["decoded"] == "temperature 1"
+    assert report.gallery("sample", samples, params(), data)["decoded"] == "threshold 0.3, normal prior"
+    assert report.gallery("drawn", samples, params(), data)["decoded"] == "temperature 1, normal prior"
 
 
 def test_a_grid_by_hand() -> None:

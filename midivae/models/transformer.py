@@ -302,10 +302,21 @@ class Transformer(WindowModel):
             for layer in self._decoder:
                 for residual in (layer.field_out, layer.field_down, layer.out.weight, layer.down.weight):
                     residual.mul_(0.5)
-            self.posterior.weight.mul_(0.3)
+            self._give_beats_latents()
             self.plan_field.weight.mul_(0.1)
             self.head.bias.fill_(-3.0)  # most cells are silent
         self.prior.initialise(generator)
+
+    def _give_beats_latents(self) -> None:
+        """At first each beat writes to latent dimensions of its own, and reads them, louder than all the others.
+
+        Any dimension may come to serve any beat; but what a latent is for is found far sooner from there.
+        """
+        beats, latent = self.plan.out_features // PLAN, self.settings.latent
+        of_latent = torch.arange(latent) * beats // latent
+        own = (torch.arange(beats).repeat_interleave(PLAN)[:, None] == of_latent).float()  # [Q * PLAN, Z]
+        self.plan.weight.mul_(own * beats**0.5 + 0.1)
+        self.posterior.weight.mul_(0.3 * (own.T * beats**0.5 + 0.1).repeat(2, 1))
 
     @property
     def _decoder(self) -> list[DecoderLayer]:
