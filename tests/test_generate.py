@@ -35,9 +35,10 @@ VALUES: dict[str, Any] = {
     "ingest": {"parts": {"tracks": {"soprano": ["soprano*"], "bass": ["bass*"]}}},
     "train": {
         "model": "mlp",
-        "compare": ["autoencoder"],
+        "compare": ["autoencoder", "transformer"],
         "view": {"steps": 32},
         "dense": {"hidden": [16], "latent": 4},
+        "transformer": {"width": 16, "channels": 8, "heads": 2, "layers": 1, "cell": 4, "latent": 6, "context": 8},
     },
 }
 
@@ -56,13 +57,18 @@ def write_model(data: Path, name: str, folder: Path, loudness: float = -3.0) -> 
         name=name,
         layout=layout,
         view=values.train.view,
-        network=values.train.dense,
+        network=values.train.network(name),
         tempo_qpm=90.0,
         programs=(52, -1),
         data_sha256=store.sha256(data / "rolls" / store.MANIFEST),
     )
     model = models.create(config, torch.Generator().manual_seed(5))
     with torch.no_grad():
+        if model.prior is not None:
+            model.prior.center.fill_(3.0)
+            model.prior.spread.fill_(0.5)
+            model.save_pretrained(folder)
+            return
         model.logits.bias.normal_(loudness, 1.5, generator=torch.Generator().manual_seed(6))  # type: ignore[union-attr]
         model.logits.weight.mul_(9)  # type: ignore[union-attr]
     model.save_pretrained(folder)
@@ -77,7 +83,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         as_fetched(data, {f"{i}.mid": midi.write(piece(i)) for i in range(12)})
         ingest.run(params([{"name": "a", "count": 1}]), data)
     write_model(data, "mlp", data / "model")
-    write_model(data, "autoencoder", data / "model" / "compare" / "autoencoder")
+    for name in ("autoencoder", "transformer"):
+        write_model(data, name, data / "model" / "compare" / name)
     return data
 
 
@@ -104,6 +111,40 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(data: Path, columns: list[str] | None = None) -> pd.DataFrame:
     return pd.read_parquet(data / "samples" / "catalog", columns=columns)
+
+
+# --- where latents come from ------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("here")
+def test_latents_come_from_the_fitted_prior_or_from_a_standard_normal(data: Path) -> None:
+    jobs = [
+        {"name": "a", "count": 70, "model": "transformer"},  # auto: fitted, drawn
+        {"name": "b", "count": 2, "model": "transformer", "prior": "normal"},
+        {"name": "c", "count": 2, "model": "mlp"},
+    ]
+    generate.run(params(jobs), data)
+    made = rows(data, ["job", "index", "prior", "temperature", "z"]).set_index(["job", "index"])
+    assert made.groupby("job")["prior"].unique().map(list).to_dict() == {
+        "a": ["fitted"],
+        "b": ["normal"],
+        "c": ["normal"],
+    }
+    prior = models.load(data / "model" / "compare" / "transformer").prior
+    assert prior is not None
+    noise, _ = generate.draw(0, "a", range(70), 6, None)
+    # its couplings do nothing yet: center and spread alone
+    assert np.allclose(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise, atol=1e-6)
+    assert np.array_equal(decode.latents(prior, noise)[64:], decode.latents(prior, noise[64:]))
+    for job, latent in (("b", 6), ("c", 4)):
+        noise, _ = generate.draw(0, job, range(2), latent, None)
+        assert np.array_equal(np.stack(made.loc[job]["z"].to_list()), noise)
+    assert (made.loc["a"]["temperature"] == 1).all()
+    assert made.loc["c"]["temperature"].isna().all()
+
+
+def test_a_model_without_a_fitted_prior_refuses_before_any_work(data: Path) -> None:
+    with pytest.raises(ParamsError, match=r"job 'a': prior is 'fitted', but model 'mlp'"):
+        generate.run(params([{"name": "a", "count": 1, "prior": "fitted"}]), data)
+    assert not (data / "samples").exists()
 
 
 # --- the same samples, always -----------------------------------------------------------------------------------------
