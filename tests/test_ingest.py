@@ -154,6 +154,24 @@ def test_damaged_work_is_made_again(tmp_path: Path, own_work_dir: Path) -> None:
             assert victim.read_bytes() == good
 
 
+def test_work_that_gathers_is_tidied_and_changes_nothing(
+    tmp_path: Path, own_work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "LEAST_TIDY", 2)
+    for last in range(8, 15):  # a file more each time: a pair of tables each time
+        as_fetched(tmp_path, tunes(*range(last)))
+        assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == (8 if last == 8 else 1)
+        assert len(list(own_work_dir.rglob("facts-*"))) <= 2 + 2 * 1
+    grown = contents(tmp_path / "rolls")
+    as_fetched(tmp_path, tunes(3))  # of 14 rows 13 are of no use now: they go
+    assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 0
+    (facts,) = own_work_dir.rglob("facts-*")
+    assert store.read_table(facts, ingest.FACTS).num_rows == 1
+    as_fetched(tmp_path, tunes(*range(14)))
+    assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 13
+    assert contents(tmp_path / "rolls") == grown
+
+
 def test_duplicates_share_a_cluster_and_a_split(tmp_path: Path) -> None:
     original = tune(1)
     higher = replace(original, pitch=original.pitch + np.uint8(3), tempos=(Tempo(0, 300_000),))
@@ -223,19 +241,22 @@ def test_a_corpus_of_which_nothing_is_accepted_is_an_error(tmp_path: Path) -> No
 def test_a_file_that_breaks_its_worker_costs_one_file(tmp_path: Path) -> None:
     as_fetched(tmp_path, tunes(*range(5)))
     corpus = store.read_table(tmp_path / "corpus" / "corpus.parquet", ingest.CORPUS)
-    (shard,) = ingest.plan(corpus, tmp_path / "corpus" / "midi", params().ingest)
-    again = ingest._blame(shard, Failure("crashed", 2, "signal 11"))
+    nothing = ingest.what_is_made(corpus, params().ingest)
+    (chunk,) = ingest.plan(corpus, tmp_path / "corpus" / "midi", params(), nothing)
+    again = ingest._blame(chunk, Failure("crashed", 2, "signal 11"))
     assert again is not None
-    assert again.condemned == {shard.files[2].sha256: "crashed"}
-    # a failure after the last file is no file's: the shard is tried file by file, and given up if that fails too
-    slow = ingest._blame(shard, Failure("memory", len(shard.files), "no memory"))
+    assert again.condemned == {chunk.files[2].sha256: "crashed"}
+    # a failure after the last file is no file's: the chunk is tried file by file, and given up if that fails too
+    slow = ingest._blame(chunk, Failure("memory", len(chunk.files), "no memory"))
     assert slow is not None
     assert slow.one_by_one
     assert ingest._blame(slow, Failure("memory", None, "no memory")) is None
-    assert ingest.make_shard(again, lambda _: None) == 5
+    assert ingest.make_chunk(again, lambda _: None) == 5
     facts = store.read_table(again.facts, ingest.FACTS).to_pylist()
     assert [row["reason"] for row in facts].count("crashed") == 1
-    assert ingest.make_shard(replace(slow, work=tmp_path / "slow"), lambda _: None) == 5
+    beats: list[int] = []
+    assert ingest.make_chunk(replace(slow, work=tmp_path / "slow"), beats.append) == 5
+    assert beats == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # so that what comes after the reading has a culprit too
 
 
 RUN = """
