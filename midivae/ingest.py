@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 NOTES_AT_ONCE = 200_000  # notes that go through the vectorised steps together: many to a call of numpy, little memory
 NOTES_PER_FILE = 500  # what a file counts for beside its notes, so that many small ones do not go together
 READ_AT_ONCE = 1 << 16  # bytes: most MIDI files whole
-LEAST_CHUNK = 256  # files that are worth a task of their own
+LEAST_CHUNK = 1024  # files that are worth the start of another worker process
 CHUNKS_PER_WORKER = 4  # tasks of a worker: so many that workers end together, and a killed run has lost little
 LEAST_TIDY = 16  # tables in the work directory that are no burden
 ROLLS_AT_ONCE = 3 << 19  # bytes of rolls that are made together: what a core's cache holds
@@ -74,7 +74,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
             work = what_is_made(corpus, ingest)
             missing = plan(corpus, data / "corpus" / "midi", params, work)
             parsed += _make(missing, params)
-            work = what_is_made(corpus, ingest) if missing else work
+            work = what_is_made(corpus, ingest, work) if missing else work
             n_shards = shards_for(work.facts.num_rows, ingest)
             try:
                 with ThreadPoolExecutor(1) as aside:
@@ -84,7 +84,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
             except _DamagedError as damaged:
                 log.warning("%s: made again", damaged)
                 damaged.facts.unlink(missing_ok=True)
-                continue
+                continue  # with what is there now
             break
         _require_some(pieces)
         store.write_table(staging / "pieces.parquet", pieces, PIECES)
@@ -264,10 +264,16 @@ class Work:
 Bytes = np.ndarray  # of fixed-size strings: piece ids as numpy's S16, which compares them fast
 
 
-def what_is_made(corpus: pa.Table, ingest: Ingest) -> Work:
-    """Reads the facts in the work directory; a damaged table counts as absent."""
+def what_is_made(corpus: pa.Table, ingest: Ingest, known: Work | None = None) -> Work:
+    """Reads the facts in the work directory; a damaged table counts as absent.
+
+    Args:
+        known: what was there before; only what is new is read.
+    """
     tables, rolls, rows = [FACTS.columns.empty_table()], {}, 0
-    for path in sorted(folder_of(ingest).glob("facts-*.parquet")):
+    if known is not None:
+        tables, rolls, rows = [known.facts], dict(known.rolls), known.rows
+    for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(rolls)):
         try:
             table = store.read_table(path, FACTS).replace_schema_metadata(None)
         except (CorruptError, SchemaError) as error:
@@ -275,9 +281,8 @@ def what_is_made(corpus: pa.Table, ingest: Ingest) -> Work:
             continue
         rolls[path] = _fixed(table.filter(table["accepted"])["piece_id"])
         rows += table.num_rows
-        tables.append(table)
-    facts = pa.concat_tables(tables)
-    facts = facts.filter(pc.is_in(facts["sha256"], corpus["sha256"].combine_chunks()))
+        tables.append(table.filter(pc.is_in(table["sha256"], corpus["sha256"].combine_chunks())))
+    facts = pa.concat_tables(tables).combine_chunks()
     hashes = _fixed(facts["sha256"])
     _, first = np.unique(hashes, return_index=True)  # sorted; a run that was killed while it tidied left some twice
     in_order = len(first) == len(hashes) and bool((first[1:] > first[:-1]).all())
@@ -717,7 +722,7 @@ def _pieces(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) ->
 def clusters(facts: pa.Table, likeness: float | None) -> pa.Array:
     """For each row of facts the piece_id that stands for all duplicates of its music; null where it was rejected."""
     used = facts.filter(facts["accepted"])
-    sketches = np.frombuffer(b"".join(used["sketch"].to_pylist()), np.uint16).reshape(-1, duplicates.HASHES)
+    sketches = _fixed(used["sketch"]).view(np.uint16).reshape(-1, duplicates.HASHES)
     names = duplicates.clusters(used["piece_id"].to_pylist(), used["music"].to_numpy(), sketches, likeness)
     row = pc.index_in(facts["piece_id"], used["piece_id"].combine_chunks())
     return pa.array(names, pa.string()).take(row.combine_chunks() if isinstance(row, pa.ChunkedArray) else row)

@@ -168,7 +168,7 @@ class Ingest(Section):
     duplicates: Duplicates = Duplicates()
     split: Split = Split()
     limits: IngestLimits = IngestLimits()
-    pieces_per_shard: Positive = 512  # the number of shards is the power of two that keeps them near this size
+    pieces_per_shard: Positive = 4096  # the number of shards is the power of two that keeps them near this size
 
     @model_validator(mode="after")
     def _pitches_exist(self) -> Ingest:
