@@ -116,12 +116,18 @@ def _make(missing: list[Chunk], params: Params) -> int:
 
 
 def _blame(chunk: Chunk, failure: parallel.Failure) -> Chunk | None:
-    """The chunk to try again after a worker died: without the file it was at, or file by file to find it."""
-    if failure.item is not None and failure.item < len(chunk.files):
-        culprit = chunk.files[failure.item]
-        log.warning("%s: %s (%s)", culprit.path, midi.REASONS[failure.kind], failure.detail)
-        return replace(chunk, condemned={**chunk.condemned, culprit.sha256: failure.kind})
-    return None if chunk.one_by_one else replace(chunk, one_by_one=True)
+    """The chunk to try again after a worker died: without the file it was at, or file by file to find it.
+
+    A file is condemned when workers died at it twice, for the first may have been killed by somebody else; one at which
+    a worker hung, at once.
+    """
+    if failure.item is None or failure.item >= len(chunk.files):
+        return None if chunk.one_by_one else replace(chunk, one_by_one=True)
+    culprit = chunk.files[failure.item]
+    if failure.kind != "timeout" and culprit.sha256 not in chunk.suspects:
+        return replace(chunk, suspects=chunk.suspects | {culprit.sha256})
+    log.warning("%s: %s (%s)", culprit.path, midi.REASONS[failure.kind], failure.detail)
+    return replace(chunk, condemned={**chunk.condemned, culprit.sha256: failure.kind})
 
 
 def _require_some(pieces: pa.Table) -> None:
@@ -217,6 +223,7 @@ class Chunk:
     work: Path
     ingest: Ingest
     condemned: dict[str, str] = field(default_factory=dict)  # sha256 -> reason code, of files that broke a worker
+    suspects: frozenset[str] = frozenset()  # sha256 of files at which a worker died once
     one_by_one: bool = False
 
     @property
@@ -704,6 +711,7 @@ def _pieces(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) ->
     row = pc.index_in(corpus["sha256"], facts["sha256"].combine_chunks())
     pieces = facts.take(row)
     cluster = clusters(facts, ingest.duplicates.likeness)
+    own = _own_splits(corpus["split"], cluster.take(row)) if ingest.split.own else {}
     _, first, content = np.unique(row.to_numpy(), return_index=True, return_inverse=True)  # the corpus is in order
     stands_for = first[content]  # row of the corpus: the first with the same bytes
     is_copy = pa.array(stands_for != np.arange(corpus.num_rows))
@@ -713,7 +721,7 @@ def _pieces(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) ->
         "bytes": corpus["bytes"],
         "copy_of": pc.if_else(is_copy, corpus["path"].take(pa.array(stands_for)), pa.scalar(None, pa.string())),
         "cluster": cluster.take(row),
-        "split": _splits(cluster, ingest.split).take(row),
+        "split": _splits(cluster, ingest.split, own).take(row),
         "shard": pa.array(_shard_of(_fixed(corpus["sha256"]), n_shards), pa.int32()),
     }
     return pa.table({f.name: columns[f.name] for f in PIECES.columns})
@@ -728,11 +736,29 @@ def clusters(facts: pa.Table, likeness: float | None) -> pa.Array:
     return pa.array(names, pa.string()).take(row.combine_chunks() if isinstance(row, pa.ChunkedArray) else row)
 
 
-def _splits(cluster: pa.Array, split: Split) -> pa.Array:
-    """The split of each cluster; null where there is none."""
+def _splits(cluster: pa.Array, split: Split, own: dict[str, str]) -> pa.Array:
+    """The split of each cluster, its own where it has one; null where there is no cluster."""
     names = cluster.dictionary_encode()
-    splits = pa.array([split_of(name, split) for name in names.dictionary.to_pylist()], pa.string())
-    return splits.take(names.indices)
+    splits = [own.get(name) or split_of(name, split) for name in names.dictionary.to_pylist()]
+    return pa.array(splits, pa.string()).take(names.indices)
+
+
+def _own_splits(said: pa.ChunkedArray, cluster: pa.ChunkedArray) -> dict[str, str]:
+    """What the corpus says of the split of each cluster, file by file of the corpus; a cluster is never divided.
+
+    Where its files are said to be in different splits, test counts before valid and valid before train: what a corpus
+    holds out is held out with all that is like it, and nothing like it is trained on.
+    """
+    if said.null_count == len(said):
+        raise InputError(
+            "ingest.split.own is set, and no file of data/corpus/corpus.parquet has a split of its own; set it to "
+            "false, or fetch a corpus that brings its split (`midivae fetch --list`)"
+        )
+    pairs = set(zip(cluster.to_pylist(), said.to_pylist(), strict=True))
+    splits: dict[str, str] = {}
+    for wanted in ("train", "valid", "test"):  # later ones overrule
+        splits |= {name: split for name, split in pairs if split == wanted and name is not None}
+    return splits
 
 
 def split_of(cluster: str, split: Split) -> str:

@@ -147,6 +147,7 @@ class Duplicates(Section):
 class Split(Section):
     """How pieces are divided: by duplicate cluster, from a hash, so that new files move no old ones."""
 
+    own: bool = False  # the split that the corpus brings, where it says one; else, and otherwise, the hash
     valid: Fraction = 0.1
     test: Fraction = 0.1
     seed: Seed = 0
