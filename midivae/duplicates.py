@@ -296,8 +296,9 @@ def clusters(
 ) -> list[str]:
     """For each piece the least `piece_id` of the pieces that are, link by link, the same music or nearly.
 
-    Pieces of one music are linked. Others are linked when they fall into one bucket of some band, there stand side by
-    side or one of them first, and their `likeness` is at least the threshold. So a bucket of n pieces costs at most 2 n
+    Pieces of one music are linked; of those that have one signature too, the first stands for all. Others are linked
+    when they fall into one bucket of some band, there stand side by side or one of them first, and their `likeness` is
+    at least the threshold. So a bucket of n pieces costs at most 2 n
     comparisons; two alike pieces that a crowd of others keeps apart in one bucket have the other bands to meet in, or
     are linked by way of the crowd. A band is three values of 128 in a sketch, and there are 128 bands: a Jaccard index
     J in one sketch brings two pieces together with a chance of 1 - (1 - J^3)^128, which is 0.64 at 0.2, 0.87 at 0.25,
@@ -316,11 +317,29 @@ def clusters(
     _, group = np.unique(music[order], return_inverse=True)
     label = _first_of_group(group)
     if threshold is not None:
-        label = _linked(label, signatures[order], threshold, max_cluster)
+        rows, which = _unlike(label, signatures[order])
+        music_of_row = _first_of_group(np.unique(label[rows], return_inverse=True)[1])
+        label = rows[_linked(music_of_row, signatures[order[rows]], threshold, max_cluster)[which]]
     names = [""] * len(piece_id)
     for row, first in zip(order.tolist(), order[label].tolist(), strict=True):
         names[row] = piece_id[first]
     return names
+
+
+def _unlike(
+    music: Int[np.ndarray, " Q"], signatures: UInt16[np.ndarray, "Q H"]
+) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " Q"]]:
+    """The first row of each music and signature, in order, and for each row which of these stands for it.
+
+    Rows of one music and one signature have the same links: of a crowd of copies one is looked at.
+    """
+    words = np.ascontiguousarray(signatures).view(np.uint64)
+    hashed = features.mix(music.astype(np.uint64))
+    for column in range(words.shape[1]):
+        hashed = mix(hashed ^ words[:, column])
+    _, first, which = np.unique(hashed, return_index=True, return_inverse=True)
+    rows = np.sort(first)
+    return rows, np.searchsorted(rows, first)[which]
 
 
 def _first_of_group(group: Int[np.ndarray, " Q"]) -> Int[np.ndarray, " Q"]:
