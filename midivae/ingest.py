@@ -168,7 +168,8 @@ def explain(path: Path, ingest: Ingest) -> str:
     except OSError as error:
         raise InputError(f"{path}: not readable ({error})") from error
     file = File(path.name, hashlib.sha256(data).hexdigest())
-    reads, rejected = _read_all([0], Chunk((file,), path.parent, store.work_dir(), ingest), lambda _: None)
+    chunk = Chunk((file,), path.parent, store.work_dir(), ingest)
+    reads, rejected, _ = _read_some(0, chunk, lambda _: None)
     placed, unfit = _place(reads, ingest)
     facts, _ = _rasterise(placed, ingest)
     rows: list[Row] = [*rejected, *unfit, *facts.to_pylist()]
