@@ -22,7 +22,7 @@ and yet share more than 0.15 of their shingles number 3 with these, 18 with five
 Conventions: notes of many pieces end to end, `piece` ascending; every piece below `n_pieces` has a note. No result
 depends on the order of a piece's notes, of the pieces, or on the machine.
 
-Offers: `music_hash`, `signatures`, `likeness` (the estimate) and `clusters`; `mix` and `least`.
+Offers: `music_hash` and `signatures`, or both at once from `describe`; `likeness` (the estimate) and `clusters`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int16, Int32, Int64, UInt16, UInt32, UInt64
 
+from midivae import features
+
 log = logging.getLogger(__name__)
 
 HASHES = 256  # values of a signature; half of them sketch the tracks, half the texture
@@ -44,11 +46,44 @@ EMPTY = np.uint16(0xFFFF)  # value of a sketch without enough shingles; equals n
 _FAMILIES = 2  # sketches in a signature: tracks, texture
 _ONSET_BITS = 26  # steps that a sort key can tell apart: 97 days of sixteenths at 120 BPM
 _PITCH_BITS = 7
+_DRUM = 1 << (_ONSET_BITS + _PITCH_BITS)  # the bit of a key that tells drums
+_PIECE = _ONSET_BITS + _PITCH_BITS + 1  # where the piece begins in a key
 _BAND = (0, 1, 3)  # columns of a band, from each column on in turn: a Golomb ruler, so no two bands share two columns
 _NEXT_COLUMN = 31  # orders the rows within a bucket, so that the most alike are neighbours
 _PAIRS_AT_ONCE = 1 << 14  # 16 MB of signatures, about the size of a cache
 _ROWS_AT_ONCE = 1 << 11
 _STEP, _STRICTEST = 0.1, 0.9  # by how much the threshold rises for a crowded cluster, and how far
+
+
+# --- one order for both -----------------------------------------------------------------------------------------------
+def describe(
+    piece: Int64[np.ndarray, " M"],
+    track: Int64[np.ndarray, " M"],
+    pitch: Int64[np.ndarray, " M"],
+    onset_step: Int64[np.ndarray, " M"],
+    is_drum: Bool[np.ndarray, " M"],
+    n_pieces: int,
+) -> tuple[UInt64[np.ndarray, " Q"], UInt16[np.ndarray, "Q H"]]:
+    """The `music_hash` and the `signatures` of pieces, whose notes are sorted once for both."""
+    whole = _whole(piece, pitch, onset_step, is_drum)
+    return _music(whole, n_pieces), _signatures(whole, piece, track, pitch, onset_step, is_drum, n_pieces, HASHES)
+
+
+def _whole(
+    piece: Int64[np.ndarray, " M"],
+    pitch: Int64[np.ndarray, " M"],
+    onset_step: Int64[np.ndarray, " M"],
+    is_drum: Bool[np.ndarray, " M"],
+) -> Int64[np.ndarray, " M"]:
+    """Sorted keys (piece, is_drum, onset, pitch) of all notes; notes of no part may lie beyond any roll."""
+    key = np.minimum(onset_step, (1 << _ONSET_BITS) - 1)
+    key <<= _PITCH_BITS
+    key |= pitch
+    key |= piece << _PIECE
+    if is_drum.any():
+        key |= is_drum * _DRUM
+    key.sort()
+    return np.asarray(key)
 
 
 # --- the same music ---------------------------------------------------------------------------------------------------
@@ -64,32 +99,31 @@ def music_hash(
     The sum over the piece's distinct (onset_step, pitch) pairs, both counted from the piece's least, of a 64-bit mix
     of the pair; drums keep their pitches, which name instruments.
     """
-    first = least(onset_step, piece, n_pieces)
-    lowest = least(np.where(is_drum, 128, pitch), piece, n_pieces)
-    height = np.where(is_drum, 256 + pitch, pitch - lowest[piece])
-    onset = np.minimum(onset_step - first[piece], 2**32 - 1)  # notes of no part may lie beyond any roll
-    distinct = np.sort(piece << 42 | onset << 10 | height, kind="stable")  # near its order already: a few merges
-    distinct = np.compress(np.diff(distinct, prepend=-1) > 0, distinct)
-    mixed = mix((distinct & ((1 << 42) - 1)).astype(np.uint64))
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed, dtype=np.uint64)])  # wraps around, as it should
-    hashes: np.ndarray = np.diff(sums[np.searchsorted(distinct, np.arange(n_pieces + 1) << 42)])
+    return _music(_whole(piece, pitch, onset_step, is_drum), n_pieces)
+
+
+def _music(whole: Int64[np.ndarray, " M"], n_pieces: int) -> UInt64[np.ndarray, " Q"]:
+    if n_pieces == 0:
+        return np.zeros(0, np.uint64)
+    distinct = np.compress(np.append(True, whole[1:] != whole[:-1]), whole)
+    bounds = np.searchsorted(distinct, np.arange(n_pieces + 1) << _PIECE)
+    counts = np.diff(bounds)
+    onset = distinct >> _PITCH_BITS & ((1 << _ONSET_BITS) - 1)
+    height = distinct & ((1 << _PITCH_BITS) - 1)
+    drum = np.flatnonzero(distinct & _DRUM)
+    height[drum] += 256
+    lowest = np.minimum(np.minimum.reduceat(height, bounds[:-1]), 128)
+    height[drum] += np.repeat(lowest, counts)[drum]  # which the next line takes away again
+    height -= np.repeat(lowest, counts)
+    onset -= np.repeat(np.minimum.reduceat(onset, bounds[:-1]), counts)
+    mixed = mix((onset << 10 | height).view(np.uint64))
+    hashes: np.ndarray = np.add.reduceat(mixed, bounds[:-1])  # wraps around, as it should
     return hashes
 
 
-def least(values: Int[np.ndarray, " M"], piece: Int[np.ndarray, " M"], n_pieces: int) -> Int[np.ndarray, " Q"]:
-    """The smallest value of each piece; `piece` ascends and names each piece."""
-    first = np.searchsorted(piece, np.arange(n_pieces))
-    smallest: np.ndarray = np.minimum.reduceat(values, first) if n_pieces else values
-    return smallest
-
-
 def mix(x: UInt64[np.ndarray, " M"]) -> UInt64[np.ndarray, " M"]:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): every bit of the input moves half of the output."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: np.ndarray = x ^ (x >> np.uint64(31))
-    return mixed
+    """One step of SplitMix64 from each state."""
+    return features.mix(x + np.uint64(0x9E3779B97F4A7C15))
 
 
 # --- nearly the same: sketches ----------------------------------------------------------------------------------------
@@ -112,16 +146,33 @@ def signatures(
         Values of which two alike pieces share many; all `EMPTY` where a piece's lines are too short to tell, or where
         it has only drums.
     """
+    whole = _whole(piece, pitch, onset_step, is_drum)
+    return _signatures(whole, piece, track, pitch, onset_step, is_drum, n_pieces, hashes)
+
+
+def _signatures(
+    whole: Int64[np.ndarray, " M"],
+    piece: Int64[np.ndarray, " M"],
+    track: Int64[np.ndarray, " M"],
+    pitch: Int64[np.ndarray, " M"],
+    onset_step: Int64[np.ndarray, " M"],
+    is_drum: Bool[np.ndarray, " M"],
+    n_pieces: int,
+    hashes: int,
+) -> UInt16[np.ndarray, "Q H"]:
     if is_drum.any():
         pitched = ~is_drum
         piece, track, pitch, onset_step = piece[pitched], track[pitched], pitch[pitched], onset_step[pitched]
+        whole = whole[whole & _DRUM == 0]
     track_bits = int(track.max(initial=0)).bit_length()
-    whole = np.minimum(onset_step, (1 << _ONSET_BITS) - 1) << _PITCH_BITS | pitch
-    whole |= piece << (track_bits + _ONSET_BITS + _PITCH_BITS)
-    by_track = whole | track << (_ONSET_BITS + _PITCH_BITS)
+    by_track = np.minimum(onset_step, (1 << _ONSET_BITS) - 1)
+    by_track <<= _PITCH_BITS
+    by_track |= pitch
+    by_track |= (piece << track_bits | track) << (_ONSET_BITS + _PITCH_BITS)
+    by_track.sort()
     sketches = [
-        _sketch(*_shingles(np.sort(key, kind="stable"), track_bits), n_pieces, hashes // _FAMILIES)
-        for key in (by_track, whole)  # both near their order already: a few merges
+        _sketch(*_shingles(key, bits), n_pieces, hashes // _FAMILIES)
+        for key, bits in ((by_track, track_bits), (whole, 1))
     ]
     return np.concatenate(sketches, axis=1)
 
@@ -215,10 +266,12 @@ def _donors(bins: int) -> Int64[np.ndarray, "B B"]:
 
 def _mix32(x: UInt32[np.ndarray, " L"]) -> UInt32[np.ndarray, " L"]:
     """The finaliser of MurmurHash3 (Appleby 2011), a permutation of the 32-bit numbers."""
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    mixed: np.ndarray = x ^ (x >> np.uint32(16))
-    return mixed
+    x = x ^ (x >> np.uint32(16))
+    x *= np.uint32(0x85EBCA6B)
+    x ^= x >> np.uint32(13)
+    x *= np.uint32(0xC2B2AE35)
+    x ^= x >> np.uint32(16)
+    return np.asarray(x)
 
 
 def likeness(one: UInt16[np.ndarray, "L H"], other: UInt16[np.ndarray, "L H"]) -> Float[np.ndarray, " L"]:
@@ -243,8 +296,9 @@ def clusters(
 ) -> list[str]:
     """For each piece the least `piece_id` of the pieces that are, link by link, the same music or nearly.
 
-    Pieces of one music are linked. Others are linked when they fall into one bucket of some band, there stand side by
-    side or one of them first, and their `likeness` is at least the threshold. So a bucket of n pieces costs at most 2 n
+    Pieces of one music are linked; of those that have one signature too, the first stands for all. Others are linked
+    when they fall into one bucket of some band, there stand side by side or one of them first, and their `likeness` is
+    at least the threshold. So a bucket of n pieces costs at most 2 n
     comparisons; two alike pieces that a crowd of others keeps apart in one bucket have the other bands to meet in, or
     are linked by way of the crowd. A band is three values of 128 in a sketch, and there are 128 bands: a Jaccard index
     J in one sketch brings two pieces together with a chance of 1 - (1 - J^3)^128, which is 0.64 at 0.2, 0.87 at 0.25,
@@ -263,11 +317,29 @@ def clusters(
     _, group = np.unique(music[order], return_inverse=True)
     label = _first_of_group(group)
     if threshold is not None:
-        label = _linked(label, signatures[order], threshold, max_cluster)
+        rows, which = _unlike(label, signatures[order])
+        music_of_row = _first_of_group(np.unique(label[rows], return_inverse=True)[1])
+        label = rows[_linked(music_of_row, signatures[order[rows]], threshold, max_cluster)[which]]
     names = [""] * len(piece_id)
     for row, first in zip(order.tolist(), order[label].tolist(), strict=True):
         names[row] = piece_id[first]
     return names
+
+
+def _unlike(
+    music: Int[np.ndarray, " Q"], signatures: UInt16[np.ndarray, "Q H"]
+) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " Q"]]:
+    """The first row of each music and signature, in order, and for each row which of these stands for it.
+
+    Rows of one music and one signature have the same links: of a crowd of copies one is looked at.
+    """
+    words = np.ascontiguousarray(signatures).view(np.uint64)
+    hashed = features.mix(music.astype(np.uint64))
+    for column in range(words.shape[1]):
+        hashed = mix(hashed ^ words[:, column])
+    _, first, which = np.unique(hashed, return_index=True, return_inverse=True)
+    rows = np.sort(first)
+    return rows, np.searchsorted(rows, first)[which]
 
 
 def _first_of_group(group: Int[np.ndarray, " Q"]) -> Int[np.ndarray, " Q"]:

@@ -21,7 +21,7 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `keys`, `chroma`, `best_scale` and `KEYS`, `bar_hashes`, `novelty`.
+Offers: `measure`, `keys`, `chroma`, `best_scale` and `KEYS`, `bar_hashes`, `novelty`; `mix`.
 """
 
 from __future__ import annotations
@@ -320,14 +320,14 @@ def _hash_bars(bars: Bool[np.ndarray, "M S 2 P"]) -> UInt64[np.ndarray, " M"]:
     words = _words(np.concatenate([start, sounding], axis=2))  # [M, S, K, 2]
     used = _any(sounding, 1, 2)  # [M, P]
     words = _shift_down(words, used.argmax(axis=1))
-    hashes = _mix(words ^ _salt(*words.shape[1:])).sum(axis=(1, 2, 3), dtype=np.uint64)
+    hashes = mix(words ^ _salt(*words.shape[1:])).sum(axis=(1, 2, 3), dtype=np.uint64)
     return np.where(_any(used, 1), np.maximum(hashes, np.uint64(1)), np.uint64(0))
 
 
 def _salt(*shape: int) -> UInt64[np.ndarray, "S K 2"]:
     """A constant for each word of a bar: the sequence of splitmix64."""
     index = np.arange(1, math.prod(shape) + 1, dtype=np.uint64)
-    return _mix(index * np.uint64(0x9E3779B97F4A7C15)).reshape(shape)
+    return mix(index * np.uint64(0x9E3779B97F4A7C15)).reshape(shape)
 
 
 def _words(bits: Bool[np.ndarray, "M S K P"]) -> UInt64[np.ndarray, "M S K 2"]:
@@ -349,10 +349,12 @@ def _shift_down(words: UInt64[np.ndarray, "M S K 2"], rows: Int[np.ndarray, " M"
     return np.stack([(low >> by) | carried, high >> by], axis=-1)
 
 
-def _mix(words: UInt64[np.ndarray, "*W"]) -> UInt64[np.ndarray, "*W"]:
-    """The finaliser of splitmix64: a bijection of 64-bit words in which every bit depends on every bit."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+def mix(words: UInt64[np.ndarray, "*W"]) -> UInt64[np.ndarray, "*W"]:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection in which every bit depends on every bit."""
+    words = words ^ (words >> np.uint64(30))
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
     words ^= words >> np.uint64(31)
     return words
 

@@ -14,22 +14,24 @@ Rules:
        no power of two up to 64, are left out: the music is sound without them.
     6. Of several tempo events or time signatures on one tick the last counts.
 
-Offers: `read`, `write` and `REASONS`, the codes of `errors.MidiError`.
+Offers: `read`, `write` and `REASONS`, the codes of `errors.MidiError`; for many files at once the two steps of `read`,
+`parse` and `join`.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int64
 from symusic import core
 
 from midivae.errors import MidiError
-from midivae.notes import Notes, Tempo, TimeSignature
+from midivae.notes import Batch, Notes, Tempo, TimeSignature
 from midivae.params import IngestLimits
 
 REASONS = {
@@ -53,6 +55,7 @@ REASONS = {
 }
 READER_VERSION = f"symusic {version('symusic')}, pretty_midi {version('pretty_midi')}"  # rolls depend on it
 _MAX_TICK = 2**31 - 1
+_DENOMINATORS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def read(data: bytes, limits: IngestLimits | None = None) -> Notes:
@@ -66,6 +69,45 @@ def read(data: bytes, limits: IngestLimits | None = None) -> Notes:
 
 def read_with_name(data: bytes, limits: IngestLimits) -> tuple[Notes, str]:
     """The notes, and the reader that got them: "symusic", "symusic-sanitised" or "pretty_midi"."""
+    parsed = parse(data, limits)
+    batch, refused = join([parsed])
+    if refused:
+        raise refused[0]
+    return Notes(
+        pitch=batch.pitch,
+        velocity=np.concatenate([track.numpy()["velocity"].view(np.uint8) for track in parsed.notes]),
+        onset_tick=batch.onset_tick,
+        duration_tick=batch.duration_tick,
+        track=np.repeat(np.arange(len(parsed.counts), dtype=np.int32), parsed.counts),
+        program=np.repeat(batch.program, parsed.counts),
+        is_drum=np.repeat(batch.is_drum, parsed.counts),
+        track_names=tuple(batch.track_names),
+        ticks_per_quarter=parsed.resolution,
+        tempos=tuple(Tempo(*row) for row in batch.tempos[:, 1:].tolist()),
+        time_signatures=tuple(TimeSignature(*row) for row in batch.time_signatures[:, 1:].tolist()),
+    ), parsed.reader
+
+
+class Parsed(NamedTuple):
+    """A file as its reader gave it: within the limits, its values not yet checked."""
+
+    reader: str
+    resolution: int  # ticks per quarter
+    counts: list[int]  # notes of each track that has any
+    programs: list[int]
+    drums: list[bool]
+    names: list[str]
+    notes: list[Any]  # symusic's list of notes of each of these tracks
+    tempos: Any  # symusic's list
+    signatures: Any  # symusic's list
+
+
+def parse(data: bytes, limits: IngestLimits) -> Parsed:
+    """The first step of `read`: what a reader makes of the bytes, its counts within the limits.
+
+    Raises:
+        MidiError: as `read`, but for what `join` finds.
+    """
     if not data:
         raise MidiError("empty", REASONS["empty"])
     if len(data) > limits.max_bytes:
@@ -77,8 +119,61 @@ def read_with_name(data: bytes, limits: IngestLimits) -> tuple[Notes, str]:
             score = core.ScoreTick.from_midi(data, sanitise)
         except (RuntimeError, ValueError, UnicodeDecodeError):
             continue
-        return _from_symusic(score, limits), "symusic-sanitised" if sanitise else "symusic"
-    return _read_pretty_midi(data, limits), "pretty_midi"
+        return _from_symusic(score, "symusic-sanitised" if sanitise else "symusic", limits)
+    return _read_pretty_midi(data, limits)
+
+
+def join(files: Sequence[Parsed]) -> tuple[Batch, dict[int, MidiError]]:
+    """The second step of `read`, for many files at once: their notes end to end, once every value is known to be sound.
+
+    Returns:
+        The batch, and by index the files that are refused. It holds them too: leave them out and join again.
+    """
+    notes = core.NoteTickList()
+    tempos, signatures = core.TempoTickList(), core.TimeSignatureTickList()
+    for file in files:
+        for track in file.notes:
+            notes.extend(track)
+        tempos.extend(file.tempos)
+        signatures.extend(file.signatures)
+    columns = notes.numpy()
+    batch = Batch(
+        pitch=columns["pitch"].view(np.uint8),
+        onset_tick=columns["time"],
+        duration_tick=columns["duration"],
+        track_notes=np.array([n for file in files for n in file.counts], np.int64),
+        program=np.array([n for file in files for n in file.programs], np.uint8),
+        is_drum=np.array([d for file in files for d in file.drums], bool),
+        track_names=[name for file in files for name in file.names],
+        tracks=np.array([len(file.counts) for file in files], np.int64),
+        ticks_per_quarter=np.array([file.resolution for file in files], np.int64),
+        tempos=_sound_tempos(tempos.numpy(), [len(file.tempos) for file in files]),
+        time_signatures=_sound_signatures(signatures.numpy(), [len(file.signatures) for file in files]),
+    )
+    return batch, _refused(batch)
+
+
+def _refused(batch: Batch) -> dict[int, MidiError]:
+    """The files of a batch with a pitch or a time that there cannot be."""
+    pitch, onset, duration = batch.pitch, batch.onset_tick, batch.duration_tick
+    if len(pitch) == 0:
+        return {}
+    last = int(onset.max()) + int(duration.max())  # an upper bound of all ends, in Python's integers
+    if pitch.max() <= 127 and onset.min() >= 0 and duration.min() >= 0 and last <= _MAX_TICK:
+        return {}  # nearly always
+    starts = batch.first_note[batch.first_track]
+    highest = np.maximum.reduceat(pitch, starts).tolist()
+    first, shortest = np.minimum.reduceat(onset, starts).tolist(), np.minimum.reduceat(duration, starts).tolist()
+    latest, longest = np.maximum.reduceat(onset, starts).tolist(), np.maximum.reduceat(duration, starts).tolist()
+    refused = {}
+    for index in range(len(batch)):
+        last = latest[index] + longest[index]
+        if highest[index] > 127:
+            refused[index] = MidiError("bad_pitch", REASONS["bad_pitch"])
+        elif first[index] < 0 or shortest[index] < 0 or last > _MAX_TICK:
+            at = f"first tick {first[index]}, last {last}, most {_MAX_TICK}"
+            refused[index] = MidiError("bad_time", f"{REASONS['bad_time']} ({at})")
+    return refused
 
 
 def _has_header(data: bytes) -> bool:
@@ -86,33 +181,27 @@ def _has_header(data: bytes) -> bool:
     return data[:4] == b"MThd" or (data[:4] == b"RIFF" and data[8:12] == b"RMID")
 
 
-def _from_symusic(score: Any, limits: IngestLimits) -> Notes:
+def _from_symusic(score: Any, reader: str, limits: IngestLimits) -> Parsed:
     resolution = int(score.ticks_per_quarter)
     _check_resolution(resolution)
-    tracks = [(track, notes, len(notes)) for track in score.tracks if len(notes := track.notes)]
-    counts = [n for _, _, n in tracks]
+    tracks = [track for track in score.tracks if track.notes]
+    notes = [track.notes for track in tracks]
+    counts = [len(one) for one in notes]
     _check_counts(counts, limits)
-    notes = tracks[0][1]  # one long list, and one conversion to arrays, for all tracks
-    for _, more, _ in tracks[1:]:
-        notes.extend(more)
-    columns = notes.numpy()
-    tempos, signatures = score.tempos.numpy(), score.time_signatures.numpy()
-    return _checked(
-        pitch=columns["pitch"],
-        velocity=columns["velocity"],
-        onset_tick=columns["time"],
-        duration_tick=columns["duration"],
-        counts=counts,
-        programs=[track.program for track, _, _ in tracks],
-        drums=[track.is_drum for track, _, _ in tracks],
-        names=tuple(track.name for track, _, _ in tracks),
-        resolution=resolution,
-        tempos=list(zip(tempos["time"].tolist(), tempos["mspq"].tolist(), strict=True)),
-        signatures=list(zip(*(signatures[k].tolist() for k in ("time", "numerator", "denominator")), strict=True)),
+    return Parsed(
+        reader,
+        resolution,
+        counts,
+        [track.program for track in tracks],
+        [track.is_drum for track in tracks],
+        [track.name for track in tracks],
+        notes,
+        score.tempos,
+        score.time_signatures,
     )
 
 
-def _read_pretty_midi(data: bytes, limits: IngestLimits) -> Notes:
+def _read_pretty_midi(data: bytes, limits: IngestLimits) -> Parsed:
     import pretty_midi  # slow to import, and needed for one file in some hundred
 
     try:
@@ -125,19 +214,29 @@ def _read_pretty_midi(data: bytes, limits: IngestLimits) -> Notes:
         raise MidiError("unreadable", f"{REASONS['unreadable']}: {type(error).__name__}: {error!s:.200}") from error
     _check_resolution(notes.ticks_per_quarter)
     counts = np.bincount(notes.track, minlength=len(notes.track_names)).tolist()
-    _check_counts([n for n in counts if n], limits)
-    return _checked(
-        pitch=notes.pitch,
-        velocity=notes.velocity,
-        onset_tick=notes.onset_tick,
-        duration_tick=notes.duration_tick,
-        counts=counts,
-        programs=notes.program[np.cumsum([0, *counts[:-1]])].tolist(),
-        drums=notes.is_drum[np.cumsum([0, *counts[:-1]])].tolist(),
-        names=notes.track_names,
-        resolution=notes.ticks_per_quarter,
-        tempos=[tuple(event) for event in notes.tempos],
-        signatures=[tuple(event) for event in notes.time_signatures],
+    _check_counts(counts, limits)
+    first = np.cumsum([0, *counts[:-1]])
+    score = core.ScoreTick(notes.ticks_per_quarter)  # whose lists take no number that its types cannot hold
+    for tempo in notes.tempos:
+        if 0 <= tempo.tick <= _MAX_TICK and 0 < tempo.us_per_quarter <= _MAX_TICK:
+            score.tempos.append(core.TempoTick(tempo.tick, mspq=tempo.us_per_quarter))
+    for tick, numerator, denominator in notes.time_signatures:
+        if 0 <= tick <= _MAX_TICK and 0 < numerator < 256 and denominator in _DENOMINATORS:
+            score.time_signatures.append(core.TimeSignatureTick(tick, numerator, denominator))
+    columns = (notes.onset_tick, notes.duration_tick, notes.pitch.view(np.int8), notes.velocity.view(np.int8))
+    return Parsed(
+        "pretty_midi",
+        notes.ticks_per_quarter,
+        counts,
+        notes.program[first].tolist(),
+        notes.is_drum[first].tolist(),
+        list(notes.track_names),
+        [
+            core.NoteTickList.from_numpy(*(column[i : i + n] for column in columns))
+            for i, n in zip(first, counts, strict=True)
+        ],
+        score.tempos,
+        score.time_signatures,
     )
 
 
@@ -155,65 +254,32 @@ def _check_counts(counts: list[int], limits: IngestLimits) -> None:
         raise MidiError("too_many_notes", f"{sum(counts)} notes; ingest.limits.max_notes is {limits.max_notes}")
 
 
-def _checked(
-    *,
-    pitch: np.ndarray,
-    velocity: np.ndarray,
-    onset_tick: np.ndarray,
-    duration_tick: np.ndarray,
-    counts: list[int],
-    programs: list[int],
-    drums: list[bool],
-    names: tuple[str, ...],
-    resolution: int,
-    tempos: list[Any],
-    signatures: list[Any],
-) -> Notes:
-    """`Notes` from what a reader gave, once every value is known to be sound."""
-    pitch, velocity = pitch.view(np.uint8), velocity.view(np.uint8)
-    if pitch.max() > 127:
-        raise MidiError("bad_pitch", REASONS["bad_pitch"])
-    last = int(onset_tick.max()) + int(duration_tick.max())  # an upper bound of the end, in Python's integers
-    if onset_tick.min() < 0 or duration_tick.min() < 0 or last > _MAX_TICK:
-        first = int(onset_tick.min())
-        raise MidiError("bad_time", f"{REASONS['bad_time']} (first tick {first}, last {last}, most {_MAX_TICK})")
-    return Notes(
-        pitch=pitch,
-        velocity=velocity,
-        onset_tick=onset_tick,
-        duration_tick=duration_tick,
-        track=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-        program=np.repeat(np.array(programs, np.uint8), counts),
-        is_drum=np.repeat(np.array(drums, bool), counts),
-        track_names=names,
-        ticks_per_quarter=resolution,
-        tempos=_sound_tempos(tempos),
-        time_signatures=_sound_signatures(signatures),
-    )
+def _sound_tempos(events: dict[str, np.ndarray], counts: list[int]) -> Int64[np.ndarray, "E 3"]:
+    """Rows (file, tick, us_per_quarter): positive tempi in order, the last of each tick."""
+    piece = np.repeat(np.arange(len(counts)), counts)
+    rows = np.stack([piece, events["time"], events["mspq"]], axis=1, dtype=np.int64)
+    return _last_of_each_tick(rows[(rows[:, 1] >= 0) & (rows[:, 2] > 0)])
 
 
-def _sound_tempos(events: list[Any]) -> tuple[Tempo, ...]:
-    """Finite, positive tempi in order, the last of each tick."""
-    sound = {t: Tempo(t, int(us)) for t, us in sorted(events, key=_tick) if t >= 0 and math.isfinite(us) and us > 0}
-    return tuple(sound.values())
+def _sound_signatures(events: dict[str, np.ndarray], counts: list[int]) -> Int64[np.ndarray, "E 4"]:
+    """Rows (file, tick, numerator, denominator): signatures that name a bar, in order, the last of each tick.
+
+    Those that repeat the one before are left out.
+    """
+    piece = np.repeat(np.arange(len(counts)), counts)
+    columns = [events[name] for name in ("time", "numerator", "denominator")]
+    rows = np.stack([piece, *columns], axis=1, dtype=np.int64)
+    names_a_bar = (rows[:, 2] > 0) & np.isin(rows[:, 3], _DENOMINATORS)
+    rows = _last_of_each_tick(rows[(rows[:, 1] >= 0) & names_a_bar])
+    repeats = (rows[1:, [0, 2, 3]] == rows[:-1, [0, 2, 3]]).all(axis=1)
+    return np.asarray(rows[np.append(True, ~repeats)[: len(rows)]])
 
 
-def _sound_signatures(events: list[Any]) -> tuple[TimeSignature, ...]:
-    """Signatures that name a bar, in order, the last of each tick; those that repeat the one before are left out."""
-    sound = {
-        t: TimeSignature(t, n, d)
-        for t, n, d in sorted(events, key=_tick)
-        if t >= 0 and n > 0 and d in (1, 2, 4, 8, 16, 32, 64)
-    }
-    kept: list[TimeSignature] = []
-    for event in sound.values():
-        if not kept or event[1:] != kept[-1][1:]:
-            kept.append(event)
-    return tuple(kept)
-
-
-def _tick(event: Any) -> Any:
-    return event[0]
+def _last_of_each_tick(rows: Int64[np.ndarray, "E _"]) -> Int64[np.ndarray, "D _"]:
+    """Events by file and tick; of several on one tick the last."""
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    followed = (rows[1:, :2] == rows[:-1, :2]).all(axis=1)
+    return np.asarray(rows[np.append(~followed, True)[: len(rows)]])
 
 
 def write(notes: Notes) -> bytes:

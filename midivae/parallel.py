@@ -13,7 +13,7 @@ Conventions: times in seconds, sizes in bytes. The executor under all this is a 
 that own one child each, or `distributed.Client.get_executor` when `compute.scheduler` names a Dask scheduler, whose
 workers then own the children.
 
-Offers: `fan_out`, `Outcome`, `Failure`, `Beat` and `local_workers`.
+Offers: `fan_out`, `Outcome`, `Failure`, `Beat`, `local_workers` and `SETTINGS`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from midivae.child import LENGTH, NO_ITEM, Beat, Page, send
 from midivae.errors import ParamsError, WorkerError
 from midivae.params import Compute
 
-__all__ = ["Beat", "Failure", "Outcome", "fan_out", "local_workers"]
+__all__ = ["SETTINGS", "Beat", "Failure", "Outcome", "fan_out", "local_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ LOOK_S = 0.25  # how often a waiting parent looks at the clock: a first beat end
 IN_FLIGHT = 2  # specs per worker that are submitted at a time: one in work, one waiting
 _CHUNK = 1 << 20  # bytes read from a child at a time
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_SETTINGS = {
+SETTINGS = {  # environment of a child
     **dict.fromkeys(_THREADS, "1"),  # a child is one of several
     # glibc keeps what is freed for the next arrays instead of giving it back and faulting it in again: a third of the
     # time of rasterising rolls
@@ -407,7 +407,7 @@ def _spawn(page_handle: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(page_handle,),
-            env={**os.environ, **_SETTINGS},
+            env={**os.environ, **SETTINGS},
         )
     except OSError as error:
         raise WorkerError(f"cannot start a worker process: {error}; lower compute.workers") from error

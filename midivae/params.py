@@ -147,6 +147,7 @@ class Duplicates(Section):
 class Split(Section):
     """How pieces are divided: by duplicate cluster, from a hash, so that new files move no old ones."""
 
+    own: bool = False  # the split that the corpus brings, where it says one; else, and otherwise, the hash
     valid: Fraction = 0.1
     test: Fraction = 0.1
     seed: Seed = 0
@@ -168,7 +169,7 @@ class Ingest(Section):
     duplicates: Duplicates = Duplicates()
     split: Split = Split()
     limits: IngestLimits = IngestLimits()
-    pieces_per_shard: Positive = 512  # the number of shards is the power of two that keeps them near this size
+    pieces_per_shard: Positive = 4096  # the number of shards is the power of two that keeps them near this size
 
     @model_validator(mode="after")
     def _pitches_exist(self) -> Ingest:

@@ -82,6 +82,7 @@ FACTS = Table(
         ("sketch", pa.binary(), "null"),  # uint16 values of which near duplicates share many (duplicates.py)
         *_FACTS,
     ),
+    blobs=("sketch",),  # as good as random
 )
 
 # one row per file found, accepted or not: found == accepted + rejected

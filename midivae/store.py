@@ -28,7 +28,6 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from midivae.errors import CorruptError, InputError, SchemaError
@@ -41,15 +40,19 @@ _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, where the file 
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
-def write_via(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file whole or not at all: `fill` gets a binary file to write to."""
+def write_via(path: Path, fill: Callable[[IO[bytes]], object], durable: bool = True) -> None:
+    """Writes a file whole or not at all: `fill` gets a binary file to write to.
+
+    Not durable means whole unless the machine itself goes down: for what is checked before use and can be made again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             fill(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:
@@ -109,6 +112,7 @@ def write_table(
     table: Table,
     extra: dict[str, str] | None = None,
     row_group_size: int | None = None,
+    durable: bool = True,
 ) -> None:
     """Writes rows as Parquet with the schema of `table`.
 
@@ -118,6 +122,7 @@ def write_table(
         table: what is written.
         extra: goes into the metadata under "midivae.<key>".
         row_group_size: rows a reader must take at least; None: pyarrow's choice.
+        durable: as for `write_via`.
     """
     named = {f"midivae.{key}".encode(): text.encode() for key, text in (extra or {}).items()}
     metadata = {**(table.schema.metadata or {}), **named}
@@ -138,6 +143,7 @@ def write_table(
             write_page_checksum=True,
             version="2.6",
         ),
+        durable,
     )
 
 
@@ -220,6 +226,8 @@ def scan(paths: Sequence[Path], table: Table, columns: Sequence[str], where: pc.
     Raises:
         InputError, SchemaError, CorruptError: as `read_table`.
     """
+    import pyarrow.dataset as ds  # imports pandas: half of what a worker process would need to start
+
     for path in paths:
         _check_header(path, read_columns(path), table)
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)

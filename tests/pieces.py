@@ -100,12 +100,13 @@ def grid_events(draw: st.DrawFn, step: int = 120, max_step: int = 64, low: int =
     return events or [(0, step, low)]
 
 
-def as_fetched(data: Path, files: dict[str, bytes]) -> None:
-    """`corpus/` below `data` with these files, as stage `fetch` leaves it."""
+def as_fetched(data: Path, files: dict[str, bytes], splits: dict[str, str] | None = None) -> None:
+    """`corpus/` below `data` with these files, as stage `fetch` leaves it; `splits` are the corpus's own."""
     with store.publishing(data / "corpus") as staging:
         rows = []
         for path in sorted(files):
             store.write_bytes(staging / "midi" / path, files[path])
             sha256 = hashlib.sha256(files[path]).hexdigest()
-            rows.append({"path": path, "sha256": sha256, "bytes": len(files[path]), "source": "test", "origin": path})
+            row = {"path": path, "sha256": sha256, "bytes": len(files[path]), "source": "test", "origin": path}
+            rows.append(row | {"split": (splits or {}).get(path)})
         store.write_table(staging / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)

@@ -74,3 +74,18 @@ def test_bars_are_even_under_one_signature(n_steps: int, signature: tuple[int, i
     starts = bars([(0, *signature)], n_steps)
     length = 16 * Fraction(*signature)
     assert starts == [s for i in range(n_steps) if (s := int(i * length + Fraction(1, 2))) < n_steps]
+
+
+signature = st.tuples(st.integers(0, 4000), st.integers(1, 12), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
+
+
+@given(st.lists(st.tuples(st.lists(signature, max_size=3), st.integers(1, 960), st.integers(0, 300)), max_size=6))
+def test_bars_of_many_files_are_those_of_each(files: list[tuple[list[tuple[int, int, int]], int, int]]) -> None:
+    sorted_files = [(sorted({s[0]: s for s in signatures}.values()), *rest) for signatures, *rest in files]
+    rows = [(i, *row) for i, (signatures, _, _) in enumerate(sorted_files) for row in signatures]
+    resolution = np.array([r for _, r, _ in files], np.int64)
+    n_steps = np.array([n for _, _, n in files], np.int64)
+    starts, counts = grid.batch_bar_starts(np.array(rows, np.int64).reshape(-1, 4), resolution, 4, n_steps)
+    each = [bars(signatures, n, r) for signatures, r, n in sorted_files]
+    assert counts.tolist() == [len(one) for one in each]
+    assert starts.tolist() == [start for one in each for start in one]

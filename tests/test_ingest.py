@@ -22,7 +22,7 @@ import pytest
 from cluster import two_workers
 from pieces import as_fetched, events_of, hand_made, notes_of
 
-from midivae import ingest, midi, pianoroll, store
+from midivae import ingest, loader, midi, pianoroll, store
 from midivae.errors import CorruptError, InputError
 from midivae.notes import Notes, Tempo
 from midivae.parallel import Failure
@@ -154,6 +154,24 @@ def test_damaged_work_is_made_again(tmp_path: Path, own_work_dir: Path) -> None:
             assert victim.read_bytes() == good
 
 
+def test_work_that_gathers_is_tidied_and_changes_nothing(
+    tmp_path: Path, own_work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "LEAST_TIDY", 2)
+    for last in range(8, 15):  # a file more each time: a pair of tables each time
+        as_fetched(tmp_path, tunes(*range(last)))
+        assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == (8 if last == 8 else 1)
+        assert len(list(own_work_dir.rglob("facts-*"))) <= 2 + 2 * 1
+    grown = contents(tmp_path / "rolls")
+    as_fetched(tmp_path, tunes(3))  # of 14 rows 13 are of no use now: they go
+    assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 0
+    (facts,) = own_work_dir.rglob("facts-*")
+    assert store.read_table(facts, ingest.FACTS).num_rows == 1
+    as_fetched(tmp_path, tunes(*range(14)))
+    assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 13
+    assert contents(tmp_path / "rolls") == grown
+
+
 def test_duplicates_share_a_cluster_and_a_split(tmp_path: Path) -> None:
     original = tune(1)
     higher = replace(original, pitch=original.pitch + np.uint8(3), tempos=(Tempo(0, 300_000),))
@@ -198,6 +216,27 @@ def test_splits_are_stable_and_near_their_fractions() -> None:
     assert 0.3 < (splits != other).mean() < 0.6
 
 
+def test_a_corpus_may_bring_its_own_split(tmp_path: Path) -> None:
+    higher = midi.write(replace(tune(1), pitch=tune(1).pitch + np.uint8(3)))
+    files = tunes(*range(6)) | {"higher.mid": higher, "same.mid": midi.write(tune(2)), "empty.mid": b""}
+    said = {f"tune-{i:03d}.mid": split for i, split in enumerate(["train", "train", "valid", "test", "train"])}
+    # higher is the music of tune 1, same has the bytes of tune 2; nothing is said of tune 5
+    as_fetched(tmp_path, files, said | {"higher.mid": "test", "same.mid": "train", "empty.mid": "train"})
+    ingest.run(params(split={"own": True}), tmp_path)
+    table = pieces(tmp_path)
+    assert table.split[[f"tune-{i:03d}.mid" for i in range(5)]].tolist() == ["train", "test", "valid", "test", "train"]
+    assert table.split[["higher.mid", "same.mid"]].tolist() == ["test", "valid"]
+    assert table.split["tune-005.mid"] == ingest.split_of(table.cluster["tune-005.mid"], Split())
+    assert pd.isna(table.split["empty.mid"])
+    assert table.groupby("cluster").split.agg(set).map(len).eq(1).all()
+    ingest.run(params(), tmp_path)  # unless it is asked for, what the corpus says does not count
+    accepted = pieces(tmp_path).dropna(subset="cluster")
+    assert accepted.split.tolist() == [ingest.split_of(cluster, Split()) for cluster in accepted.cluster]
+    as_fetched(tmp_path, files)
+    with pytest.raises(InputError, match=r"ingest\.split\.own is set, and no file .* has a split of its own"):
+        ingest.run(params(split={"own": True}), tmp_path)
+
+
 def test_what_fetch_listed_must_be_there_undamaged(tmp_path: Path) -> None:
     as_fetched(tmp_path, tunes(0, 1, 2))
     victim = tmp_path / "corpus" / "midi" / "tune-001.mid"
@@ -223,19 +262,31 @@ def test_a_corpus_of_which_nothing_is_accepted_is_an_error(tmp_path: Path) -> No
 def test_a_file_that_breaks_its_worker_costs_one_file(tmp_path: Path) -> None:
     as_fetched(tmp_path, tunes(*range(5)))
     corpus = store.read_table(tmp_path / "corpus" / "corpus.parquet", ingest.CORPUS)
-    (shard,) = ingest.plan(corpus, tmp_path / "corpus" / "midi", params().ingest)
-    again = ingest._blame(shard, Failure("crashed", 2, "signal 11"))
+    nothing = ingest.what_is_made(corpus, params().ingest)
+    (chunk,) = ingest.plan(corpus, tmp_path / "corpus" / "midi", params(), nothing)
+    once = ingest._blame(chunk, Failure("crashed", 2, "signal 9"))
+    assert once is not None
+    assert once.condemned == {}  # somebody may have killed the worker
+    other = ingest._blame(once, Failure("crashed", 3, "signal 9"))
+    assert other is not None
+    assert other.condemned == {}
+    hung = ingest._blame(chunk, Failure("timeout", 2, "no sign of life"))
+    assert hung is not None
+    assert hung.condemned == {chunk.files[2].sha256: "timeout"}
+    again = ingest._blame(once, Failure("crashed", 2, "signal 11"))
     assert again is not None
-    assert again.condemned == {shard.files[2].sha256: "crashed"}
-    # a failure after the last file is no file's: the shard is tried file by file, and given up if that fails too
-    slow = ingest._blame(shard, Failure("memory", len(shard.files), "no memory"))
+    assert again.condemned == {chunk.files[2].sha256: "crashed"}
+    # a failure after the last file is no file's: the chunk is tried file by file, and given up if that fails too
+    slow = ingest._blame(chunk, Failure("memory", len(chunk.files), "no memory"))
     assert slow is not None
     assert slow.one_by_one
     assert ingest._blame(slow, Failure("memory", None, "no memory")) is None
-    assert ingest.make_shard(again, lambda _: None) == 5
+    assert ingest.make_chunk(again, lambda _: None) == 5
     facts = store.read_table(again.facts, ingest.FACTS).to_pylist()
     assert [row["reason"] for row in facts].count("crashed") == 1
-    assert ingest.make_shard(replace(slow, work=tmp_path / "slow"), lambda _: None) == 5
+    beats: list[int] = []
+    assert ingest.make_chunk(replace(slow, work=tmp_path / "slow"), beats.append) == 5
+    assert beats == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # so that what comes after the reading has a culprit too
 
 
 RUN = """
@@ -266,6 +317,51 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, own_work_dir: Path) -
         path.unlink()
     ingest.run(params(), tmp_path)
     assert contents(tmp_path / "rolls") == resumed
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for child processes in /proc")
+def test_a_killed_worker_costs_nothing(tmp_path: Path, own_work_dir: Path) -> None:
+    files = tunes(*range(200)) | {name: data for name, (data, _) in BROKEN.items()}
+    as_fetched(tmp_path, files)
+    process = subprocess.Popen([sys.executable, "-c", RUN.replace("workers=1", "workers=2"), str(tmp_path)])
+    deadline = time.monotonic() + 60
+    killed = 0
+    for enough in (3, 8, 13):  # tables of facts of 26
+        while len(list(own_work_dir.rglob("facts-*.parquet"))) < enough and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        for child in _children_of(process.pid)[:1]:
+            os.kill(child, signal.SIGKILL)
+            killed += 1
+    assert process.wait(60) == 0
+    assert killed >= 1
+    disturbed = contents(tmp_path / "rolls")
+    assert "crashed" not in set(pieces(tmp_path).reason)
+    for path in own_work_dir.rglob("*.parquet"):
+        path.unlink()
+    assert ingest.run(params(), tmp_path)["parsed"] == len(files)
+    assert contents(tmp_path / "rolls") == disturbed
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    return [int(child) for line in lists for child in line.split()]
+
+
+def test_a_truncated_part_is_named_and_healed(tmp_path: Path) -> None:
+    as_fetched(tmp_path, tunes(*range(20)))
+    ingest.run(params(), tmp_path)
+    whole = contents(tmp_path / "rolls")
+    part = sorted((tmp_path / "rolls").glob("part-*.parquet"))[1]
+    part.write_bytes(whole[part.name][:-100])
+    assert [part.name in line for line in store.verify(tmp_path / "rolls")] == [True]
+    with pytest.raises(CorruptError, match=part.name):
+        loader.load(tmp_path / "rolls", ["train", "valid", "test"])
+    assert ingest.run(params(), tmp_path)["parsed"] == 0
+    assert contents(tmp_path / "rolls") == whole
 
 
 @pytest.mark.server

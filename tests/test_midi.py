@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import events_of, grid_events, hand_made, notes_of
+from symusic import core
 
 from midivae import midi
 from midivae.errors import MidiError
@@ -247,3 +248,39 @@ def test_mido_agrees_on_what_is_written() -> None:
     channels = {m.channel for t in file.tracks for m in t if m.type == "note_on"}
     assert channels == {0, 9}
     assert {m.program for t in file.tracks for m in t if m.type == "program_change" and m.channel == 0} == {24}
+
+
+tempo = st.builds(Tempo, st.integers(0, 5000), st.integers(1, 2**24 - 1))
+metre = st.builds(TimeSignature, st.integers(0, 5000), st.integers(1, 12), st.sampled_from([1, 2, 4, 8]))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(grid_events(), st.lists(tempo, max_size=4), st.lists(metre, max_size=4)), max_size=5))
+def test_many_files_at_once_are_each_as_alone(
+    pieces: list[tuple[list[tuple[int, int, int]], list[Tempo], list[TimeSignature]]],
+) -> None:
+    files = [
+        midi.write(notes_of(events, events[:1], programs=(3, 5), tempos=tuple(tempos), time_signatures=tuple(metres)))
+        for events, tempos, metres in pieces
+    ]
+    alone = [midi.read(data) for data in files]
+    batch, refused = midi.join([midi.parse(data, IngestLimits()) for data in files])
+    assert not refused
+    assert batch.notes.tolist() == [len(notes) for notes in alone]
+    assert batch.pitch.tolist() == [pitch for notes in alone for pitch in notes.pitch.tolist()]
+    assert np.repeat(batch.program, batch.track_notes).tolist() == [p for n in alone for p in n.program.tolist()]
+    end_tick = batch.end_tick()
+    assert end_tick.tolist() == [notes.end_tick for notes in alone]
+    assert batch.tempo_qpm(end_tick).tolist() == [notes.tempo_qpm for notes in alone]
+    assert batch.time_signature(end_tick).tolist() == [list(notes.time_signature[1:]) for notes in alone]
+    assert batch.duration_s(end_tick).tolist() == pytest.approx([notes.duration_s for notes in alone])
+
+
+def test_a_file_with_values_that_cannot_be_is_named_among_others() -> None:
+    good = midi.parse(hand_made(), IngestLimits())
+    low = core.NoteTickList.from_numpy(*(np.array([v], t) for v, t in ((0, "i4"), (480, "i4"), (-1, "i1"), (9, "i1"))))
+    early = core.NoteTickList.from_numpy(*(np.array([v], t) for v, t in ((-5, "i4"), (9, "i4"), (60, "i1"), (9, "i1"))))
+    one_note = {"counts": [1], "programs": [0], "drums": [False], "names": ["x"]}
+    bad = [good._replace(notes=[notes], **one_note) for notes in (low, early)]
+    _, refused = midi.join([good, bad[0], good, bad[1]])
+    assert {index: error.code for index, error in refused.items()} == {1: "bad_pitch", 3: "bad_time"}
