@@ -92,7 +92,7 @@ def test_in_bf16_products_are_rounded_and_nothing_else_is(tmp_path: Path, name: 
     exact = trainer(tmp_path / "exact", FITS[name], name=name)
     exact.fit()
     assert losses(made) != losses(exact)
-    assert losses(made)[-1] == pytest.approx(losses(exact)[-1], rel=0.05)
+    assert losses(made)[-1] == pytest.approx(losses(exact)[-1], rel=0.15)  # some steps of a steep descent
 
 
 def test_validation_is_done_in_fp32(tmp_path: Path) -> None:
@@ -189,7 +189,14 @@ SPLITS = ["train"] * 9 + ["valid"] * 4 + ["test"] * 3
 
 def settings_of(name: str) -> dict[str, Any]:
     """A run with all that draws random numbers: latent, dropout, transposition, cells left out; and averaging."""
-    network = {**SMALL.model_dump(mode="json"), "epochs": 2, "accumulate": 2, "dropout": 0.2, "transpose": 3}
+    network = {
+        **SMALL.model_dump(mode="json"),
+        "epochs": 2,
+        "accumulate": 2,
+        "dropout": 0.2,
+        "transpose": 3,
+        "prior_steps": 9,
+    }
     dense = {"hidden": [16], "latent": 4, "epochs": 2, "batch_size": 8, "accumulate": 2}
     view = View(steps=16).model_dump(mode="json")
     train = {"model": "transformer", "compare": ["mlp"], "view": view, "transformer": network, "dense": dense}

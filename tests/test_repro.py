@@ -27,7 +27,16 @@ TINY = {
     "fetch": {"source": "folder", "path": "tunes", "licence": "none needed: made up"},
     "train": {
         "dense": {"hidden": [32], "latent": 4, "epochs": 2},
-        "transformer": {"width": 16, "channels": 8, "layers": 1, "heads": 2, "cell": 4, "latent": 4, "epochs": 1},
+        "transformer": {
+            "width": 16,
+            "channels": 8,
+            "layers": 1,
+            "heads": 2,
+            "cell": 4,
+            "latent": 4,
+            "epochs": 1,
+            "prior_steps": 9,
+        },
         "view": {"steps": 32},
     },
     "generate": {

@@ -13,9 +13,9 @@ import pytest
 import torch
 from rolls import LAYOUT, made_up, write_rolls
 
-from midivae import decode, devices, loader, models, store, train
+from midivae import decode, devices, loader, models, prior, store, train
 from midivae.errors import InputError, ParamsError, TrainingError
-from midivae.params import Dense, Generate, Params, Train, View
+from midivae.params import Dense, Generate, Params, Train, Transformer, View
 from midivae.pianoroll import FRAME, ONSET, Layout
 from midivae.schema import CORPUS
 
@@ -258,3 +258,30 @@ def test_the_articles_shapes_run_to_the_end(tmp_path: Path, steps: int, low: int
 def test_every_module_that_decides_the_weights_is_in_the_name_of_the_run() -> None:
     for module in train._CODE:
         assert store.code_version(f"midivae.{module}") != store.code_version("midivae.nothing-of-the-kind"), module
+
+
+# --- the prior --------------------------------------------------------------------------------------------------------
+def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Transformer(
+        width=16, channels=8, layers=1, heads=2, cell=4, latent=3, context=4, epochs=3, batch_size=8, prior_steps=40
+    )
+    settings = params(model="transformer", compare=("mlp",), transformer=network)
+    train.run(settings, data)
+    with (data / "model" / "prior.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(4, 41, 4))
+    assert not (data / "model" / "compare" / "mlp" / "prior.csv").exists()
+
+    model = models.load(data / "model")
+    assert model.prior is not None
+    corpus = loader.load(data / "rolls", ["test"])
+    chains = prior.encoded(model, corpus, settings.train.view, 0, 0)
+    found = json.loads((data / "model" / "metrics.json").read_text())["prior"]
+    assert found == pytest.approx({f"{k}_nats": v for k, v in prior.nats(model.prior, chains, 0).items()}, rel=1e-4)
+    assert found["anywhere_nats"] < found["normal_nats"]  # three epochs of a small model: its latents are nowhere near
+
+    # it is there from the first run, and what is published is the same
+    before = contents(data / "model")
+    monkeypatch.setattr(prior, "fit", None)
+    train.run(settings, data)
+    assert contents(data / "model") == before
