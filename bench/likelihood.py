@@ -70,7 +70,7 @@ class Recipe:
     drop_notes: float
 
     def network(self, steps: int) -> Transformer:
-        """The layers, and how they are fitted; every note is seen through no more than a bound asks of a latent."""
+        """The layers, and how they are fitted: for the bound, so beta is 1 and no window is hidden as a whole."""
         return Transformer(
             channels=24,
             cell=24,
@@ -85,6 +85,7 @@ class Recipe:
             epochs=1_000_000,
             max_steps=steps,
             batch_size=self.batch_size,
+            learning_rate=2e-3,
             warmup_steps=200,
             average=0.998,
             anneal_steps=1000,

@@ -248,15 +248,15 @@ class Transformer(Fit):
     beta: Annotated[float, Field(ge=0)] = 0.1  # weight of the KL term
     prior_steps: Positive = 1000  # of the prior fitted to the latents afterwards
 
-    epochs: Positive = 20
+    epochs: Positive = 10
     batch_size: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    anneal_steps: Annotated[int, Field(ge=0)] = 300
+    anneal_steps: Annotated[int, Field(ge=0)] = 200
     transpose: Annotated[int, Field(ge=0, le=64)] = 6
 
     @model_validator(mode="after")

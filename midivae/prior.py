@@ -3,7 +3,7 @@
 The pieces are encoded as chains of windows, from every window start in the first window's length, several times over,
 each chain moved by a random number of semitones. From the posteriors latents are drawn anew in every step, so that what
 is fitted is the aggregate posterior, not a cloud of points. A quarter of each batch are windows of which nothing is
-known. The weights that explain the `valid` pieces best are kept. It takes a minute, whatever the corpus: what is
+known. The weights that explain the `valid` pieces best are kept. It takes a minute or two, whatever the corpus: what is
 encoded and how many steps are made is bounded.
 
 Shapes:
@@ -42,7 +42,7 @@ KNOWN = 0.75  # share of the chains from a piece's start that are told so
 LEARNING_RATE = 1e-3
 CHECKS = 10  # how often the weights are compared on `valid`
 MOST_ENCODED = 65_536  # windows, times included
-MOST_TIMES = 8
+MOST_TIMES = 4
 _WINDOWS_AT_ONCE = 512
 CURVE = ("step", "normal", "anywhere", "sequence")
 

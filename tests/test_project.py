@@ -158,7 +158,8 @@ def test_metrics_and_plots_lie_in_outputs() -> None:
     drawn = {name for plot in DVC["plots"] for file in next(iter(plot.values()))["y"].values() for name in file}
     jobs = {job.name for job in Params().generate.jobs}
     losses = {"train_loss", "valid_loss", "loss", "reconstruction", "gradient_norm", "learning_rate"}
-    assert drawn == {*losses, "held-out", *jobs}
+    priors = {"normal", "anywhere", "sequence"}
+    assert drawn == {*losses, *priors, "held-out", *jobs}
 
 
 def test_dvc_sends_nothing_and_stages_nothing() -> None:
