@@ -30,18 +30,15 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,6 +48,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pyarrow as pa
 import symusic
+from hardware import hardware
 
 from midivae import ingest, parallel, store
 from midivae.params import Compute, Ingest, Params, Parts
@@ -226,7 +224,7 @@ def report(ours: dict, few: int) -> None:
         "over_parse": over_parse,
         "over_ingest": over_ingest,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        **hardware(),
+        **hardware("pyarrow", "symusic", "pretty_midi"),
     }
     print(json.dumps(facts))
 
@@ -234,27 +232,6 @@ def report(ours: dict, few: int) -> None:
 def _spread(values: list[float]) -> list[float]:
     """Median, least and most."""
     return [round(x, 2) for x in (median(values), min(values), max(values))]
-
-
-def hardware() -> dict[str, object]:
-    """Where and with what this was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    packages = ("numpy", "pyarrow", "symusic", "pretty_midi")
-    return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "commit": commit.stdout.strip() or None,
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

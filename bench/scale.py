@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from ingest import hardware  # bench/ingest.py
+from hardware import hardware
 from tqdm import tqdm
 
 from midivae import ingest, midi, store
@@ -55,7 +55,7 @@ def main() -> None:
             f"process {row['peak_mib']} MiB; 1 % more in {row['increment_s']:.2f} s, "
             f"{100 * row['increment_share']:.1f} % of the whole; {row['accepted']} accepted"
         )
-    print(json.dumps({"bench": "scale", "workers": args.workers, "rows": rows, **hardware()}))
+    print(json.dumps({"bench": "scale", "workers": args.workers, "rows": rows, **hardware("pyarrow", "symusic")}))
 
 
 def _files(source: Path) -> Iterator[bytes]:

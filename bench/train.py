@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has i
 
 import numpy as np
 import torch
+from hardware import hardware
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -384,33 +384,12 @@ def report(
                 "rounds": len(rounds),
                 "contestants": facts,
                 "matrix_rate": {name: round(median(each[name] for each in ceilings)) for name in ceilings[0]},
-                **hardware(bench.device),
+                "chip": torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else None,
+                "threads": torch.get_num_threads(),
+                **hardware(),
             }
         )
     )
-
-
-def hardware(device: torch.device) -> dict[str, object]:
-    """Where and with what this was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "chip": _chip(device),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit.stdout.strip() or None,
-    }
-
-
-def _chip(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -250,13 +250,13 @@ class Transformer(Fit):
 
     epochs: Positive = 10
     batch_size: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    anneal_steps: Annotated[int, Field(ge=0)] = 200
+    anneal_steps: Annotated[int, Field(ge=0)] = 800
     transpose: Annotated[int, Field(ge=0, le=64)] = 6
 
     @model_validator(mode="after")
