@@ -42,6 +42,7 @@ TINY = {
     "generate": {
         "jobs": [
             {"name": "sample", "count": 20},
+            {"name": "normal", "count": 5, "prior": "normal"},
             {"name": "mlp", "count": 5, "model": "mlp"},
             {"name": "autoencoder", "count": 10, "model": "autoencoder"},
         ]
@@ -163,7 +164,7 @@ print(d.shape[0], d.describe().shape[0])
 print(sorted(d.job.value_counts().items()))
 """
     out = project.call(sys.executable, "-c", WITHOUT_US + program).stdout
-    assert out == "35 8\n[('autoencoder', 10), ('mlp', 5), ('sample', 20)]\n"
+    assert out == "40 8\n[('autoencoder', 10), ('mlp', 5), ('normal', 5), ('sample', 20)]\n"
     files = sorted((project.folder / "data" / "samples" / "midi").rglob("*.mid"))
     assert len(files) == 35
     assert all(path.read_bytes()[:4] == b"MThd" for path in files)
