@@ -166,7 +166,7 @@ print(sorted(d.job.value_counts().items()))
     out = project.call(sys.executable, "-c", WITHOUT_US + program).stdout
     assert out == "40 8\n[('autoencoder', 10), ('mlp', 5), ('normal', 5), ('sample', 20)]\n"
     files = sorted((project.folder / "data" / "samples" / "midi").rglob("*.mid"))
-    assert len(files) == 35
+    assert len(files) == 40
     assert all(path.read_bytes()[:4] == b"MThd" for path in files)
 
 
