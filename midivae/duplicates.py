@@ -75,15 +75,21 @@ def _whole(
     onset_step: Int64[np.ndarray, " M"],
     is_drum: Bool[np.ndarray, " M"],
 ) -> Int64[np.ndarray, " M"]:
-    """Sorted keys (piece, is_drum, onset, pitch) of all notes; notes of no part may lie beyond any roll."""
-    key = np.minimum(onset_step, (1 << _ONSET_BITS) - 1)
-    key <<= _PITCH_BITS
-    key |= pitch
+    """Sorted keys (piece, is_drum, onset, pitch) of all notes."""
+    key = _placed(onset_step, pitch)
     key |= piece << _PIECE
     if is_drum.any():
         key |= is_drum * _DRUM
     key.sort()
     return np.asarray(key)
+
+
+def _placed(onset_step: Int64[np.ndarray, " M"], pitch: Int64[np.ndarray, " M"]) -> Int64[np.ndarray, " M"]:
+    """The low bits of a key, (onset, pitch); notes of no part may lie beyond any roll."""
+    key: np.ndarray = np.minimum(onset_step, (1 << _ONSET_BITS) - 1)
+    key <<= _PITCH_BITS
+    key |= pitch
+    return key
 
 
 # --- the same music ---------------------------------------------------------------------------------------------------
@@ -165,9 +171,7 @@ def _signatures(
         piece, track, pitch, onset_step = piece[pitched], track[pitched], pitch[pitched], onset_step[pitched]
         whole = whole[whole & _DRUM == 0]
     track_bits = int(track.max(initial=0)).bit_length()
-    by_track = np.minimum(onset_step, (1 << _ONSET_BITS) - 1)
-    by_track <<= _PITCH_BITS
-    by_track |= pitch
+    by_track = _placed(onset_step, pitch)
     by_track |= (piece << track_bits | track) << (_ONSET_BITS + _PITCH_BITS)
     by_track.sort()
     sketches = [

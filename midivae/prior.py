@@ -81,11 +81,13 @@ def encoded(
         times = max(1, min(MOST_TIMES, MOST_ENCODED // max(1, n))) if transpose else 1
     chain = torch.from_numpy(np.repeat(np.arange(len(chosen)), np.diff(chosen.starts))).to(model.device)
     batches = torch.split(torch.arange(n, device=model.device), _WINDOWS_AT_ONCE)
-    down, up = (_least(room, chain, transpose) for room in _rooms(matrix, batches))
-    found = []
-    for time in range(times):
+    found = [model.encode(matrix.batch(index).x) for index in batches]
+    rng.random(len(chosen), np.float32)  # the first time is not moved, and has a draw all the same
+    if times > 1:
+        down, up = (_least(room, chain, transpose) for room in _rooms(matrix, batches))
+    for _ in range(times - 1):
         draw = torch.from_numpy(rng.random(len(chosen), np.float32)).to(model.device)
-        shift = ((draw * (down + up + 1)).long() - down)[chain] * (time > 0)
+        shift = ((draw * (down + up + 1)).long() - down)[chain]
         found += [model.encode(matrix.moved(matrix.batch(index), shift[index]).x) for index in batches]
     mu, logvar = (torch.cat(each).view(times, n, -1) for each in zip(*found, strict=True))
     starts = torch.from_numpy(chosen.starts).to(model.device)
