@@ -162,22 +162,27 @@ WINDOWS = Table(
 # one row per sample
 CATALOG = Table(
     "catalog",
-    2,
+    3,
     _columns(
         ("sample_id", pa.string()),  # job and index: "sample-0000012"
         ("job", pa.string()),
-        ("mode", pa.string()),  # sample
+        ("mode", pa.string()),  # sample, reconstruct, vary, blend, edit, continue, song or ensemble
         ("index", pa.int64()),  # 0-based, in the job
         ("seed", pa.int64()),  # of the stage; the sample's generator is seeded by (seed, job, index)
         ("model", pa.string()),  # mlp, autoencoder ...
         ("model_sha256", pa.string()),  # of model.safetensors
         ("params_sha256", pa.string()),  # first 16 hex digits, of the job's parameters
         ("temperature", pa.float32(), "null"),  # null: thresholded
-        ("prior", pa.string()),  # of the latents: normal or fitted
-        ("z", FLOATS),  # the latent; jobs of different models may have latents of different sizes
-        ("parents", STRINGS),  # empty for mode sample
-        ("weights", FLOATS),
-        ("edits", pa.string(), "null"),  # JSON, null where nothing was edited
+        ("prior", pa.string()),  # over the latents: normal or fitted
+        ("method", pa.string(), "null"),  # blend: slerp or barycentre; song: its form; ensemble: joint or merged
+        ("z", FLOATS),  # the latent; where a sample has several (windows, merged parts), one after the other
+        ("parents", STRINGS),  # "piece:<piece_id>@<bar>", "sample:<sample_id>", "file:<name>@<bar>"; bars count from 1
+        ("weights", FLOATS),  # of the parents, in a blend
+        ("radius", pa.float32(), "null"),  # vary: how far from the parent, in standard deviations of the prior
+        # edit: JSON {"asked": {attribute: change}, "measured": {attribute: change, of every attribute}}; see latent.py
+        ("edits", pa.string(), "null"),
+        ("transpose", pa.int32()),  # semitones by which the decoded music was moved
+        ("lead_steps", pa.int32()),  # continue: the first steps, which are the parent's; else 0
         ("tempo_qpm", pa.float32()),
         ("parts", STRINGS),
         ("programs", INTS),  # per part
