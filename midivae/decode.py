@@ -6,8 +6,9 @@ for other sizes and thread counts, and a cell near the threshold would fall to t
 
 Shapes:
     B  latents    Z  latent    T  steps    N  parts    K  planes of the model    P  pitches
+    L  steps before a window    D  width of a prior's state
 
-Offers: `BLOCK`, `latents`, `decode`, `complete`.
+Offers: `BLOCK`; `decode` / `encode`; of a fitted prior `latents` / `noise`, `start` and `after`; `complete`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float32
 
 from midivae.models import WindowModel
-from midivae.models.base import Chance
+from midivae.models.base import Batch, Chance
 from midivae.models.prior import Prior
 from midivae.pianoroll import FRAME, ONSET
 
@@ -32,6 +33,7 @@ def decode(
     z: Float32[np.ndarray, "B Z"],
     chance: Chance = Chance(),  # noqa: B008  frozen
     uniform: Float32[np.ndarray, "B T N K P"] | None = None,
+    before: Bool[np.ndarray, "B L N 2 P"] | None = None,
 ) -> Bool[np.ndarray, "B T N 2 P"]:
     """The planes of each latent, onset and frame, made consistent by `complete`.
 
@@ -41,6 +43,7 @@ def decode(
         chance: how cells are decided.
         uniform: numbers in [0, 1), needed where `chance` has a temperature: a cell is set where its number is below its
             probability.
+        before: the steps that these windows go on from, all of them known; None: they go on from nothing.
 
     Raises:
         ValueError: only one of temperature and `uniform` is given.
@@ -52,19 +55,82 @@ def decode(
         for at in range(0, len(z), BLOCK):
             mine = slice(at, at + BLOCK)
             latents, numbers = _block(z[mine]), None if uniform is None else _block(uniform[mine]).to(model.device)
-            made[mine] = model.cells(latents.to(model.device), chance, numbers)[: len(z[mine])].cpu().numpy()
-    return complete(made)
+            past = None if before is None or not before.shape[1] else _past(model, before[mine])
+            made[mine] = model.cells(latents.to(model.device), chance, numbers, past)[: len(z[mine])].cpu().numpy()
+    behind = None if before is None or not before.shape[1] else before[:, -1:]
+    return complete(made, behind)
 
 
-def latents(prior: Prior, noise: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
-    """The latents that a fitted prior makes of standard normal noise, each with nothing known before it."""
+def _past(model: WindowModel, before: Bool[np.ndarray, "B L N 2 P"]) -> Batch:
+    """A block of windows of which only the steps before are of use."""
+    shown = before if model.config.view.n_planes == 2 else before[:, :, :, FRAME:]
+    steps = _block(shown.astype(np.float32)).to(model.device)
+    known = torch.full((BLOCK,), before.shape[1], device=model.device)
+    return Batch(steps[:, :0], steps, known, torch.zeros_like(known))
+
+
+def encode(model: WindowModel, planes: Bool[np.ndarray, "B T N 2 P"]) -> Float32[np.ndarray, "B Z"]:
+    """The mean of each window's posterior; rows depend on their window and their place, as in `decode`."""
+    made = np.empty((len(planes), model.latent), np.float32)
+    shown = planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME:]
+    with _one_thread(), torch.inference_mode():
+        for at in range(0, len(planes), BLOCK):
+            mine = slice(at, at + BLOCK)
+            block = _block(shown[mine].astype(np.float32)).to(model.device)
+            made[mine] = model.encode(block)[0][: len(planes[mine])].cpu().numpy()
+    return made
+
+
+def latents(
+    prior: Prior, noise: Float32[np.ndarray, "B Z"], state: Float32[np.ndarray, "B D"] | None = None
+) -> Float32[np.ndarray, "B Z"]:
+    """The latents that a fitted prior makes of noise, given its state; None: nothing is known before."""
     made = np.empty_like(noise)
     with _one_thread(), torch.inference_mode():
         for at in range(0, len(noise), BLOCK):
             mine = slice(at, at + BLOCK)
             block = _block(noise[mine]).to(prior.center.device)
-            made[mine] = prior.to_latent(block, prior.state(BLOCK))[: len(noise[mine])].cpu().numpy()
+            made[mine] = prior.to_latent(block, _state(prior, state, mine))[: len(noise[mine])].cpu().numpy()
     return made
+
+
+def noise(prior: Prior, z: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
+    """The noise of which a fitted prior makes these latents with nothing known before them: inverts `latents`."""
+    made = np.empty_like(z)
+    with _one_thread(), torch.inference_mode():
+        for at in range(0, len(z), BLOCK):
+            mine = slice(at, at + BLOCK)
+            block = _block(z[mine]).to(prior.center.device)
+            made[mine] = prior.to_noise(block, _state(prior, None, mine))[0][: len(z[mine])].cpu().numpy()
+    return made
+
+
+def after(
+    prior: Prior, state: Float32[np.ndarray, "B D"] | None, z: Float32[np.ndarray, "B Z"], at_start: bool = False
+) -> Float32[np.ndarray, "B D"]:
+    """The state of a fitted prior once one more window is known; `state` None: this was the first that is known.
+
+    Args:
+        at_start: whether that first one begins a piece.
+    """
+    made = []
+    with _one_thread(), torch.inference_mode():
+        for at in range(0, len(z), BLOCK):
+            mine = slice(at, at + BLOCK)
+            block = _block(z[mine]).to(prior.center.device)
+            before = _state(prior, state, mine) if state is not None else prior.state(BLOCK, at_start)
+            made.append(prior.after(before, block)[: len(z[mine])].cpu().numpy())
+    return np.concatenate(made)
+
+
+def start(prior: Prior, n: int) -> Float32[np.ndarray, "{n} D"]:
+    """The state of a fitted prior at the start of a piece."""
+    with torch.inference_mode():
+        return prior.state(n, at_start=True).cpu().numpy().copy()
+
+
+def _state(prior: Prior, state: Float32[np.ndarray, "B D"] | None, mine: slice) -> Float32[torch.Tensor, "R D"]:
+    return prior.state(BLOCK) if state is None else _block(state[mine]).to(prior.center.device)
 
 
 def _block(rows: Float32[np.ndarray, B * shape]) -> Float32[torch.Tensor, R * shape]:
@@ -84,18 +150,23 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def complete(cells: Bool[np.ndarray, "B T N K P"]) -> Bool[np.ndarray, "B T N 2 P"]:
+def complete(
+    cells: Bool[np.ndarray, "B T N K P"], behind: Bool[np.ndarray, "B 1 N 2 P"] | None = None
+) -> Bool[np.ndarray, "B T N 2 P"]:
     """Both planes, consistent, of planes that may be one or may contradict each other.
 
     1. Where a note starts it sounds: an onset sets the frame.
     2. A frame that follows no frame of its pitch is an onset; so a model of frames alone has onsets where they begin.
+
+    Args:
+        behind: the step before the first; None: silence.
     """
     frame = cells[:, :, :, -1].copy()  # [B, T, N, P]; the frame plane is the last, or the only one
     onset = np.zeros_like(frame)
     if cells.shape[3] == 2:
         onset |= cells[:, :, :, ONSET]
     frame |= onset
-    onset[:, :1] |= frame[:, :1]
+    onset[:, :1] |= frame[:, :1] if behind is None else frame[:, :1] & ~behind[:, :, :, FRAME]
     onset[:, 1:] |= frame[:, 1:] & ~frame[:, :-1]
     both = np.empty((*frame.shape[:3], 2, frame.shape[3]), bool)
     both[:, :, :, ONSET], both[:, :, :, FRAME] = onset, frame

@@ -1,20 +1,21 @@
 """Stage `generate`: jobs of samples -> `data/samples/`: the catalog in Parquet, MIDI bytes inside, and .mid files.
 
-Sample i of a job depends on the model, the job's parameters and (seed, job name, i) alone: not on how many samples are
-asked for, in which parts and by how many processes they are made. Two things see to that:
+Sample i of a job depends on the model, the job's parameters, its parents and (seed, job name, i) alone: not on how many
+samples are asked for, in which parts and by how many processes they are made. Two things see to that:
 
-    * its generator is numpy's PCG64 seeded by `SeedSequence([seed, hash of the job's name, i])`; it draws the latent
-      first, then one number per cell where the job samples cells;
+    * its random numbers come from a generator of its own (`modes`);
     * a network's result may depend, in its last bits, on a row's place in the batch: parts begin at multiples of
       `decode.BLOCK`, so that a sample has the same place in its block wherever parts are cut.
+
+What a mode does with random numbers, latents and parents is in `modes.py`; here is who does it, and what becomes of it.
 
 A part, `generate.samples_per_part` samples of one job, is made by one call in a child process, and kept in the work
 directory under the hash of all that made it. A run that was killed, or asks for more samples, makes what is missing.
 
 Shapes:
-    B  samples    Z  latent    T  steps    N  parts    K  planes    P  pitches
+    B  samples    V  steps of a sample    N  parts    P  pitches
 
-Offers: `run`, and `draw`, the random numbers of a block of samples.
+Offers: `run`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,12 +42,15 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, UInt64
 from tqdm import tqdm
 
-from midivae import decode, features, loader, midi, models, pianoroll, schema, store
+from midivae import decode, features, latent, loader, midi, models, modes, parents, pianoroll, schema, store
 from midivae.errors import CorruptError, InputError, ParamsError
+from midivae.latent import Controls
 from midivae.models.base import Chance
+from midivae.modes import Made, Setting
 from midivae.notes import TimeSignature
 from midivae.parallel import Beat, fan_out
-from midivae.params import Job, Params
+from midivae.params import Blend, Continue, Edit, Ensemble, FromOne, Job, Params, Parent, Song
+from midivae.parents import Pool
 from midivae.pianoroll import Layout
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,20 @@ log = logging.getLogger(__name__)
 BLOCK_LIMIT_S = 600.0  # a block that takes longer hangs
 KEPT = 16  # finished jobs of earlier runs kept in the work directory
 # whose source decides what a sample is; a change in one of them makes the kept parts stale
-_CODE = ("generate", "decode", "features", "midi", "pianoroll", "schema", "grid", "notes")
+_CODE = (
+    "generate",
+    "modes",
+    "latent",
+    "parents",
+    "decode",
+    "features",
+    "loader",
+    "midi",
+    "pianoroll",
+    "schema",
+    "grid",
+    "notes",
+)
 _LIBRARIES = ("numpy", "torch", "symusic", "pyarrow")
 
 
@@ -69,8 +86,8 @@ class _Request:
         chance: how the cells are decided.
         tempo_qpm: quarter notes a minute.
         programs: General MIDI program per part of the model's layout.
-        fitted: whether latents come from the model's fitted prior.
-        latent: Z.
+        fitted: whether moves are made in the noise of the model's fitted prior.
+        pool: folder of the windows that the job's parents stand for; None: it has none.
         params_sha256: of the job's parameters, in 16 hex digits.
         key: of all that decides what the samples are; names the folder of finished parts.
     """
@@ -85,7 +102,7 @@ class _Request:
     tempo_qpm: float
     programs: tuple[int, ...]
     fitted: bool
-    latent: int
+    pool: Path | None
     beats_per_bar: int
     params_sha256: str
     key: str
@@ -115,21 +132,25 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """
     start = time.monotonic()
     rolls_sha256 = _manifest_sha256(data / "rolls")
-    requests = [_request(job, params, data, rolls_sha256) for job in params.generate.jobs]
+    requests: dict[str, _Request] = {}
+    for job in params.generate.jobs:  # one after the other: a job may come from samples of those before it
+        requests[job.name] = _request(job, params, data, rolls_sha256, requests)
+    for request in requests.values():  # every job is as it should be before the first parent is looked up
+        _gather(request, params, data / "rolls", requests)
 
     known = _known_bars(data / "rolls", rolls_sha256, params.evaluate.beats_per_bar)
-    parts = [part for request in requests for part in _parts(request, params.generate.samples_per_part, known)]
+    parts = [part for request in requests.values() for part in _parts(request, params.generate.samples_per_part, known)]
     missing = [part for part in parts if not _finished(part)]
     if len(missing) < len(parts):
         log.info("%d of %d parts are there from an earlier run", len(parts) - len(missing), len(parts))
     _make_parts(missing, params)
 
     silent = _publish(parts, data / "samples")
-    _forget_old({part.target.parent for part in parts} | {known})
+    _forget_old({part.target.parent for part in parts} | {r.pool for r in requests.values() if r.pool} | {known})
     return {
-        "samples": sum(request.job.count for request in requests),
+        "samples": sum(job.count for job in params.generate.jobs),
         "silent": silent,
-        "jobs": {request.job.name: request.job.count for request in requests},
+        "jobs": {job.name: job.count for job in params.generate.jobs},
         "parts_made": len(missing),
         "parts_reused": len(parts) - len(missing),
         "seconds": round(time.monotonic() - start, 3),
@@ -145,7 +166,7 @@ def _manifest_sha256(rolls: Path) -> str:
     return store.sha256(manifest)
 
 
-def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Request:
+def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: Mapping[str, _Request]) -> _Request:
     """The job with its model's facts; every rule of a job is checked here, before any work."""
     name = job.model or params.train.model
     main = (data / "model").absolute()  # children on other machines have other working directories
@@ -155,16 +176,21 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Reques
     params_sha256 = job.digest(exclude={"count", "midi_files"})  # neither decides what a sample is
     if config.data_sha256 != rolls_sha256:
         log.warning("%s was trained on other rolls than those in %s: novelty is against these", folder, data / "rolls")
+    _check_mode(job, model, folder, params.evaluate.beats_per_bar)
     facts = {
         "job": params_sha256,
         "seed": params.generate.seed,
         "weights": store.sha256(folder / "model.safetensors"),
         "config": store.sha256(folder / "config.json"),
+        "controls": store.sha256(folder / latent.FILE) if _needs_controls(job) else None,
         "rolls": rolls_sha256,
+        "parents": [_identity(job, text, earlier) for text in getattr(job, "parents", ())],
+        "ingest": params.ingest.digest() if getattr(job, "parents", ()) else None,
         "beats_per_bar": params.evaluate.beats_per_bar,
         "code": _code_version(),
         "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     return _Request(
         job=job,
         seed=params.generate.seed,
@@ -176,11 +202,86 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str) -> _Reques
         tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
         programs=_programs(job, config.layout, config.programs),
         fitted=_fitted(job, model),
-        latent=model.latent,
+        pool=_kept() / f"parents-{key}" if facts["parents"] else None,
         beats_per_bar=params.evaluate.beats_per_bar,
         params_sha256=params_sha256,
-        key=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16],
+        key=key,
     )
+
+
+def _needs_controls(job: Job) -> bool:
+    return isinstance(job, Edit) or (isinstance(job, Song) and job.one_key)
+
+
+def _check_mode(job: Job, model: models.WindowModel, folder: Path, beats_per_bar: int) -> None:
+    """What a mode asks of its model."""
+    parts, who = model.config.layout.parts, f"generate job {job.name!r}"
+    if isinstance(job, Continue | Song) and model.prior is None:
+        raise ParamsError(
+            f"{who}: mode {job.mode} needs a model that knows which window follows which, and {model.name!r} does not; "
+            "set its model to transformer"
+        )
+    if isinstance(job, Song):
+        modes.windows_of(job, model, beats_per_bar)
+    if isinstance(job, Ensemble) and len(parts) < 2:
+        raise ParamsError(
+            f"{who}: mode ensemble needs a model with several parts, and {model.name!r} has one, {parts[0]!r}; set "
+            "train.view.merge_parts to false, or ingest more parts"
+        )
+    if _needs_controls(job):
+        controls = Controls.read(folder)
+        for name in job.changes if isinstance(job, Edit) else ():
+            if name not in controls.asked:
+                raise ParamsError(f"{who}: its model has no attribute {name!r}; it has {', '.join(controls.asked)}")
+
+
+def _identity(job: Job, text: str, earlier: Mapping[str, _Request]) -> str:
+    """What stands for a parent in the key of a job: its text, and what it means."""
+    parent = Parent.parse(text)
+    if parent.kind == "file":
+        path = Path(parent.name)
+        if not path.is_file():
+            raise InputError(
+                f"generate job {job.name!r}: parent {text}: no such file; relative paths start at the folder of the "
+                "file of parameters"
+            )
+        return f"{text} {store.sha256(path)}"
+    if parent.kind == "sample":
+        name, _, index = parent.name.rpartition("-")
+        if name not in earlier:
+            raise ParamsError(
+                f"generate job {job.name!r}: parent {text}: no job {name!r} stands before it; there are {list(earlier)}"
+            )
+        if int(index) >= earlier[name].job.count:
+            raise ParamsError(
+                f"generate job {job.name!r}: parent {text}: job {name!r} has {earlier[name].job.count} samples, from 0"
+            )
+        return f"{text} {earlier[name].key}"
+    return text
+
+
+def _gather(request: _Request, params: Params, rolls: Path, requests: Mapping[str, _Request]) -> None:
+    """Puts what a job's parents stand for into its pool, unless it is there."""
+    job = request.job
+    if (
+        request.pool is None
+        or not isinstance(job, FromOne | Blend)
+        or _readable(request.pool / parents.WINDOWS, schema.PARENTS)
+    ):
+        return
+    view = models.load(request.folder).config.view
+
+    def sample(sample_id: str) -> parents.Known:
+        name, _, index = sample_id.rpartition("-")
+        of, first = requests[name], int(index) // decode.BLOCK * decode.BLOCK
+        made = modes.make(_setting(of), range(first, int(index) + 1))
+        return parents.Known(made.planes[-1], made.z[-1])
+
+    request.pool.mkdir(parents=True, exist_ok=True)
+    try:
+        parents.gather(job.parents, request.pool, rolls, params.ingest, view, sample)
+    except (InputError, ParamsError) as error:
+        raise type(error)(f"generate job {job.name!r}: {error}") from error
 
 
 def _chance(job: Job, model: str) -> Chance:
@@ -273,10 +374,11 @@ def _make_parts(parts: Sequence[_Part], params: Params) -> None:
 
 def _make_part(part: _Part, beat: Beat) -> None:
     """Makes one part, in a child process."""
-    blocks = []
+    blocks, setting, known = [], _setting(part.request), _known(part.known)
     for first in range(part.first, part.last, decode.BLOCK):
         beat(first)
-        blocks.append(_block(part, range(first, min(first + decode.BLOCK, part.last))))
+        samples = range(first, min(first + decode.BLOCK, part.last))
+        blocks.append(_rows(part.request, samples, modes.make(setting, samples), known))
     extra = {"layout": part.request.layout.to_json()}
     store.write_table(part.target, pa.concat_tables(blocks), schema.CATALOG, extra)
 
@@ -287,6 +389,20 @@ def _model(folder: Path, _model_sha256: str) -> models.WindowModel:
     return models.load(folder)
 
 
+def _setting(request: _Request) -> Setting:
+    """All that decides what the samples are."""
+    return Setting(
+        job=request.job,
+        seed=request.seed,
+        model=_model(request.folder, request.model_sha256),
+        chance=request.chance,
+        fitted=request.fitted,
+        beats_per_bar=request.beats_per_bar,
+        parents=Pool.open(request.pool) if request.pool is not None else None,
+        attributes=Controls.read(request.folder) if _needs_controls(request.job) else None,
+    )
+
+
 @lru_cache(maxsize=2)
 def _known(path: Path) -> UInt64[np.ndarray, " H"]:
     """The hashes in a table of bars, read once per process."""
@@ -295,54 +411,9 @@ def _known(path: Path) -> UInt64[np.ndarray, " H"]:
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
-def draw(
-    seed: int, job: str, samples: range, latent: int, cells: tuple[int, int, int, int] | None
-) -> tuple[Float32[np.ndarray, "B {latent}"], Float32[np.ndarray, "B T N K P"] | None]:
-    """The random numbers of these samples of a job.
-
-    Args:
-        seed: of the stage.
-        job: name of the job.
-        samples: indices in the job.
-        latent: Z.
-        cells: shape of what the model decodes, [T, N, K, P]; None: no numbers per cell are needed.
-
-    Returns:
-        `(noise, uniform)`: standard normal noise, which is the latent unless a fitted prior makes that of it, and
-        numbers in [0, 1) per cell, or None.
-    """
-    name = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "little")
-    z = np.empty((len(samples), latent), np.float32)
-    uniform = np.empty((len(samples), *cells), np.float32) if cells is not None else None
-    for row, index in enumerate(samples):
-        sample_rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, name, index])))
-        sample_rng.standard_normal(out=z[row], dtype=np.float32)
-        if uniform is not None:
-            sample_rng.random(out=uniform[row], dtype=np.float32)
-    return z, uniform
-
-
-def _block(part: _Part, samples: range) -> pa.Table:
-    """The samples of one block as rows of the catalog."""
-    request, job = part.request, part.request.job
-    model = _model(request.folder, request.model_sha256)
-    cells = model.config.window_shape if request.chance.temperature is not None else None
-    z, uniform = draw(request.seed, job.name, samples, request.latent, cells)
-    if request.fitted and model.prior is not None:
-        z = decode.latents(model.prior, z)
-    planes = decode.decode(model, z, request.chance, uniform)
-    return _rows(request, samples, z, planes, _known(part.known))
-
-
-def _rows(
-    request: _Request,
-    samples: range,
-    z: Float32[np.ndarray, "B Z"],
-    planes: Bool[np.ndarray, "B T N 2 P"],
-    known: UInt64[np.ndarray, " H"],
-) -> pa.Table:
-    """Decoded samples as rows of the catalog."""
-    job, layout, n = request.job, request.layout, len(samples)
+def _rows(request: _Request, samples: range, made: Made, known: UInt64[np.ndarray, " H"]) -> pa.Table:
+    """A block of samples as rows of the catalog."""
+    job, layout, n, planes = request.job, request.layout, len(samples), made.planes
     n_steps = planes.shape[1]
     names = [f"{job.name}-{index:07d}" for index in samples]
     hashes = features.bar_hashes(planes, layout, request.beats_per_bar * layout.steps_per_beat)
@@ -355,9 +426,13 @@ def _rows(
         "params_sha256": request.params_sha256,
         "temperature": request.chance.temperature,
         "prior": "fitted" if request.fitted else "normal",
+        "method": job.form if isinstance(job, Song) else getattr(job, "method", None),
         "parents": [],
         "weights": [],
+        "radius": None,
         "edits": None,
+        "transpose": job.transpose,
+        "lead_steps": 0,
         "tempo_qpm": request.tempo_qpm,
         "parts": list(layout.parts),
         "programs": list(request.programs),
@@ -367,11 +442,12 @@ def _rows(
     }
     table = schema.CATALOG.columns
     columns = {name: pa.repeat(pa.scalar(value, table.field(name).type), n) for name, value in same.items()}
+    columns |= {name: pa.array(values, table.field(name).type) for name, values in made.origin.items()}
     columns |= {
         "sample_id": pa.array(names, pa.string()),
         "index": pa.array(samples, pa.int64()),
         "z": pa.ListArray.from_arrays(
-            np.arange(n + 1, dtype=np.int32) * z.shape[1], z.reshape(-1), type=table.field("z").type
+            np.arange(n + 1, dtype=np.int32) * made.z.shape[1], made.z.reshape(-1), type=table.field("z").type
         ),
         "key": pa.array(features.keys(planes, layout), pa.string()),
         "novelty": _or_null(features.novelty(hashes, known)),
@@ -387,7 +463,7 @@ def _or_null(values: Float32[np.ndarray, " B"]) -> pa.Array:
     return pa.array(values, mask=np.isnan(values))
 
 
-def _midi_column(request: _Request, names: Sequence[str], planes: Bool[np.ndarray, "B T N 2 P"]) -> pa.Array:
+def _midi_column(request: _Request, names: Sequence[str], planes: Bool[np.ndarray, "B V N 2 P"]) -> pa.Array:
     """The samples as MIDI files, with the path each has, or would have, below `data/samples`."""
     metre = (TimeSignature(0, request.beats_per_bar, 4),)
     music = pianoroll.batch_to_notes(planes, request.layout, request.tempo_qpm, request.programs, metre)

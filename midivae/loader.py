@@ -122,6 +122,11 @@ def _shards(rolls: Path) -> list[Path]:
     return list(named)
 
 
+def layout_of(rolls: Path) -> Layout:
+    """How the rolls of a corpus are laid out."""
+    return _layout(_shards(rolls))
+
+
 def _layout(shards: Sequence[Path]) -> Layout:
     """The layout all shards share."""
     texts = {store.read_extra(path, SHARD, "layout") for path in shards}
@@ -203,7 +208,7 @@ def windows(corpus: Corpus, view: View) -> Windows:
         counts = -(-length // view.hop)
         step = pianoroll.runs(np.zeros(len(length), np.int64), counts) * view.hop
     piece = np.repeat(np.arange(len(length)), counts)
-    keep = step + _least_steps(view) <= length[piece]
+    keep = step + least_steps(view) <= length[piece]
     piece, step = piece[keep], step[keep]
     return Windows(corpus.starts[piece] + step, corpus.starts[piece + 1], piece)
 
@@ -232,14 +237,14 @@ def chains(corpus: Corpus, view: View) -> Chains:
     step = each.start - corpus.starts[each.piece]
     first = np.flatnonzero(step < view.steps)
     length = np.diff(corpus.starts)[each.piece[first]]
-    counts = (length - _least_steps(view) - step[first]) // view.steps + 1
+    counts = (length - least_steps(view) - step[first]) // view.steps + 1
     link = pianoroll.runs(np.zeros(len(first), np.int64), counts)  # 0, 1, ... along each chain
     of = np.repeat(first, counts)
     found = Windows(each.start[of] + link * view.steps, each.stop[of], each.piece[of])
     return Chains(found, np.concatenate([[0], np.cumsum(counts)]), step[first] == 0)
 
 
-def _least_steps(view: View) -> int:
+def least_steps(view: View) -> int:
     """How many steps of a window must lie inside its piece; the small term undoes float noise (0.7 * 10 > 7)."""
     return max(1, int(np.ceil(view.min_fill * view.steps - 1e-9)))
 
@@ -251,7 +256,7 @@ def planes(
     rows = windows.start[index, None] + np.arange(view.steps)  # [B, T]
     inside = rows < windows.stop[index, None]
     packed = corpus.packed[np.where(inside, rows, 0)] * inside[..., None].astype(np.uint8)
-    return _select(unpack(packed, corpus.layout), corpus.layout, view)
+    return select(unpack(packed, corpus.layout), corpus.layout, view)
 
 
 def sample_layout(layout: Layout, view: View) -> Layout:
@@ -275,7 +280,7 @@ def pitched(layout: Layout) -> list[int]:
     return [i for i, name in enumerate(layout.parts) if name != DRUMS]
 
 
-def _select(
+def select(
     planes: Bool[np.ndarray, "*B N 2 P"], layout: Layout, view: View
 ) -> Bool[np.ndarray, "*B M {view.n_planes} P"]:
     """The parts and planes that a view shows."""
@@ -326,7 +331,7 @@ class BitMatrix:
         self.context = context
         self._pitched = torch.tensor([name != DRUMS for name in layout.parts], device=device)
         self._bits_per_step = len(layout.parts) * view.n_planes * layout.pitches
-        padding = max(context, view.steps - _least_steps(view))
+        padding = max(context, view.steps - least_steps(view))
         seen = _packed_view(corpus, view)
         padded = np.zeros((context + len(seen) + len(corpus) * padding + view.steps, seen.shape[1]), np.uint8)
         for piece, (first, last) in enumerate(pairwise(corpus.starts.tolist())):
@@ -405,4 +410,4 @@ def _packed_view(corpus: Corpus, view: View) -> UInt8[np.ndarray, "S Y"]:
     if not view.merge_parts and view.n_planes == 2:
         return corpus.packed
     blocks = [corpus.packed[at : at + _ROWS_AT_ONCE] for at in range(0, max(1, len(corpus.packed)), _ROWS_AT_ONCE)]
-    return np.concatenate([pack(_select(unpack(block, corpus.layout), corpus.layout, view)) for block in blocks])
+    return np.concatenate([pack(select(unpack(block, corpus.layout), corpus.layout, view)) for block in blocks])

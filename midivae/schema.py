@@ -129,6 +129,20 @@ BARS = Table(
     ),
 )
 
+# the windows that a job's samples may come from (parents.py); kept in the work directory
+PARENTS = Table(
+    "parents",
+    1,
+    _columns(
+        ("parent", pa.int32()),  # index of the job's parent that stands for this window
+        ("label", pa.string()),  # as in the catalog
+        ("start", pa.int64()),  # row of the matrix beside the table at which the window starts
+        ("stop", pa.int64()),  # end row of its piece
+        ("first", pa.int64()),  # row at which its piece begins
+        ("z", FLOATS, "null"),  # the latent of a sample; null: it is to be encoded
+    ),
+)
+
 # measures of a roll (features.py); one float column per name, null where the measure has no value (a silent roll)
 FEATURES: tuple[str, ...] = (
     "notes",  # onsets

@@ -1,0 +1,357 @@
+"""Moves in latent space: near a point, between points, and along attributes.
+
+Moves are made where latents are spread like a standard normal: in the *noise* of which a fitted prior makes latents
+(`models.prior`), or among the latents themselves for a model that has the standard normal alone. There a point's
+distance from the origin says nothing and its direction everything, so that moves keep the distance: halfway between two
+pieces, and around a piece, lie points that are as likely as pieces are.
+
+Attributes are changed by `Controls`: for each attribute a direction, added to a latent once per unit of change. They
+are estimated from the latents of training windows. With A the attributes of the windows (relative ones as logarithms,
+the key as the notes' centroid on the circle of fifths), W the coefficients of a ridge regression of A on latents, and S
+the covariance of the latents, the direction of attribute k is
+
+    d_k = S W_H (W_H' S W_H)^-1 e_k
+
+the shortest way, in the metric of the latents themselves, by which attribute k changes by one while all others held
+(H) stay. What a regression says and what a decoder does are two things: windows are decoded with and without each
+change, and the directions multiplied by the inverse of the response that was measured.
+
+Held are all attributes but one: density, note length and polyphony are tied by an identity (notes a beat times their
+length is the number that sounds, rests aside), so with one of them another must change; `FREE` says which.
+
+Shapes:
+    B  samples    Z  latent    M  parents    A  attributes as they are asked for    K  as they are computed with
+
+Offers: `Space` (`noise` / `latent`), `vary`, `slerp`, `barycentre`; `Controls` (`fit`, `moved`, `read` / `write`) and
+`measured`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from midivae import decode, features, loader, store
+from midivae.errors import CorruptError, InputError
+from midivae.models.prior import Prior
+
+RELATIVE = ("density", "polyphony", "note_length")  # asked for as shares of what is there
+KEY = ("fifths_x", "fifths_y")  # what a change of key is computed with
+FREE = {"density": "note_length", "note_length": "density", "polyphony": "density"}
+FIFTH = 2 * np.pi / 12  # one step on the circle of fifths
+WINDOWS = 8192  # training windows that directions are estimated from, at most
+CALIBRATED_ON = 192  # windows that are decoded to measure a response
+ROUNDS = 2  # of calibration
+RIDGE = 1e-3  # of the variance of latents
+FILE, VERSION = "controls.json", 1
+
+Latents = Float32[np.ndarray, "B Z"]
+Changes = Mapping[str, Float[np.ndarray, " B"]]
+
+
+# --- near a point, between points -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Space:
+    """Where moves are made; `prior` None: among the latents themselves."""
+
+    prior: Prior | None
+
+    def noise(self, z: Latents) -> Latents:
+        """Latents as points of this space."""
+        return z if self.prior is None else decode.noise(self.prior, z)
+
+    def latent(self, noise: Latents) -> Latents:
+        """The latents of points of this space."""
+        return noise if self.prior is None else decode.latents(self.prior, noise)
+
+
+def vary(noise: Latents, radius: Float[np.ndarray, " B"], other: Latents) -> Latents:
+    """Points around others: (noise + radius * other) / sqrt(1 + radius**2).
+
+    With `other` a draw of a standard normal this keeps the spread of a standard normal. Radius 0 is the point itself,
+    and with a radius far above 1 little of it is left.
+    """
+    r = radius[:, None]
+    moved: np.ndarray = (noise + r * other) / np.sqrt(1 + r**2)
+    return moved.astype(np.float32)
+
+
+def slerp(start: Latents, end: Latents, share: Float[np.ndarray, " B"]) -> Latents:
+    """Points on the way from `start` (share 0) to `end` (share 1) along the sphere (Shoemake 1985), evenly spaced.
+
+    Lengths, which differ a little, are interpolated; between points in one direction the way is straight.
+    """
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    long_a, long_b = (np.linalg.norm(each, axis=1, keepdims=True) for each in (a, b))
+    unit_a, unit_b = a / np.maximum(long_a, 1e-12), b / np.maximum(long_b, 1e-12)
+    angle = np.arccos(np.clip((unit_a * unit_b).sum(1, keepdims=True), -1, 1))
+    t = share[:, None]
+    sine = np.sin(angle)
+    straight = sine < 1e-6
+    weight_a = np.where(straight, 1 - t, np.sin((1 - t) * angle) / np.where(straight, 1, sine))
+    weight_b = np.where(straight, t, np.sin(t * angle) / np.where(straight, 1, sine))
+    found: np.ndarray = (weight_a * unit_a + weight_b * unit_b) * ((1 - t) * long_a + t * long_b)
+    return found.astype(np.float32)
+
+
+def barycentre(parents: Float32[np.ndarray, "B M Z"], weights: Float[np.ndarray, "B M"]) -> Latents:
+    """Weighted sums of parents, with the length that sums of independent normals would otherwise lose.
+
+    A weight of 1 gives that parent.
+    """
+    total: np.ndarray = np.einsum("bmz,bm->bz", parents.astype(np.float64), weights)
+    total /= np.linalg.norm(weights, axis=1, keepdims=True)
+    return total.astype(np.float32)
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+def measured(
+    before: Mapping[str, Float[np.ndarray, " B"]], after: Mapping[str, Float[np.ndarray, " B"]]
+) -> dict[str, Float[np.ndarray, " B"]]:
+    """By how much attributes (`features.attributes`) changed, in the units in which changes are asked for.
+
+    density, polyphony, note_length: relative, 0.2 is 20 % more; syncopation and balance:<part>: in shares of the notes;
+    register: in semitones; key: in steps on the circle of fifths, from -6 to 6. NaN where one of the two is undefined.
+    """
+    changes = {}
+    for name in asked_names(tuple(before)):
+        if name == "key":
+            angles = [np.arctan2(each[KEY[1]], each[KEY[0]]) for each in (before, after)]
+            turn = (angles[1] - angles[0]) / FIFTH
+            changes[name] = (turn + 6) % 12 - 6
+        elif name in RELATIVE:
+            changes[name] = after[name] / np.where(before[name] > 0, before[name], np.nan) - 1
+        else:
+            changes[name] = after[name] - before[name]
+    return changes
+
+
+def asked_names(computed: Sequence[str]) -> tuple[str, ...]:
+    """The attributes that can be asked for: the computed ones, the two numbers of the key as one."""
+    names = [name for name in computed if name not in KEY]
+    place = max((i for i, name in enumerate(names) if not name.startswith("balance:")), default=-1) + 1
+    return (*names[:place], "key", *names[place:])
+
+
+def _computed(attributes: Mapping[str, Float[np.ndarray, " B"]]) -> Float[np.ndarray, "B K"]:
+    """Attributes as directions are computed with: relative ones as logarithms."""
+    columns = [
+        np.log(np.where(values > 0, values, np.nan)) if name in RELATIVE else values
+        for name, values in attributes.items()
+    ]
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Directions of attributes in the latent space of one model.
+
+    Attributes:
+        names: attributes as they are computed with.
+        directions: what is added to a latent for one unit of each (a logarithm, a share, a semitone, a unit of the
+            centroid of the notes on the circle of fifths).
+        weights, bias: of the regression: `z @ weights + bias` foretells the attributes of what is decoded.
+        sd: standard deviation of each over training windows; 0: it never varies, and cannot be changed.
+        response: [asked, measured]: what the decoder made of a change by one standard deviation, in standard
+            deviations, measured after calibration on windows that had no part in it.
+        model_sha256: of the weights of the model.
+    """
+
+    names: tuple[str, ...]
+    directions: Float[np.ndarray, "K Z"]
+    weights: Float[np.ndarray, "Z K"]
+    bias: Float[np.ndarray, " K"]
+    sd: Float[np.ndarray, " K"]
+    response: Float[np.ndarray, "K K"]
+    model_sha256: str
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The attributes that can be asked for."""
+        return asked_names(self.names)
+
+    def foretold(self, z: Float[np.ndarray, "B Z"]) -> dict[str, Float[np.ndarray, " B"]]:
+        """Attributes that a latent's music should have, without decoding it; as `features.attributes` has them."""
+        values = z @ self.weights + self.bias
+        return {name: np.exp(values[:, k]) if name in RELATIVE else values[:, k] for k, name in enumerate(self.names)}
+
+    def moved(self, z: Latents, changes: Changes) -> Latents:
+        """Latents whose music is changed as asked, in the units of `measured`.
+
+        Raises:
+            KeyError: no such attribute.
+        """
+        steps = np.zeros((len(z), len(self.names)))
+        for name, change in changes.items():
+            if name == "key":
+                here = self.foretold(z)
+                x, y = here[KEY[0]], here[KEY[1]]
+                cos, sin = np.cos(change * FIFTH), np.sin(change * FIFTH)
+                steps[:, self.names.index(KEY[0])] += cos * x - sin * y - x
+                steps[:, self.names.index(KEY[1])] += sin * x + cos * y - y
+            else:
+                steps[:, self.names.index(name)] += np.log1p(change) if name in RELATIVE else change
+        moved: np.ndarray = z + steps @ self.directions
+        return moved.astype(np.float32)
+
+    @classmethod
+    def fit(
+        cls, model: WindowModel, train: Corpus, valid: Corpus | None, seed: int, model_sha256: str, chance: Chance
+    ) -> Controls:
+        """Directions estimated from the windows of `train`, calibrated by decoding, and their response on `valid`.
+
+        Args:
+            valid: None: the response is measured on `train`.
+            chance: how the cells are decided of what is decoded.
+        """
+        rng = np.random.default_rng(np.random.SeedSequence([seed, _CONTROLS]))
+        planes, z = _encoded(model, train, WINDOWS, rng)
+        attributes = features.attributes(planes, model.config.layout)
+        values = _computed(attributes)
+        there = ~np.isnan(values).any(axis=1)
+        names, sd = tuple(attributes), values[there].std(axis=0)
+        sd = np.where(sd > LEAST_SD, sd, 0)
+        weights, bias, directions = _directions(z[there].astype(np.float64), values[there], sd, names)
+        draft = cls(names, directions, weights, bias, sd, np.eye(len(names)), model_sha256)
+        for _ in range(ROUNDS):
+            response = _response(draft, model, planes, z, rng, chance)
+            draft = replace(draft, directions=_corrected(draft, response))
+        test = (planes, z) if valid is None else _encoded(model, valid, CALIBRATED_ON, rng)
+        return replace(draft, response=_response(draft, model, *test, rng, chance))
+
+    # --- on disk
+    def write(self, folder: Path) -> None:
+        """Writes `controls.json` into a model's folder."""
+        values = {
+            "format": "midivae-controls",
+            "version": VERSION,
+            "names": list(self.names),
+            **{name: _digits(getattr(self, name)) for name in ("directions", "weights", "bias", "sd", "response")},
+            "model_sha256": self.model_sha256,
+        }
+        store.write_bytes(folder / FILE, (json.dumps(values) + "\n").encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Controls:
+        """The controls in a model's folder.
+
+        Raises:
+            InputError: there are none.
+            CorruptError: they are not those of this release, or of these weights.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, so attributes cannot be changed; rerun stage `train`")
+        values = store.read_json(path)
+        try:
+            if (values["format"], values["version"]) != ("midivae-controls", VERSION):
+                raise ValueError(f"version {values['version']}, this release reads {VERSION}")
+            arrays = {
+                name: np.array(values[name], np.float64) for name in ("directions", "weights", "bias", "sd", "response")
+            }
+            found = cls(tuple(values["names"]), **arrays, model_sha256=values["model_sha256"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptError(f"{path}: not the controls of a model ({error}); rerun stage `train`") from error
+        if found.model_sha256 != store.sha256(folder / "model.safetensors"):
+            raise CorruptError(f"{path}: belongs to other weights than those beside it; rerun stage `train`")
+        return found
+
+
+def _digits(values: np.ndarray) -> object:
+    """Numbers in 7 digits, as nested lists."""
+    return np.vectorize(lambda value: float(f"{value:.7g}"), otypes=[object])(values).tolist()
+
+
+# --- how directions are found -----------------------------------------------------------------------------------------
+_CONTROLS = 8  # what its random numbers are for
+LEAST_SD = 1e-6  # below it an attribute does not vary
+REACH = 1.0  # standard deviations by which attributes are changed when a response is measured
+
+
+def _encoded(
+    model: WindowModel, corpus: Corpus, most: int, rng: np.random.Generator
+) -> tuple[Bool[np.ndarray, "B T N 2 P"], Latents]:
+    """Windows of a corpus, at most so many, and their latents."""
+    view = model.config.view
+    windows = loader.windows(corpus, view)
+    index = np.sort(rng.permutation(len(windows))[:most])
+    planes = loader.planes(corpus, windows, index, view.model_copy(update={"planes": "onset+frame"}))
+    return planes, decode.encode(model, planes)
+
+
+def _directions(
+    z: Float[np.ndarray, "B Z"], values: Float[np.ndarray, "B K"], sd: Float[np.ndarray, " K"], names: Sequence[str]
+) -> tuple[Float[np.ndarray, "Z K"], Float[np.ndarray, " K"], Float[np.ndarray, "K Z"]]:
+    """Coefficients of the regression, and the directions d_k, each for one unit."""
+    centre, mean = z.mean(axis=0), values.mean(axis=0)
+    away, scaled = z - centre, (values - mean) / np.where(sd > 0, sd, np.inf)
+    covariance = away.T @ away / len(z)
+    ridge = RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    w = np.linalg.solve(covariance + ridge, away.T @ scaled / len(z))  # [Z, K], per standard deviation
+    directions = np.zeros((len(names), z.shape[1]))
+    for k, name in enumerate(names):
+        if sd[k] == 0:
+            continue
+        held = _held(names, sd, name)
+        spread = covariance @ w[:, held]
+        inner = w[:, held].T @ spread
+        inner += 1e-3 * np.trace(inner) / len(held) * np.eye(len(held))  # balances of all parts sum to one
+        directions[k] = spread @ np.linalg.solve(inner, np.eye(len(held))[held.index(k)]) / sd[k]
+    weights = w * sd
+    return weights, mean - centre @ weights, directions
+
+
+def _held(names: Sequence[str], sd: Float[np.ndarray, " K"], changed: str) -> list[int]:
+    """What stays while an attribute is changed, and the attribute itself."""
+    return [k for k, name in enumerate(names) if name != FREE.get(changed) and sd[k] > 0]
+
+
+def _response(
+    controls: Controls,
+    model: WindowModel,
+    planes: Bool[np.ndarray, "B T N 2 P"],
+    z: Latents,
+    rng: np.random.Generator,
+    chance: Chance,
+) -> Float[np.ndarray, "K K"]:
+    """By how many standard deviations attributes change, [changed, measured], per standard deviation asked for."""
+    layout, names = model.config.layout, controls.names
+    chosen = rng.permutation(len(z))[:CALIBRATED_ON]
+    z = z[chosen]
+    uniform = None
+    if chance.temperature is not None:
+        uniform = rng.random((len(z), *model.config.window_shape), dtype=np.float32)
+    base = _computed(features.attributes(decode.decode(model, z, chance, uniform), layout))
+    response, unit = np.eye(len(names)), np.where(controls.sd > 0, controls.sd, np.inf)
+    for k in range(len(names)):
+        if controls.sd[k] == 0:
+            continue
+        asked = REACH * rng.uniform(-1, 1, len(z))
+        moved = (z + np.outer(asked * controls.sd[k], controls.directions[k])).astype(np.float32)
+        found = _computed(features.attributes(decode.decode(model, moved, chance, uniform), layout)) - base
+        there = ~np.isnan(found).any(axis=1)
+        response[k] = asked[there] @ (found[there] / unit) / (asked[there] @ asked[there])
+    return response
+
+
+def _corrected(controls: Controls, response: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K Z"]:
+    """Directions whose response, if it is linear, is one for the attribute and none for those that are held."""
+    names, sd = controls.names, controls.sd
+    corrected = controls.directions.copy()
+    scaled = controls.directions * sd[:, None]  # for one standard deviation
+    for k, name in enumerate(names):
+        if sd[k] == 0:
+            continue
+        held = _held(names, sd, name)
+        block = response[np.ix_(held, held)]  # [changed, measured]
+        wanted = np.eye(len(held))[held.index(k)]
+        inner = block @ block.T
+        inner += 1e-2 * np.trace(inner) / len(held) * np.eye(len(held))
+        share = np.linalg.solve(inner, block @ wanted)  # share @ block is nearest to wanted
+        corrected[k] = share @ scaled[held] / sd[k]
+    return corrected

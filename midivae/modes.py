@@ -1,0 +1,442 @@
+"""The modes of generation: how each makes a block of samples.
+
+A mode gets random numbers of its samples, a model, and the windows that its parents stand for; it gives latents, rolls
+and what the catalog says of their origin. Sample i depends on (seed, job, i) alone: its generator is numpy's PCG64
+seeded by `SeedSequence([seed, hash of the job's name, i])`, which draws, window after window, the noise of a latent and
+then one number per cell, where the job draws cells. What a sample chooses (a window of a split, a radius, weights, how
+much of a change) comes from a generator of its own, so that a choice moves no other number. The steps of one path
+between two parents are seeded by the number of the path instead, so that they differ by their latents alone.
+
+Shapes:
+    B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window    V  of a sample
+    N  parts                 K  planes    P  pitches
+
+Offers: `Setting`, `Made`, `make`, `draw`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from midivae import decode, features, latent
+from midivae.errors import ParamsError
+from midivae.latent import Controls, Space
+from midivae.models import WindowModel
+from midivae.models.base import Chance
+from midivae.models.prior import Prior
+from midivae.params import Blend, Continue, Edit, Ensemble, Job, Song, Vary
+from midivae.parents import Pool
+from midivae.pianoroll import FRAME, ONSET, Layout
+
+Latents = Float32[np.ndarray, "B Z"]
+Planes = Bool[np.ndarray, "B V N 2 P"]
+CHOICES = 1  # spawn key of the generators of choices
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides what the samples of a job are.
+
+    Attributes:
+        seed: of the stage.
+        fitted: whether moves are made in the noise of the model's fitted prior.
+        parents: of a job that has some.
+        attributes: of a job that edits, or keeps to one key.
+        beats_per_bar: for what is measured in bars.
+    """
+
+    job: Job
+    seed: int
+    model: WindowModel
+    chance: Chance
+    fitted: bool
+    beats_per_bar: int = 4
+    parents: Pool | None = None
+    attributes: Controls | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The windows of the parents."""
+        if self.parents is None:
+            raise TypeError(f"job {self.job.name!r} was given no parents")
+        return self.parents
+
+    @property
+    def controls(self) -> Controls:
+        """The directions of attributes."""
+        if self.attributes is None:
+            raise TypeError(f"job {self.job.name!r} was given no controls")
+        return self.attributes
+
+    @property
+    def prior(self) -> Prior:
+        """The model's fitted prior."""
+        if self.model.prior is None:
+            raise TypeError(f"model {self.model.name!r} has no fitted prior")
+        return self.model.prior
+
+    @property
+    def layout(self) -> Layout:
+        """Of the samples."""
+        return self.model.config.layout
+
+    @property
+    def space(self) -> Space:
+        """Where moves are made."""
+        return Space(self.model.prior if self.fitted else None)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A block of samples.
+
+    Attributes:
+        z: the latents of each, one after the other where it has several.
+        origin: columns of the catalog that say where each comes from; what is not there is the same for all.
+    """
+
+    z: Latents
+    planes: Planes
+    origin: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def make(setting: Setting, samples: range) -> Made:
+    """The samples with these numbers, at most `decode.BLOCK`, the first at the start of a block."""
+    made: Made = _MODES[setting.job.mode](setting, setting.job, samples)
+    if not setting.job.transpose:
+        return made
+    shift = np.full(len(samples), setting.job.transpose)
+    return replace(made, planes=transposed(made.planes, setting.layout, shift))
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+class Draws:
+    """The random numbers of some samples of a job, drawn in turn."""
+
+    def __init__(self, setting: Setting, numbers: range | list[int]) -> None:
+        self._latent = setting.model.latent
+        self._cells = setting.model.config.window_shape if setting.chance.temperature is not None else None
+        self._rngs = [_generator(setting.seed, setting.job.name, number) for number in numbers]
+
+    def noise(self) -> Latents:
+        """Standard normal noise for a latent of each sample."""
+        drawn = np.empty((len(self._rngs), self._latent), np.float32)
+        for row, rng in zip(drawn, self._rngs, strict=True):
+            rng.standard_normal(out=row, dtype=np.float32)
+        return drawn
+
+    def cells(self) -> Float32[np.ndarray, "B T N K P"] | None:
+        """Numbers in [0, 1) for the cells of a window of each sample; None: the job draws no cells."""
+        if self._cells is None:
+            return None
+        drawn = np.empty((len(self._rngs), *self._cells), np.float32)
+        for window, rng in zip(drawn, self._rngs, strict=True):
+            rng.random(out=window, dtype=np.float32)
+        return drawn
+
+
+def _generator(seed: int, job: str, number: int, *spawn_key: int) -> np.random.Generator:
+    name = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, name, number], spawn_key=spawn_key)))
+
+
+def _choices(setting: Setting, numbers: range | list[int]) -> list[np.random.Generator]:
+    """The generators of what samples choose."""
+    return [_generator(setting.seed, setting.job.name, number, CHOICES) for number in numbers]
+
+
+def _between(limits: float | tuple[float, float], rng: np.random.Generator) -> float:
+    """The number, or one drawn evenly between two."""
+    return float(rng.uniform(*limits)) if isinstance(limits, tuple) else limits
+
+
+# --- parents ----------------------------------------------------------------------------------------------------------
+def _chosen(pool: Pool, parent: int, rng: np.random.Generator) -> int:
+    """A window of those that a parent stands for."""
+    windows = pool.of_parent[parent]
+    return int(windows[rng.integers(len(windows))])
+
+
+def _one_each(setting: Setting, samples: range, choices: list[np.random.Generator]) -> Int[np.ndarray, " B"]:
+    """The window that each sample comes from."""
+    pool = setting.pool
+    parents = len(pool.of_parent)
+    return np.array([_chosen(pool, i % parents, rng) for i, rng in zip(samples, choices, strict=True)])
+
+
+def _encoded(setting: Setting, index: Int[np.ndarray, " B"]) -> tuple[Latents, Bool[np.ndarray, "B T N 2 P"]]:
+    """The latents of windows, and the windows; a sample of this model has the latent that it was made of."""
+    pool, model = setting.pool, setting.model
+    planes = pool.windows(index, model.config.view)
+    z = decode.encode(model, planes)
+    for row, window in enumerate(index.tolist()):
+        if window in pool.z and len(pool.z[window]) >= model.latent:
+            z[row] = pool.z[window][: model.latent]
+    return z, planes
+
+
+def _labels(setting: Setting, index: Int[np.ndarray, B * M]) -> list[list[str]]:
+    labels = setting.pool.labels
+    return [[labels[i] for i in np.atleast_1d(row).tolist()] for row in index]
+
+
+# --- one window -------------------------------------------------------------------------------------------------------
+def _sample(setting: Setting, job: Job, samples: range) -> Made:
+    draws = Draws(setting, samples)
+    z = setting.space.latent(draws.noise())
+    return Made(z, decode.decode(setting.model, z, setting.chance, draws.cells()))
+
+
+def _reconstruct(setting: Setting, job: FromOne, samples: range) -> Made:
+    draws = Draws(setting, samples)
+    draws.noise()
+    index = _one_each(setting, samples, _choices(setting, samples))
+    z, _ = _encoded(setting, index)
+    planes = decode.decode(setting.model, z, setting.chance, draws.cells())
+    return Made(z, planes, {"parents": _labels(setting, index)})
+
+
+def _vary(setting: Setting, job: Vary, samples: range) -> Made:
+    draws, choices = Draws(setting, samples), _choices(setting, samples)
+    noise = draws.noise()
+    index = _one_each(setting, samples, choices)
+    radius = np.array([_between(job.radius, rng) for rng in choices])
+    z, _ = _encoded(setting, index)
+    z = _around(setting, z, radius, noise)
+    planes = decode.decode(setting.model, z, setting.chance, draws.cells())
+    return Made(z, planes, {"parents": _labels(setting, index), "radius": radius.tolist()})
+
+
+def _around(setting: Setting, z: Latents, radius: Float[np.ndarray, " B"], noise: Latents) -> Latents:
+    """Latents at a distance from others; a radius of 0 changes no bit."""
+    space = setting.space
+    moved = space.latent(latent.vary(space.noise(z), radius, noise))
+    return np.where(radius[:, None] > 0, moved, z)
+
+
+def _blend(setting: Setting, job: Blend, samples: range) -> Made:
+    along = job.method == "slerp"
+    numbers = [i // job.steps for i in samples] if along else list(samples)  # the steps of a path share their numbers
+    draws, choices = Draws(setting, numbers), _choices(setting, numbers)
+    draws.noise()
+    pool, space = setting.pool, setting.space
+    m = len(job.parents)
+    index = np.array([[_chosen(pool, parent, rng) for parent in range(m)] for rng in choices])  # [B, M]
+    z = np.stack([_encoded(setting, index[:, parent])[0] for parent in range(m)], axis=1)  # [B, M, Z]
+    noise = np.stack([space.noise(z[:, parent]) for parent in range(m)], axis=1)
+    if along:
+        share = np.array([i % job.steps for i in samples]) / (job.steps - 1)
+        weights = np.stack([1 - share, share], axis=1)
+        mixed = latent.slerp(noise[:, 0], noise[:, 1], share)
+    else:
+        weights = np.stack([_weights(job, rng) for rng in choices])
+        mixed = latent.barycentre(noise, weights)
+    mixed = space.latent(mixed)
+    for parent in range(m):  # where one parent has all the weight, it is that parent, to the last bit
+        mixed = np.where(weights[:, parent, None] == 1, z[:, parent], mixed)
+    planes = decode.decode(setting.model, mixed, setting.chance, draws.cells())
+    return Made(mixed, planes, {"parents": _labels(setting, index), "weights": weights.tolist()})
+
+
+def _weights(job: Blend, rng: np.random.Generator) -> Float[np.ndarray, " M"]:
+    """The job's weights, or some drawn evenly from all that sum to 1."""
+    if job.weights is not None:
+        return np.array(job.weights)
+    drawn = rng.standard_exponential(len(job.parents))
+    return np.asarray(drawn / drawn.sum())
+
+
+def _edit(setting: Setting, job: Edit, samples: range) -> Made:
+    draws, choices = Draws(setting, samples), _choices(setting, samples)
+    draws.noise()
+    index = _one_each(setting, samples, choices)
+    asked = [_asked(job, i, rng) for i, rng in zip(samples, choices, strict=True)]
+    z, _ = _encoded(setting, index)
+    uniform = draws.cells()
+    before = decode.decode(setting.model, z, setting.chance, uniform)
+    changes = {name: np.array([each.get(name, 0.0) for each in asked]) for name in job.changes}
+    moved = setting.controls.moved(z, changes)
+    after = decode.decode(setting.model, moved, setting.chance, uniform)
+    found = latent.measured(*(features.attributes(planes, setting.layout) for planes in (before, after)))
+    edits = [_as_json(each, {name: values[row] for name, values in found.items()}) for row, each in enumerate(asked)]
+    return Made(moved, after, {"parents": _labels(setting, index), "edits": edits})
+
+
+def _asked(job: Edit, number: int, rng: np.random.Generator) -> dict[str, float]:
+    """The changes of one sample."""
+    names = list(job.changes)
+    mine = names if job.together else [names[number % len(names)]]
+    return {name: _between(job.changes[name], rng) for name in mine}
+
+
+def _as_json(asked: dict[str, float], found: dict[str, float]) -> str:
+    """Both as the catalog has them, in 6 digits; what has no value is null."""
+
+    def plain(values: dict[str, float]) -> dict[str, float | None]:
+        return {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in values.items()}
+
+    return json.dumps({"asked": plain(asked), "measured": plain(found)})
+
+
+# --- windows that follow each other -----------------------------------------------------------------------------------
+def _go_on(setting: Setting, draws: Draws, z: Latents, music: Planes) -> Planes:
+    """The music with one more window."""
+    context = getattr(setting.model.config.network, "context", 0)
+    past = music[:, max(0, music.shape[1] - context) :] if context else music[:, :0]
+    return np.concatenate([music, decode.decode(setting.model, z, setting.chance, draws.cells(), past)], axis=1)
+
+
+def _continue(setting: Setting, job: Continue, samples: range) -> Made:
+    prior = setting.prior
+    draws = Draws(setting, samples)
+    index = _one_each(setting, samples, _choices(setting, samples))
+    z, music = _encoded(setting, index)
+    begins = setting.pool.begins(index)
+    state = np.where(begins[:, None], decode.after(prior, None, z, at_start=True), decode.after(prior, None, z))
+    lead, found = music.shape[1], []
+    for _ in range(job.windows):
+        z = decode.latents(prior, draws.noise(), state)
+        state = decode.after(prior, state, z)
+        music = _go_on(setting, draws, z, music)
+        found.append(z)
+    kept = 0 if job.lead else lead
+    origin = {"parents": _labels(setting, index), "lead_steps": [lead - kept] * len(samples)}
+    return Made(np.concatenate(found, axis=1), _begun(music[:, kept:]), origin)
+
+
+def _begun(music: Planes) -> Planes:
+    """Music whose first step begins what sounds there."""
+    music = music.copy()
+    music[:, 0, :, ONSET] |= music[:, 0, :, FRAME]
+    return music
+
+
+def windows_of(song: Song, model: WindowModel, beats_per_bar: int) -> int:
+    """How many windows a song has.
+
+    Raises:
+        ParamsError: its bars, or those of its sections, are no whole number of windows.
+    """
+    view, sections = model.config.view, len(song.form or "A")
+    steps = song.bars * beats_per_bar * model.config.layout.steps_per_beat
+    if steps % (view.steps * sections):
+        bars = sections * math.lcm(view.steps, beats_per_bar * model.config.layout.steps_per_beat)
+        bars //= beats_per_bar * model.config.layout.steps_per_beat
+        raise ParamsError(
+            f"generate job {song.name!r}: {song.bars} bars are {steps} steps, and its {sections} section(s) must be "
+            f"whole windows of {view.steps}; set bars to a multiple of {bars}"
+        )
+    return steps // view.steps
+
+
+def _song(setting: Setting, job: Song, samples: range) -> Made:
+    prior = setting.prior
+    draws = Draws(setting, samples)
+    n = len(samples)
+    sections = job.form or "A"
+    length = windows_of(job, setting.model, setting.beats_per_bar) // len(sections)
+    state, home = decode.start(prior, n), None
+    music = np.zeros((n, 0, *setting.model.config.window_shape[1:2], 2, setting.layout.pitches), bool)
+    drawn: dict[tuple[str, int], Latents] = {}
+    found: list[Latents] = []
+    for section in sections:
+        for window in range(length):
+            noise = draws.noise()
+            if (section, window) in drawn:
+                z = _around(setting, drawn[section, window], np.full(n, job.radius), noise)
+            else:
+                z = decode.latents(prior, noise, state)
+                if job.one_key:
+                    z, home = _at_home(setting, z, home)
+                drawn[section, window] = z
+            state = decode.after(prior, state, z)
+            music = _go_on(setting, draws, z, music)
+            found.append(z)
+    return Made(np.concatenate(found, axis=1), music)
+
+
+def _at_home(
+    setting: Setting, z: Latents, home: Float[np.ndarray, "B 2"] | None
+) -> tuple[Latents, Float[np.ndarray, "B 2"]]:
+    """Latents moved to the key of the song: to where on the circle of fifths its first window is."""
+    controls = setting.controls
+    foretold = controls.foretold(z)
+    here = np.stack([foretold[name] for name in latent.KEY], axis=1)
+    if home is None:
+        return z, here
+    directions = controls.directions[[controls.names.index(name) for name in latent.KEY]]
+    return (z + (home - here) @ directions).astype(np.float32), home
+
+
+# --- several instruments ----------------------------------------------------------------------------------------------
+def _ensemble(setting: Setting, job: Ensemble, samples: range) -> Made:
+    if job.method == "joint":
+        return _sample(setting, job, samples)
+    draws, layout = Draws(setting, samples), setting.layout
+    apart, latents = [], []
+    for _ in layout.parts:
+        z = setting.space.latent(draws.noise())
+        apart.append(decode.decode(setting.model, z, setting.chance, draws.cells()))
+        latents.append(z)
+    keys = [features.best_scale(features.chroma(planes, layout))[0] for planes in apart]  # of each, of all its parts
+    merged = np.empty_like(apart[0])
+    for part, (planes, key) in enumerate(zip(apart, keys, strict=True)):
+        own = np.zeros_like(planes)
+        own[:, :, part] = planes[:, :, part]
+        merged[:, :, part] = transposed(own, layout, _to_key(key, keys[0]))[:, :, part]
+    return Made(np.concatenate(latents, axis=1), merged)
+
+
+def _to_key(key: Int[np.ndarray, " B"], wanted: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    """Semitones, from -6 to 5, from one scale to another (`features.KEYS`); none from or to silence.
+
+    A minor scale counts as the major scale of the same pitches: what is to fit are the pitches.
+    """
+
+    def tonic(index: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+        return np.where(index >= 12, index + 3, index) % 12
+
+    shift = (tonic(wanted) - tonic(key) + 6) % 12 - 6
+    return np.where((key < 0) | (wanted < 0), 0, shift)
+
+
+def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
+    """Rolls moved by semitones, each by its own number; drums stay.
+
+    What would leave the pitches of the roll comes back an octave lower or higher, so that no note is lost; where that
+    is another note's place, the two are one.
+    """
+    moved = planes.copy()
+    parts = [i for i, name in enumerate(layout.parts) if name != features.DRUMS]
+    row = np.arange(layout.pitches)
+    for semitones in np.unique(shift).tolist():
+        mine = np.flatnonzero(shift == semitones)
+        target = row + semitones
+        below, above = np.minimum(target, 0) // -12, np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
+        target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
+        for part in parts:
+            out = np.zeros_like(planes[mine, :, part])
+            for source, to in zip(row.tolist(), target.tolist(), strict=True):
+                out[..., to] |= planes[mine, :, part, :, source]
+            moved[mine, :, part] = out
+    return moved
+
+
+_MODES: dict[str, Callable[[Setting, Any, range], Made]] = {
+    "sample": _sample,
+    "reconstruct": _reconstruct,
+    "vary": _vary,
+    "blend": _blend,
+    "edit": _edit,
+    "continue": _continue,
+    "song": _song,
+    "ensemble": _ensemble,
+}
