@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 from hardware import hardware
 
-from midivae import decode, features, generate, midi, models, pianoroll, schema, store
-from midivae.params import Job
+from midivae import decode, features, generate, midi, models, modes, pianoroll, schema, store
+from midivae.params import Sample
 
 STEPS = ("noise", "decode", "measure", "midi", "table", "parquet")
 
@@ -51,8 +51,8 @@ def main() -> None:
 
 def _round(model: models.WindowModel, n: int) -> dict[str, float]:
     """Seconds of each step over n samples, as `generate` does them."""
-    job = Job(name="bench", count=n)
-    chance = generate._chance(job, model.name)
+    job = Sample(name="bench", count=n)
+    chance = generate._chance(job, model)
     layout = model.config.layout
     took = dict.fromkeys((*STEPS, "pretty_midi"), 0.0)
     clock = time.perf_counter()
@@ -66,7 +66,8 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
     for first in range(0, n, decode.BLOCK):
         samples = range(first, min(first + decode.BLOCK, n))
         cells = model.config.window_shape if chance.temperature is not None else None
-        z, uniform = generate.draw(0, job.name, samples, model.latent, cells)
+        draws = modes.Draws(0, job.name, samples, model.latent, cells)
+        z, uniform = draws.noise(), draws.cells()
         lap("noise")
         if model.prior is not None:
             z = decode.latents(model.prior, z)

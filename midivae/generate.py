@@ -31,8 +31,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
         model=name,
         model_sha256=str(facts["weights"]),
         layout=config.layout,
-        chance=_chance(job, config.name),
+        chance=_chance(job, model),
         tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
         programs=_programs(job, config.layout, config.programs),
         fitted=_fitted(job, model),
@@ -229,10 +229,26 @@ def _check_mode(job: Job, model: models.WindowModel, folder: Path, beats_per_bar
             "train.view.merge_parts to false, or ingest more parts"
         )
     if _needs_controls(job):
-        controls = Controls.read(folder)
-        for name in job.changes if isinstance(job, Edit) else ():
-            if name not in controls.asked:
-                raise ParamsError(f"{who}: its model has no attribute {name!r}; it has {', '.join(controls.asked)}")
+        _check_controls(job, Controls.read(folder), who)
+
+
+def _check_controls(job: Job, controls: Controls, who: str) -> None:
+    """Whether the attributes that a job changes can be changed."""
+    if isinstance(job, Edit) and not (job.changes or controls.offered):
+        raise ParamsError(
+            f"{who}: no attribute can be changed: the model's latents explain too little of any; train it longer, or "
+            "leave the job out"
+        )
+    known = dict(zip(controls.names, controls.explained, strict=True))
+    for name in (job.changes or ()) if isinstance(job, Edit) else ():
+        if name not in controls.offered:
+            share = f"; its latents explain {known[name]:.0%} of it" if name in known else ""
+            raise ParamsError(
+                f"{who}: its model cannot change {name!r} on purpose{share}; it can change "
+                f"{', '.join(controls.offered) or 'nothing'}"
+            )
+    if isinstance(job, Song) and "key" not in controls.offered:
+        raise ParamsError(f"{who}: its model cannot change the key on purpose; set one_key to false")
 
 
 def _identity(job: Job, text: str, earlier: Mapping[str, _Request]) -> str:
@@ -284,11 +300,9 @@ def _gather(request: _Request, params: Params, rolls: Path, requests: Mapping[st
         raise type(error)(f"generate job {job.name!r}: {error}") from error
 
 
-def _chance(job: Job, model: str) -> Chance:
+def _chance(job: Job, model: models.WindowModel) -> Chance:
     """How the job's cells are decided; temperature "auto" draws them where cells depend on each other."""
-    temperature = job.temperature
-    if temperature == "auto":
-        temperature = 1.0 if model == "transformer" else None
+    temperature = decode.usual(model).temperature if job.temperature == "auto" else job.temperature
     return Chance(job.threshold, temperature, job.top_p)
 
 
@@ -378,6 +392,7 @@ def _make_part(part: _Part, beat: Beat) -> None:
     for first in range(part.first, part.last, decode.BLOCK):
         beat(first)
         samples = range(first, min(first + decode.BLOCK, part.last))
+        setting = replace(setting, alive=partial(beat, first))
         blocks.append(_rows(part.request, samples, modes.make(setting, samples), known))
     extra = {"layout": part.request.layout.to_json()}
     store.write_table(part.target, pa.concat_tables(blocks), schema.CATALOG, extra)

@@ -8,10 +8,10 @@ much of a change) comes from a generator of its own, so that a choice moves no o
 between two parents are seeded by the number of the path instead, so that they differ by their latents alone.
 
 Shapes:
-    B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window    V  of a sample
+    B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window
     N  parts                 K  planes    P  pitches
 
-Offers: `Setting`, `Made`, `make`, `draw`.
+Offers: `Setting`, `Made`, `make`; `Draws`; `transposed`, `to_key`, `windows_of`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,8 @@ from midivae.parents import Pool
 from midivae.pianoroll import FRAME, ONSET, Layout
 
 Latents = Float32[np.ndarray, "B Z"]
-Planes = Bool[np.ndarray, "B V N 2 P"]
+Planes = Bool[np.ndarray, "B _ N 2 P"]
+STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of an edit: the one is kept that misses least
 CHOICES = 1  # spawn key of the generators of choices
 
 
@@ -51,6 +52,7 @@ class Setting:
         parents: of a job that has some.
         attributes: of a job that edits, or keeps to one key.
         beats_per_bar: for what is measured in bars.
+        alive: called before each window of music: a sign of life.
     """
 
     job: Job
@@ -61,6 +63,7 @@ class Setting:
     beats_per_bar: int = 4
     parents: Pool | None = None
     attributes: Controls | None = None
+    alive: Callable[[], object] = bool
 
     @property
     def pool(self) -> Pool:
@@ -110,21 +113,37 @@ class Made:
 
 def make(setting: Setting, samples: range) -> Made:
     """The samples with these numbers, at most `decode.BLOCK`, the first at the start of a block."""
-    made: Made = _MODES[setting.job.mode](setting, setting.job, samples)
-    if not setting.job.transpose:
-        return made
-    shift = np.full(len(samples), setting.job.transpose)
-    return replace(made, planes=transposed(made.planes, setting.layout, shift))
+    made = _MODES[setting.job.mode](setting, setting.job, samples)
+    if setting.job.transpose:
+        shift = np.full(len(samples), setting.job.transpose)
+        made = Made(made.z, transposed(made.planes, setting.layout, shift), made.origin)
+    return made
 
 
 # --- random numbers ---------------------------------------------------------------------------------------------------
 class Draws:
     """The random numbers of some samples of a job, drawn in turn."""
 
-    def __init__(self, setting: Setting, numbers: range | list[int]) -> None:
-        self._latent = setting.model.latent
-        self._cells = setting.model.config.window_shape if setting.chance.temperature is not None else None
-        self._rngs = [_generator(setting.seed, setting.job.name, number) for number in numbers]
+    def __init__(
+        self, seed: int, job: str, numbers: Iterable[int], latent: int, cells: tuple[int, int, int, int] | None
+    ) -> None:
+        """Those of the samples with these numbers.
+
+        Args:
+            seed: of the stage.
+            job: its name.
+            latent: Z.
+            cells: shape of what the model decodes, [T, N, K, P]; None: no numbers per cell are needed.
+        """
+        self._latent = latent
+        self._cells = cells
+        self._rngs = [_generator(seed, job, number) for number in numbers]
+
+    @classmethod
+    def of(cls, setting: Setting, numbers: Iterable[int]) -> Draws:
+        """Those that a job needs."""
+        drawn = setting.model.config.window_shape if setting.chance.temperature is not None else None
+        return cls(setting.seed, setting.job.name, numbers, setting.model.latent, drawn)
 
     def noise(self) -> Latents:
         """Standard normal noise for a latent of each sample."""
@@ -148,7 +167,7 @@ def _generator(seed: int, job: str, number: int, *spawn_key: int) -> np.random.G
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, name, number], spawn_key=spawn_key)))
 
 
-def _choices(setting: Setting, numbers: range | list[int]) -> list[np.random.Generator]:
+def _choices(setting: Setting, numbers: Iterable[int]) -> list[np.random.Generator]:
     """The generators of what samples choose."""
     return [_generator(setting.seed, setting.job.name, number, CHOICES) for number in numbers]
 
@@ -190,13 +209,13 @@ def _labels(setting: Setting, index: Int[np.ndarray, B * M]) -> list[list[str]]:
 
 # --- one window -------------------------------------------------------------------------------------------------------
 def _sample(setting: Setting, job: Job, samples: range) -> Made:
-    draws = Draws(setting, samples)
+    draws = Draws.of(setting, samples)
     z = setting.space.latent(draws.noise())
     return Made(z, decode.decode(setting.model, z, setting.chance, draws.cells()))
 
 
 def _reconstruct(setting: Setting, job: FromOne, samples: range) -> Made:
-    draws = Draws(setting, samples)
+    draws = Draws.of(setting, samples)
     draws.noise()
     index = _one_each(setting, samples, _choices(setting, samples))
     z, _ = _encoded(setting, index)
@@ -205,7 +224,7 @@ def _reconstruct(setting: Setting, job: FromOne, samples: range) -> Made:
 
 
 def _vary(setting: Setting, job: Vary, samples: range) -> Made:
-    draws, choices = Draws(setting, samples), _choices(setting, samples)
+    draws, choices = Draws.of(setting, samples), _choices(setting, samples)
     noise = draws.noise()
     index = _one_each(setting, samples, choices)
     radius = np.array([_between(job.radius, rng) for rng in choices])
@@ -225,7 +244,7 @@ def _around(setting: Setting, z: Latents, radius: Float[np.ndarray, " B"], noise
 def _blend(setting: Setting, job: Blend, samples: range) -> Made:
     along = job.method == "slerp"
     numbers = [i // job.steps for i in samples] if along else list(samples)  # the steps of a path share their numbers
-    draws, choices = Draws(setting, numbers), _choices(setting, numbers)
+    draws, choices = Draws.of(setting, numbers), _choices(setting, numbers)
     draws.noise()
     pool, space = setting.pool, setting.space
     m = len(job.parents)
@@ -255,26 +274,57 @@ def _weights(job: Blend, rng: np.random.Generator) -> Float[np.ndarray, " M"]:
 
 
 def _edit(setting: Setting, job: Edit, samples: range) -> Made:
-    draws, choices = Draws(setting, samples), _choices(setting, samples)
+    draws, choices = Draws.of(setting, samples), _choices(setting, samples)
     draws.noise()
     index = _one_each(setting, samples, choices)
-    asked = [_asked(job, i, rng) for i, rng in zip(samples, choices, strict=True)]
+    ranges = job.changes or {name: setting.controls.usual(name) for name in setting.controls.offered}
+    asked = [_asked(ranges, job.together, i, rng) for i, rng in zip(samples, choices, strict=True)]
     z, _ = _encoded(setting, index)
-    uniform = draws.cells()
+    uniform, layout = draws.cells(), setting.layout
     before = decode.decode(setting.model, z, setting.chance, uniform)
-    changes = {name: np.array([each.get(name, 0.0) for each in asked]) for name in job.changes}
-    moved = setting.controls.moved(z, changes)
-    after = decode.decode(setting.model, moved, setting.chance, uniform)
-    found = latent.measured(*(features.attributes(planes, setting.layout) for planes in (before, after)))
-    edits = [_as_json(each, {name: values[row] for name, values in found.items()}) for row, each in enumerate(asked)]
-    return Made(moved, after, {"parents": _labels(setting, index), "edits": edits})
+    was = features.attributes(before, layout)
+    changes = {name: np.array([each.get(name, 0.0) for each in asked]) for name in ranges}
+    mine = {name: np.array([name in each for each in asked]) for name in ranges}
+    best = _Edited(z, before, latent.measured(was, was), np.full(len(samples), np.inf))
+    for strength in STRENGTHS:
+        moved = setting.controls.moved(z, changes, strength)
+        after = decode.decode(setting.model, moved, setting.chance, uniform)
+        found = latent.measured(was, features.attributes(after, layout))
+        best = best.better(_Edited(moved, after, found, setting.controls.misses(changes, mine, found)))
+    edits = [
+        _as_json(each, {name: float(values[row]) for name, values in best.found.items()})
+        for row, each in enumerate(asked)
+    ]
+    return Made(best.z, best.planes, {"parents": _labels(setting, index), "edits": edits})
 
 
-def _asked(job: Edit, number: int, rng: np.random.Generator) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Edited:
+    """Edited windows, what changed in them, and by how much they miss what was asked."""
+
+    z: Latents
+    planes: Planes
+    found: dict[str, Float[np.ndarray, " B"]]
+    misses: Float[np.ndarray, " B"]
+
+    def better(self, other: _Edited) -> _Edited:
+        """Of each window the one that misses less."""
+        take = other.misses < self.misses
+        return _Edited(
+            np.where(take[:, None], other.z, self.z),
+            np.where(take[:, None, None, None, None], other.planes, self.planes),
+            {name: np.where(take, other.found[name], values) for name, values in self.found.items()},
+            np.where(take, other.misses, self.misses),
+        )
+
+
+def _asked(
+    ranges: dict[str, float | tuple[float, float]], together: bool, number: int, rng: np.random.Generator
+) -> dict[str, float]:
     """The changes of one sample."""
-    names = list(job.changes)
-    mine = names if job.together else [names[number % len(names)]]
-    return {name: _between(job.changes[name], rng) for name in mine}
+    names = list(ranges)
+    mine = names if together else [names[number % len(names)]]
+    return {name: _between(ranges[name], rng) for name in mine}
 
 
 def _as_json(asked: dict[str, float], found: dict[str, float]) -> str:
@@ -289,6 +339,7 @@ def _as_json(asked: dict[str, float], found: dict[str, float]) -> str:
 # --- windows that follow each other -----------------------------------------------------------------------------------
 def _go_on(setting: Setting, draws: Draws, z: Latents, music: Planes) -> Planes:
     """The music with one more window."""
+    setting.alive()
     context = getattr(setting.model.config.network, "context", 0)
     past = music[:, max(0, music.shape[1] - context) :] if context else music[:, :0]
     return np.concatenate([music, decode.decode(setting.model, z, setting.chance, draws.cells(), past)], axis=1)
@@ -296,7 +347,7 @@ def _go_on(setting: Setting, draws: Draws, z: Latents, music: Planes) -> Planes:
 
 def _continue(setting: Setting, job: Continue, samples: range) -> Made:
     prior = setting.prior
-    draws = Draws(setting, samples)
+    draws = Draws.of(setting, samples)
     index = _one_each(setting, samples, _choices(setting, samples))
     z, music = _encoded(setting, index)
     begins = setting.pool.begins(index)
@@ -339,7 +390,7 @@ def windows_of(song: Song, model: WindowModel, beats_per_bar: int) -> int:
 
 def _song(setting: Setting, job: Song, samples: range) -> Made:
     prior = setting.prior
-    draws = Draws(setting, samples)
+    draws = Draws.of(setting, samples)
     n = len(samples)
     sections = job.form or "A"
     length = windows_of(job, setting.model, setting.beats_per_bar) // len(sections)
@@ -380,7 +431,7 @@ def _at_home(
 def _ensemble(setting: Setting, job: Ensemble, samples: range) -> Made:
     if job.method == "joint":
         return _sample(setting, job, samples)
-    draws, layout = Draws(setting, samples), setting.layout
+    draws, layout = Draws.of(setting, samples), setting.layout
     apart, latents = [], []
     for _ in layout.parts:
         z = setting.space.latent(draws.noise())
@@ -391,11 +442,11 @@ def _ensemble(setting: Setting, job: Ensemble, samples: range) -> Made:
     for part, (planes, key) in enumerate(zip(apart, keys, strict=True)):
         own = np.zeros_like(planes)
         own[:, :, part] = planes[:, :, part]
-        merged[:, :, part] = transposed(own, layout, _to_key(key, keys[0]))[:, :, part]
+        merged[:, :, part] = transposed(own, layout, to_key(key, keys[0]))[:, :, part]
     return Made(np.concatenate(latents, axis=1), merged)
 
 
-def _to_key(key: Int[np.ndarray, " B"], wanted: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+def to_key(key: Int[np.ndarray, " B"], wanted: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
     """Semitones, from -6 to 5, from one scale to another (`features.KEYS`); none from or to silence.
 
     A minor scale counts as the major scale of the same pitches: what is to fit are the pitches.
@@ -420,7 +471,7 @@ def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> 
     for semitones in np.unique(shift).tolist():
         mine = np.flatnonzero(shift == semitones)
         target = row + semitones
-        below, above = np.minimum(target, 0) // -12, np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
+        below, above = -(np.minimum(target, 0) // 12), np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
         target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
         for part in parts:
             out = np.zeros_like(planes[mine, :, part])

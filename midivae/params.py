@@ -448,13 +448,13 @@ class Edit(FromOne):
     # attribute -> change, or two numbers between which it is drawn evenly: density, polyphony, note_length relative
     # (0.2: 20 % more); syncopation in shares of the notes; register in semitones; key in fifths (1: one sharp more);
     # balance:<part> in shares of the notes
-    changes: Annotated[dict[str, Range], Field(min_length=1)] = {"density": (-0.4, 0.4)}
+    changes: Annotated[dict[str, Range], Field(min_length=1)] | None = None  # None: all that the model offers, as usual
     together: bool = False  # all changes in each sample; else sample i has the one with number i modulo their number
 
     @field_validator("changes")
     @classmethod
-    def _known(cls, changes: dict[str, Range]) -> dict[str, Range]:
-        for name, change in changes.items():
+    def _known(cls, changes: dict[str, Range] | None) -> dict[str, Range] | None:
+        for name, change in (changes or {}).items():
             if name not in ATTRIBUTES and not name.startswith("balance:"):
                 raise ValueError(f"no attribute {name!r}; there are {', '.join(ATTRIBUTES)} and balance:<part>")
             lowest = min(change) if isinstance(change, tuple) else change
@@ -530,18 +530,7 @@ class Generate(Section):
         Vary(name="vary", count=256, radius=(0.0, 1.5)),
         Blend(name="blend", count=128),
         Blend(name="fusion", count=64, parents=HELD_OUT_WINDOW * 3, method="barycentre"),
-        Edit(
-            name="edit",
-            count=384,
-            changes={
-                "density": (-0.3, 0.3),
-                "polyphony": (-0.2, 0.2),
-                "note_length": (-0.3, 0.3),
-                "syncopation": (-0.1, 0.1),
-                "register": (-4.0, 4.0),
-                "key": (-3.0, 3.0),
-            },
-        ),
+        Edit(name="edit", count=320),
         Continue(name="continue", count=128),
         Song(name="song", count=32),
         Song(name="aaba", count=16, form="AABA"),

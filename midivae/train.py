@@ -30,6 +30,7 @@ from midivae import __version__, checkpoint, decode, devices, elbo, engine, load
 from midivae.checkpoint import Checkpoints, Progress, Row, State
 from midivae.devices import Machine
 from midivae.errors import InputError, TrainingError
+from midivae.latent import Controls
 from midivae.loader import BitMatrix, Corpus
 from midivae.models import Config, WindowModel
 from midivae.models.base import Batch, Chance
@@ -120,6 +121,7 @@ def run(params: Params, data: Path) -> dict[str, object] | None:
             _write(folder, each, metrics[name], settings, sources)
             if priors[name]:
                 store.write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], prior.CURVE))
+            _fit_controls(each.model, splits, settings, folder)
     checkpoint.prune(store.work_dir() / "train", KEPT_RUNS)
 
     seen = sum(each.steps * settings.network(name).batch_size for name, each in trained.items())
@@ -227,6 +229,15 @@ def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, 
         kept.save(*state)
     into.load_state_dict(state.tensors)
     return state.progress.curves
+
+
+def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: Path) -> None:
+    """Finds the directions of attributes in a model's latent space, and writes them beside its weights."""
+    valid = splits.corpora["valid"] if splits.valid else None
+    weights = store.sha256(folder / "model.safetensors")
+    log.info("%s: attributes in its latent space", model.name)
+    controls = Controls.fit(model, splits.corpora["train"], valid, settings.seed, weights, decode.usual(model))
+    controls.write(folder)
 
 
 def _key(config: Config, settings: Train, machine: Machine) -> str:

@@ -22,7 +22,7 @@ import torch
 from music import piece
 from pieces import as_fetched
 
-from midivae import catalog, decode, generate, ingest, loader, midi, models, pianoroll, store
+from midivae import catalog, decode, generate, ingest, loader, midi, models, modes, pianoroll, store
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
 from midivae.models.base import Chance
 from midivae.parallel import Failure, Outcome
@@ -130,12 +130,12 @@ def test_latents_come_from_the_fitted_prior_or_from_a_standard_normal(data: Path
     }
     prior = models.load(data / "model" / "compare" / "transformer").prior
     assert prior is not None
-    noise, _ = generate.draw(0, "a", range(70), 6, None)
+    noise = modes.Draws(0, "a", range(70), 6, None).noise()
     # its couplings do nothing yet: center and spread alone
     assert np.allclose(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise, atol=1e-6)
     assert np.array_equal(decode.latents(prior, noise)[64:], decode.latents(prior, noise[64:]))
     for job, latent in (("b", 6), ("c", 4)):
-        noise, _ = generate.draw(0, job, range(2), latent, None)
+        noise = modes.Draws(0, job, range(2), latent, None).noise()
         assert np.array_equal(np.stack(made.loc[job]["z"].to_list()), noise)
     assert (made.loc["a"]["temperature"] == 1).all()
     assert made.loc["c"]["temperature"].isna().all()
@@ -175,17 +175,18 @@ def test_jobs_seeds_and_temperatures_differ(data: Path, here: None) -> None:
 
 def test_draw_by_hand() -> None:
     # sample 7 of job "a" under seed 3: PCG64 seeded by (3, first 8 bytes of sha256("a"), 7); z, then a number per cell
-    z, uniform = generate.draw(3, "a", range(5, 9), 4, (2, 1, 2, 3))
+    draws = modes.Draws(3, "a", range(5, 9), 4, (2, 1, 2, 3))
+    z, uniform = draws.noise(), draws.cells()
     name = int.from_bytes(bytes.fromhex("ca978112ca1bbdca"), "little")  # sha256("a") begins ca978112 ca1bbdca
     sample_rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, name, 7])))
     assert uniform is not None
     assert np.array_equal(z[2], sample_rng.standard_normal(4, dtype=np.float32))
     assert np.array_equal(uniform[2].reshape(-1), sample_rng.random(12, dtype=np.float32))
-    assert generate.draw(3, "a", range(5, 9), 4, None)[1] is None
+    assert modes.Draws(3, "a", range(5, 9), 4, None).cells() is None
 
 
 def test_latents_are_standard_normal() -> None:
-    z, _ = generate.draw(0, "a", range(20_000), 2, None)
+    z = modes.Draws(0, "a", range(20_000), 2, None).noise()
     # standard errors: mean 1/sqrt(40000) = 0.005, standard deviation 1/sqrt(80000) = 0.0035; five of each
     assert abs(z.mean()) < 0.025
     assert abs(z.std() - 1) < 0.018

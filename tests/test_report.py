@@ -241,7 +241,8 @@ def test_pictures_show_the_samples(data: Path, page: Page) -> None:
     assert [name for name, _ in section["parts"]] == [HIGH, LOW]
     # the same samples, made again
     model = models.load(data / "model" / "compare" / "autoencoder")
-    z, uniform = generate.draw(0, "drawn", range(3), model.latent, model.config.window_shape)
+    draws = modes.Draws(0, "drawn", range(3), model.latent, model.config.window_shape)
+    z, uniform = draws.noise(), draws.cells()
     planes = decode.decode(model, z, Chance(temperature=1.0), uniform)
     for card in section["cards"]:
         roll = planes[int(card["title"][-7:])]

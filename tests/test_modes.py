@@ -1,0 +1,505 @@
+"""The modes of generation: what each does to music, with a small model that was trained for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from music import PARTS, piece
+from pieces import as_fetched
+
+from midivae import decode, features, generate, ingest, loader, midi, models, modes, pianoroll, store, train
+from midivae.errors import InputError, ParamsError
+from midivae.latent import Controls, measured
+from midivae.notes import PER_NOTE, Notes
+from midivae.parallel import Outcome
+from midivae.params import Params, parse
+from midivae.pianoroll import FRAME, ONSET, Layout
+
+NAMES = tuple(name.lower() for name in PARTS)
+LAYOUT = Layout(NAMES, 36, 48, 4)
+STEPS = 32  # of a window: two bars
+VALUES: dict[str, Any] = {
+    "compute": {"workers": 1},
+    "train": {
+        "compare": ["mlp"],
+        "view": {"steps": STEPS},
+        "precision": 32,
+        "transformer": {
+            "width": 32,
+            "channels": 8,
+            "heads": 2,
+            "layers": 1,
+            "cell": 8,
+            "latent": 48,
+            "context": 8,
+            "batch_size": 16,
+            "max_steps": 250,
+            "epochs": 100,
+            "anneal_steps": 60,
+            "prior_steps": 50,
+            "learning_rate": 0.004,
+            "patience": None,
+        },
+        "dense": {
+            "hidden": [128],
+            "latent": 16,
+            "beta": 0.02,
+            "epochs": 40,
+            "batch_size": 16,
+            "learning_rate": 0.003,
+            "patience": None,
+        },
+    },
+}
+
+
+def tune(seed: int) -> Notes:
+    """A piece of `music.piece` whose first bar comes again and again: little to learn, and one key."""
+    notes = piece(seed)
+    bar = 4 * notes.ticks_per_quarter
+    first = notes.onset_tick < bar
+    n = int(first.sum())
+    columns = {name: np.tile(getattr(notes, name)[first], 12) for name in PER_NOTE}
+    columns["onset_tick"] = columns["onset_tick"] + np.repeat(np.arange(12, dtype=np.int32), n) * bar
+    return replace(notes, **columns).sorted()
+
+
+def params(jobs: list[dict[str, Any]], **sections: Any) -> Params:
+    return parse({**VALUES, "generate": {"jobs": jobs, "samples_per_part": 64}} | sections, "test")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with rolls and a model that was trained on them."""
+    data = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIDIVAE_HOME", str(data / "work"))
+        as_fetched(data, {f"{i:02}.mid": midi.write(tune(i)) for i in range(40)})
+        ingest.run(params([{"name": "a", "count": 1}]), data)
+        train.run(params([{"name": "a", "count": 1}]), data)
+    return data
+
+
+@pytest.fixture
+def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of its own with the trained model; parts are made in this process."""
+    (tmp_path / "data").mkdir()
+    for name in ("rolls", "model"):
+        (tmp_path / "data" / name).symlink_to(trained / name)
+    monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
+
+    def fan_out(fn: Callable[..., Any], specs: list[Any], *_: Any, **__: Any) -> Iterator[tuple[int, Outcome]]:
+        for index, spec in enumerate(specs):
+            yield index, Outcome(fn(spec, lambda _: None))
+
+    monkeypatch.setattr(generate, "fan_out", fan_out)
+    return tmp_path / "data"
+
+
+def made(data: Path, *jobs: dict[str, Any], **sections: Any) -> pd.DataFrame:
+    """The catalog of these jobs, with a column `planes`."""
+    values = params(list(jobs), **sections)
+    generate.run(values, data)
+    found = pd.read_parquet(data / "samples" / "catalog")
+    found["planes"] = [
+        planes_of(row["midi"]["bytes"], row["n_steps"]) for row in found[["midi", "n_steps"]].to_dict("records")
+    ]
+    return found
+
+
+def planes_of(data: bytes, n_steps: int) -> np.ndarray:
+    notes = midi.read(data) if len(data) > 60 else None
+    if notes is None:
+        return np.zeros((n_steps, 4, 2, 48), bool)
+    part = pianoroll.assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
+    return pianoroll.from_notes(notes, part, LAYOUT, n_steps).planes
+
+
+def window(data: Path, label: str) -> np.ndarray:
+    """The window of the corpus that a label names."""
+    piece_id, bar = label.removeprefix("piece:").split("@")
+    corpus = loader.load(data / "rolls", ["train", "valid", "test"])
+    i = corpus.piece_ids.index(piece_id)
+    first = corpus.starts[i] + corpus.bar_starts[i][int(bar) - 1]
+    rows = corpus.packed[first : min(first + STEPS, corpus.starts[i + 1])]
+    planes = np.zeros((STEPS, 4, 2, 48), bool)
+    planes[: len(rows)] = pianoroll.unpack(rows, LAYOUT)
+    planes[0, :, ONSET] |= planes[0, :, FRAME]
+    return planes
+
+
+def f1(a: np.ndarray, b: np.ndarray) -> float:
+    """Of the cells that sound."""
+    a, b = a[..., FRAME, :], b[..., FRAME, :]
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
+# nothing is drawn but latents, by a model that knows its training windows by heart
+PLAIN = {"model": "mlp", "temperature": None, "threshold": 0.5}
+KNOWN = {"parents": ["split:train"], **PLAIN}
+
+
+# --- near a parent, between parents -----------------------------------------------------------------------------------
+def test_reconstruct_gives_back_its_parent(data: Path) -> None:
+    found = made(data, {"name": "a", "mode": "reconstruct", "count": 24, **KNOWN})
+    parents = [window(data, label) for (label,) in found["parents"]]
+    own = [f1(planes, parent) for planes, parent in zip(found["planes"], parents, strict=True)]
+    others = [f1(planes, parent) for planes, parent in zip(found["planes"], parents[1:] + parents[:1], strict=True)]
+    assert np.mean(own) > 0.5
+    assert np.mean(own) > np.mean(others) + 0.25
+    splits = store.read_table(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
+    known = set(splits[splits["split"] == "train"]["piece_id"])
+    assert {label.removeprefix("piece:").split("@")[0] for (label,) in found["parents"]} <= known
+    assert found["parents"].map(tuple).nunique() > 12  # drawn anew for each
+
+
+def test_vary_goes_from_the_parent_to_strangers(data: Path) -> None:
+    corpus = loader.load(data / "rolls", ["train"])
+    parent = f"piece:{corpus.piece_ids[0]}@3"
+    jobs = [
+        {"name": f"r{i}", "mode": "vary", "count": 16, "radius": radius, "parents": [parent], **PLAIN}
+        for i, radius in enumerate((0.0, 0.2, 1.0, 9.0))
+    ]
+    found = made(data, *jobs, {"name": "z", "mode": "reconstruct", "count": 1, "parents": [parent], **PLAIN})
+    groups = {name: list(rows["planes"]) for name, rows in found.groupby("job")}
+    (same,) = groups["z"]
+    assert all(np.array_equal(planes, same) for planes in groups["r0"])
+    likeness = [np.mean([f1(planes, same) for planes in groups[f"r{i}"]]) for i in range(4)]
+    assert likeness[0] == 1
+    assert likeness[0] > likeness[1] > likeness[2] > likeness[3]
+    assert found.query("job == 'r2'")["radius"].unique().tolist() == [1.0]
+
+
+def test_a_radius_from_a_range_is_drawn_per_sample(data: Path) -> None:
+    found = made(data, {"name": "a", "mode": "vary", "count": 64, "radius": [0.5, 1.5], **KNOWN})
+    assert found["radius"].between(0.5, 1.5).all()
+    assert 0.85 < found["radius"].mean() < 1.15  # standard error 0.036
+    assert found["radius"].nunique() == 64
+
+
+def test_a_blend_is_a_path_from_one_parent_to_the_other(data: Path) -> None:
+    steps = 6
+    job = {"name": "a", "mode": "blend", "count": 8 * steps, "steps": steps, **PLAIN, "parents": ["split:train"] * 2}
+    found = made(data, job)
+    model = models.load(data / "model" / "compare" / "mlp")
+    for path in range(8):
+        rows = found.iloc[path * steps : (path + 1) * steps]
+        assert len(set(rows["parents"].map(tuple))) == 1
+        assert np.allclose(np.stack(list(rows["weights"]))[:, 1], np.arange(steps) / (steps - 1))
+        ends = np.stack([window(data, label) for label in rows["parents"].iloc[0]])
+        z = np.concatenate([decode.encode(model, end[None]) for end in ends])
+        assert np.allclose(np.stack(list(rows["z"].iloc[[0, -1]])), z, atol=1e-5)  # the parents themselves
+    paths = [list(found["planes"].iloc[i : i + steps]) for i in range(0, len(found), steps)]
+    first, last = (np.mean([[f1(p, path[end]) for p in path] for path in paths], axis=0) for end in (0, -1))
+    assert first[0] == last[-1] == 1
+    assert all(first[:-2] > first[1:-1])  # ever less of the first parent
+    assert all(last[1:-1] < last[2:])  # ever more of the last
+
+
+def test_a_barycentre_of_many_parents(data: Path) -> None:
+    corpus = loader.load(data / "rolls", ["train"])
+    three = [f"piece:{piece_id}@2" for piece_id in corpus.piece_ids[:3]]
+    job = {"mode": "blend", "method": "barycentre", "parents": three, "count": 40, **PLAIN}
+    found = made(data, {"name": "a", **job}, {"name": "b", **job, "weights": [0, 1, 0], "count": 2})
+    weights = np.stack(list(found.query("job == 'a'")["weights"]))
+    assert np.allclose(weights.sum(1), 1)
+    assert np.allclose(weights.mean(0), 1 / 3, atol=0.2)  # drawn evenly: sd of a mean is 0.037
+    parents = np.stack([window(data, label) for label in three])
+    model = models.load(data / "model" / "compare" / "mlp")
+    z = decode.encode(model, parents)
+    assert np.allclose(np.stack(list(found.query("job == 'b'")["z"])), z[1], atol=1e-5)
+    # the parent with the largest weight is the one that a blend is most like
+    mine = found.query("job == 'a'")
+    whole = decode.decode(model, z, decode.Chance(0.5))
+    likeness = np.array([[f1(planes, parent) for parent in whole] for planes in mine["planes"]])
+    clear = weights.max(1) > 0.6
+    assert (likeness[clear].argmax(1) == weights[clear].argmax(1)).mean() > 0.8
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
+    job = {"name": "a", "mode": "edit", "count": 64, "changes": {"register": [-4, 4], "key": [-3, 3]}}
+    found = made(data, job)
+    edits = [json.loads(text) for text in found["edits"]]
+    assert [list(each["asked"]) for each in edits[:4]] == [["register"], ["key"], ["register"], ["key"]]
+    for name, least in (("register", 0.8), ("key", 0.6)):
+        mine = [each for each in edits if name in each["asked"]]
+        asked, got = ([each[kind][name] for each in mine] for kind in ("asked", "measured"))
+        assert np.corrcoef(asked, got)[0, 1] > least
+        assert -4 <= min(asked) < -1.5 < 1.5 < max(asked) <= 4
+    # what it says of itself is what is in its file
+    model, controls = models.load(data / "model"), Controls.read(data / "model")
+    row = found.iloc[0]
+    setting = modes.Setting(params([job]).generate.jobs[0], 0, model, decode.usual(model), True)
+    uniform = modes.Draws.of(setting, range(1))
+    uniform.noise()
+    z = decode.encode(model, window(data, row["parents"][0])[None])
+    before = decode.decode(model, z, setting.chance, uniform.cells())
+    change = measured(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
+    assert change["register"][0] == pytest.approx(edits[0]["measured"]["register"], abs=1e-4)
+    moves = [controls.moved(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in modes.STRENGTHS]
+    assert any(np.allclose(row["z"], move, atol=1e-5) for move in moves)
+
+
+def test_an_edit_of_everything_the_model_offers_is_the_default(data: Path) -> None:
+    offered = Controls.read(data / "model").offered
+    assert {"register", "key"} <= set(offered)
+    found = made(data, {"name": "a", "mode": "edit", "count": len(offered) + 1})
+    asked = [list(json.loads(text)["asked"]) for text in found["edits"]]
+    assert asked == [[name] for name in (*offered, offered[0])]
+    together = made(
+        data, {"name": "a", "mode": "edit", "count": 1, "together": True, "changes": {"key": 1, "register": 2}}
+    )
+    assert json.loads(together["edits"][0])["asked"] == {"key": 1.0, "register": 2.0}
+
+
+# --- windows that follow each other -----------------------------------------------------------------------------------
+def test_continue_goes_on_from_its_parent(data: Path) -> None:
+    job = {"mode": "continue", "count": 40, "windows": 2}
+    found = made(data, {"name": "a", **job}, {"name": "b", **job, "lead": False})
+    lead, bare = found.query("job == 'a'"), found.query("job == 'b'")
+    assert (lead["n_steps"] == 3 * STEPS).all()
+    assert (lead["lead_steps"] == STEPS).all()
+    assert (bare["n_steps"] == 2 * STEPS).all()
+    assert (bare["lead_steps"] == 0).all()
+    for row in lead.to_dict("records"):
+        assert np.array_equal(row["planes"][:STEPS], window(data, row["parents"][0]))
+    assert lead["z"].map(len).unique().tolist() == [2 * 48]
+    # its key is more often that of its parent than of another: pieces of this corpus stay in one key
+    keys = [
+        features.best_scale(features.chroma(np.stack(list(lead["planes"]))[:, part], LAYOUT))[0]
+        for part in (slice(STEPS), slice(STEPS, None))
+    ]
+    apart = np.abs(modes.to_key(keys[0], keys[1]))
+    others = np.abs(modes.to_key(np.roll(keys[0], 1), keys[1]))
+    assert apart.mean() < others.mean()
+
+
+def test_a_song_has_its_form_and_one_key(data: Path) -> None:
+    job = {"mode": "song", "bars": 16, "count": 8}
+    found = made(
+        data,
+        {"name": "a", **job, "form": "ABAB", "radius": 0},
+        {"name": "b", **job},
+        {"name": "c", **job, "one_key": False},
+    )
+    assert (found["n_steps"] == 16 * 16).all()
+    assert found.query("method.notna()")["job"].unique().tolist() == ["a"]
+    assert found.query("job == 'a'")["method"].unique().tolist() == ["ABAB"]
+    formed = np.stack(list(found.query("job == 'a'")["z"])).reshape(8, 4, 2, 48)  # sections of two windows
+    assert np.array_equal(formed[:, 0], formed[:, 2])
+    assert np.array_equal(formed[:, 1], formed[:, 3])
+    assert not np.array_equal(formed[:, 0], formed[:, 1])
+    varied = made(data, {"name": "a", **job, "form": "AA", "radius": 0.4})
+    sections = np.stack(list(varied["z"])).reshape(8, 2, 4 * 48)
+    apart = np.linalg.norm(sections[:, 0] - sections[:, 1], axis=1)
+    strangers = np.linalg.norm(sections[:, 0] - np.roll(sections[:, 0], 1, axis=0), axis=1)
+    assert (apart > 0).all()
+    assert apart.mean() < 0.7 * strangers.mean()
+    # one key: its windows lie nearer to each other on the circle of fifths
+    spread = {}
+    for name in "bc":
+        music = np.stack(list(found.query(f"job == '{name}'")["planes"]))
+        at = [features.attributes(music[:, w : w + STEPS], LAYOUT) for w in range(0, 256, STEPS)]
+        centroids = np.array([[each["fifths_x"], each["fifths_y"]] for each in at])  # [window, 2, song]
+        spread[name] = np.nanmean(np.nanvar(centroids, axis=0))
+    assert spread["b"] < spread["c"]
+
+
+# --- several instruments ----------------------------------------------------------------------------------------------
+def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> None:
+    found = made(data, {"name": "a", "mode": "ensemble", "method": "merged", "count": 12})
+    model = models.load(data / "model")
+    z = np.stack(list(found["z"])).reshape(12, 4, 48)
+    assert len({latent.tobytes() for sample in z for latent in sample}) == 48
+    draws = modes.Draws(0, "a", range(12), 48, model.config.window_shape)
+    apart = []
+    for part in range(4):
+        assert model.prior is not None
+        assert np.allclose(decode.latents(model.prior, draws.noise()), z[:, part], atol=1e-5)
+        apart.append(decode.decode(model, z[:, part], decode.usual(model), draws.cells()))
+    keys = [features.best_scale(features.chroma(planes, LAYOUT))[0] for planes in apart]
+    for row, planes in enumerate(found["planes"]):
+        for part in range(4):
+            shift = modes.to_key(keys[part][row : row + 1], keys[0][row : row + 1])
+            moved = modes.transposed(apart[part][row : row + 1], LAYOUT, shift)[0]
+            assert np.array_equal(planes[:, part, FRAME], moved[:, part, FRAME])
+
+
+def test_joint_is_a_sample_with_its_instruments(data: Path) -> None:
+    programs = dict(zip(NAMES, (73, 71, 60, 70), strict=True))
+    found = made(data, {"name": "a", "mode": "ensemble", "count": 3, "programs": programs}, {"name": "b", "count": 3})
+    joint = found.query("job == 'a'")
+    assert joint["programs"].map(list).tolist() == [[73, 71, 60, 70]] * 3
+    assert joint["method"].tolist() == ["joint"] * 3
+    assert (joint["notes"] > 0).all()
+
+
+# --- transposition ----------------------------------------------------------------------------------------------------
+def test_transposed_by_hand() -> None:
+    # pitches 36 to 83: G4 (67) two semitones up is A4 (69); B5 (83) would leave the roll, and comes back as C#5 (73);
+    # C2 (36) down two semitones is Bb2 (46)
+    planes = np.zeros((2, 1, 4, 2, 48), bool)
+    for pitch in (67, 83):
+        planes[0, 0, 1, :, pitch - 36] = True
+    planes[1, 0, 2, :, 0] = True
+    moved = modes.transposed(planes, LAYOUT, np.array([2, -2]))
+    assert sorted(np.flatnonzero(moved[0, 0, 1, FRAME]) + 36) == [69, 73]
+    assert (np.flatnonzero(moved[1, 0, 2, ONSET]) + 36).tolist() == [46]
+    assert moved.sum() == planes.sum()
+
+
+def test_drums_stay_where_they_are() -> None:
+    layout = Layout(("drums", "piano"), 36, 48, 4)
+    planes = np.random.default_rng(0).random((2, 8, 2, 2, 48)) < 0.1
+    moved = modes.transposed(planes, layout, np.array([5, -7]))
+    assert np.array_equal(moved[:, :, 0], planes[:, :, 0])
+    assert not np.array_equal(moved[:, :, 1], planes[:, :, 1])
+
+
+@given(st.integers(-24, 24), st.integers(0, 2**31))
+def test_transposition_moves_pitch_classes_and_can_be_undone(shift: int, seed: int) -> None:
+    planes = np.zeros((1, 8, 4, 2, 48), bool)
+    planes[..., 24:30] = np.random.default_rng(seed).random((1, 8, 4, 2, 6)) < 0.3  # room for a dozen below and above
+    by = np.array([shift])
+    moved = modes.transposed(planes, LAYOUT, by)
+    chroma = [features.chroma(each, LAYOUT)[0] for each in (planes, moved)]
+    assert np.array_equal(np.roll(chroma[0], shift), chroma[1])
+    if abs(shift) <= 18:
+        assert np.array_equal(modes.transposed(moved, LAYOUT, -by), planes)
+
+
+def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
+    job = {"name": "a", "count": 4}
+    plain, moved = made(data, job), made(data, {**job, "transpose": 3})
+    assert moved["transpose"].tolist() == [3] * 4
+    assert np.array_equal(np.stack(list(plain["z"])), np.stack(list(moved["z"])))
+    for low, high in zip(plain["planes"], moved["planes"], strict=True):
+        assert np.array_equal(modes.transposed(low[None], LAYOUT, np.array([3]))[0], high)
+
+
+# --- parents ----------------------------------------------------------------------------------------------------------
+def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine @ home.mid"
+    path.write_bytes(midi.write(tune(77)))
+    pieces = store.read_table(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
+    row = pieces.iloc[3]
+    parents = [f"file:{path}@4", f"piece:{row['path']}@2", f"piece:{row['piece_id']}@2", "sample:s-0000005"]
+    found = made(
+        data,
+        {"name": "s", "count": 7},
+        {"name": "a", "mode": "reconstruct", "parents": parents, "count": 5},
+        {"name": "b", "mode": "continue", "parents": [parents[0]], "count": 1},
+    )
+    mine = found.query("job == 'a'")
+    same = f"piece:{row['piece_id']}@2"
+    assert mine["parents"].map(list).tolist() == [
+        ["file:mine @ home.mid@4"], [same], [same], ["sample:s-0000005"], ["file:mine @ home.mid@4"]
+    ]  # fmt: skip
+    sample = found.query("sample_id == 's-0000005'").iloc[0]
+    assert np.array_equal(mine["z"].iloc[3], sample["z"])  # its own latent, not what it is encoded to
+    notes = tune(77)
+    part = pianoroll.assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
+    roll = pianoroll.from_notes(notes, part, LAYOUT).planes[48 : 48 + STEPS]  # bar 4 begins at step 3 * 16
+    lead = found.query("job == 'b'")["planes"].iloc[0][:STEPS]
+    assert np.array_equal(lead[..., FRAME, :], roll[..., FRAME, :])
+    model = models.load(data / "model")
+    assert np.allclose(mine["z"].iloc[0], decode.encode(model, roll[None])[0], atol=1e-5)
+
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"mode": "vary", "parents": ["file:/nowhere.mid"]}, InputError, "job 'a': parent file:/nowhere.mid: no such file"),
+    ({"mode": "vary", "parents": ["piece:nothing"]}, ParamsError, "job 'a': parent piece:nothing: there is none"),
+    ({"mode": "vary", "parents": ["piece:00.mid@99"]}, ParamsError, "it has 12 bars; name one of them"),
+    ({"mode": "vary", "parents": ["piece:00.mid@12"]}, ParamsError, "16 steps are left.*needs 24.*an earlier bar"),
+    ({"mode": "vary", "parents": ["sample:b-0000001"]}, ParamsError, "no job 'b' stands before it"),
+    ({"mode": "song", "bars": 15}, ParamsError, "15 bars are 240 steps.*set bars to a multiple of 2$"),
+    ({"mode": "song", "bars": 16, "form": "AABBA"}, ParamsError, "a multiple of 10$"),
+    ({"mode": "song", "model": "mlp"}, ParamsError, "mode song needs a model that knows which window follows"),
+    ({"mode": "continue", "model": "mlp"}, ParamsError, "'mlp' does not; set its model to transformer"),
+    ({"mode": "edit", "changes": {"balance:violin": 0.1}}, ParamsError, "cannot change 'balance:violin' on purpose"),
+]
+
+
+@pytest.mark.parametrize(("job", "kind", "match"), BAD)
+def test_bad_requests_fail_before_any_work(data: Path, job: dict[str, Any], kind: type[Exception], match: str) -> None:
+    with pytest.raises(kind, match=match):
+        generate.run(params([{"name": "good", "count": 1}, {"name": "a", "count": 1, **job}]), data)
+    assert not (data / "samples").exists()
+    assert not list((data.parent / "work").glob("generate/*/*-*.parquet"))
+
+
+def test_a_file_without_any_of_the_parts_is_refused(data: Path, tmp_path: Path) -> None:
+    from pieces import hand_made, notes_of
+
+    path = tmp_path / "x.mid"
+    path.write_bytes(midi.write(notes_of([(i * 480, 480, 60) for i in range(16)], names=("Kazoo",))))
+    job = {"name": "a", "mode": "vary", "count": 1, "parents": [f"file:{path}"]}
+    with pytest.raises(InputError, match=r"none of its notes belongs to the parts \['soprano'.*Kazoo.*rename them"):
+        generate.run(params([job]), data)
+    path.write_bytes(hand_made()[:40])
+    with pytest.raises(InputError, match="name a MIDI file that can be read"):
+        generate.run(params([job]), data)
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [
+        ({"mode": "dream"}, "no mode 'dream'; there are sample, reconstruct, vary"),
+        ({"mode": "vary", "radius": -1}, "must not be negative"),
+        ({"mode": "vary", "radius": [2, 1]}, "from 2 to 1: the lower number goes first"),
+        ({"mode": "vary", "parents": ["bwv1"]}, "parent 'bwv1' is none of split:train"),
+        ({"mode": "blend", "parents": ["split:test"] * 3}, "set method to barycentre"),
+        ({"mode": "blend", "method": "barycentre", "weights": [0.5, 0.6]}, "sum to 1.1; they must sum to 1"),
+        ({"mode": "blend", "method": "barycentre", "weights": [1.0]}, "1 weights for 2 parents"),
+        ({"mode": "edit", "changes": {"loudness": 1}}, "no attribute 'loudness'; there are density"),
+        ({"mode": "edit", "changes": {"density": -1}}, "density -1 leaves nothing"),
+        ({"mode": "song", "form": "a"}, "form"),
+        ({"mode": "sample", "radius": 1}, "radius"),
+    ],
+)
+def test_parameters_that_break_a_rule(job: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=r"generate\.jobs\.0") as caught:
+        params([{"name": "a", "count": 1, **job}])
+    assert message in str(caught.value)
+
+
+# --- the same samples, always -----------------------------------------------------------------------------------------
+ALL: list[dict[str, Any]] = [
+    {"mode": "reconstruct"},
+    {"mode": "vary", "radius": [0.1, 1]},
+    {"mode": "blend", "steps": 5},
+    {"mode": "blend", "method": "barycentre", "parents": ["split:test", "split:valid"]},
+    {"mode": "edit", "changes": {"register": [-3, 3], "key": 1}},
+    {"mode": "continue"},
+    {"mode": "song", "bars": 4, "form": "AA"},
+    {"mode": "ensemble", "method": "merged"},
+]
+
+
+@pytest.mark.parametrize("job", ALL, ids=lambda job: f"{job['mode']}-{job.get('method', '')}")
+def test_rows_do_not_depend_on_count_or_neighbours(data: Path, job: dict[str, Any]) -> None:
+    job = {"name": "a", "count": decode.BLOCK + 4, **job}
+    whole = made(data, job)
+    alone = made(data, {"name": "b", "count": 1}, {**job, "count": 3}).query("job == 'a'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, whole.head(3))
+    assert (whole["notes"] > 0).mean() > 0.9
+
+
+def test_a_change_of_a_parent_makes_samples_anew(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.mid"
+    path.write_bytes(midi.write(tune(77)))
+    job = {"name": "a", "mode": "reconstruct", "count": 1, "parents": [f"file:{path}"]}
+    first = made(data, job)
+    assert generate.run(params([job]), data)["parts_reused"] == 1
+    path.write_bytes(midi.write(tune(78)))
+    assert not np.array_equal(made(data, job)["z"][0], first["z"][0])
