@@ -12,7 +12,7 @@ Conventions, here and in every table:
       of `bar_hashes`; it counts in notes, density, groove and empty bars.
     * The same pitch in two parts at once (a unison) is one pitch to `polyphony` and two notes to what counts notes.
     * Only whole bars count as bars: what is left of a window after its last whole bar is in no bar.
-    * A measure without a value is NaN: all but notes, density and empty bars in a silent roll.
+    * A measure without a value is NaN: in a silent roll all but notes, density, pitch count, empty bars and beats.
 
 Where we differ from MusPy:
     1. MusPy adds a bar after the last one when the music ends on a bar line (`length // bar + 1`), and a note that ends
@@ -21,16 +21,17 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `keys`, `chroma`, `best_scale` and `KEYS`, `bar_hashes`, `novelty`; `mix`.
+Offers: `measure`, `attributes`, `keys`, `chroma`, `best_scale` and `KEYS`, `lines`, `bar_hashes`, `novelty`; `mix`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int64, UInt64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, UInt64
 
 from midivae.pianoroll import FRAME, ONSET, Layout
 from midivae.schema import FEATURES
@@ -94,28 +95,107 @@ def measure(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, Flo
 
 
 def _measure_block(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, np.ndarray]:
-    sounding = _sounding(planes)
-    start = _starts(planes, sounding)
-    pitched = _without_drums(sounding, layout)  # [B, T, N', P]
-    heard = _any(pitched, 2)  # [B, T, P]
-    per_pitch = _per_pitch(_without_drums(start, layout))
-    n_notes = np.count_nonzero(start, axis=(1, 2, 3))
-    steps_per_bar = beats_per_bar * layout.steps_per_beat
-    low, high = pitch_extremes(heard, layout.pitch_low)
-    counts = per_pitch @ _pitch_class_of_row(layout)
+    c = _cells(planes, layout)
+    beat, bar = layout.steps_per_beat, beats_per_bar * layout.steps_per_beat
+    low, high = pitch_extremes(c.sounds, layout.pitch_low)
+    classes = c.notes @ _pitch_class_of_row(layout)
     return {
-        "notes": n_notes,
-        "density": n_notes * layout.steps_per_beat / planes.shape[1],
+        "notes": c.starts.sum(axis=1),
+        "density": density(c.starts, beat),
         "pitch_low": low,
         "pitch_high": high,
         "pitch_range": high - low,
-        "polyphony": polyphony(heard),
-        "note_length": note_length(pitched, per_pitch, layout.steps_per_beat),
-        "pitch_class_entropy": pitch_class_entropy(counts),
-        "scale_consistency": best_scale(counts)[1],
-        "groove_consistency": groove_consistency(_any(start, 2, 3), steps_per_bar),
-        "empty_bar_rate": empty_bar_rate(_any(sounding, 2, 3), steps_per_bar),
+        "polyphony": polyphony(c.heard),
+        "note_length": note_length(c.sounds, c.notes, beat),
+        "pitch_class_entropy": pitch_class_entropy(classes),
+        "scale_consistency": best_scale(classes)[1],
+        "groove_consistency": groove_consistency(c.starts > 0, bar),
+        "empty_bar_rate": empty_rate(c.audible, bar),
+        "used_pitch_classes": used_pitch_classes(c.heard, layout, bar),
+        "qualified_note_share": qualified_note_share(c.pitched, c.pitched_start, shortest_qualified(beat)),
+        "empty_beat_rate": empty_rate(c.audible, beat),
+        "pitch_count": np.count_nonzero(c.sounds, axis=1),
+        "pitch_interval": pitch_interval(lines(c.pitched_start)),
+        "inter_onset_interval": inter_onset_interval(c.starts > 0, beat),
+        "register": register(c.sounds, layout.pitch_low),
+        "syncopation": syncopation(c.starts, beat),
     }
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What the measures of a block of rolls have in common; N' counts the parts that have pitches.
+
+    Attributes:
+        pitched, pitched_start: where notes sound, and where they start, in the parts that have pitches.
+        heard: which pitches sound, whoever plays them.
+        audible: whether anything sounds, drums too.
+        starts: how many notes start on each step, drums too.
+        sounds: for each pitch, how many cells of the parts sound.
+        notes: for each pitch, how many notes start.
+    """
+
+    pitched: Bool[np.ndarray, "B T M P"]
+    pitched_start: Bool[np.ndarray, "B T M P"]
+    heard: Bool[np.ndarray, "B T P"]
+    audible: Bool[np.ndarray, "B T"]
+    starts: Int[np.ndarray, "B T"]
+    sounds: Int[np.ndarray, "B P"]
+    notes: Int[np.ndarray, "B P"]
+
+
+def _cells(planes: Planes, layout: Layout) -> _Cells:
+    sounding = _sounding(planes)
+    start = _starts(planes, sounding)
+    pitched, pitched_start = _without_drums(sounding, layout), _without_drums(start, layout)
+    return _Cells(
+        pitched=pitched,
+        pitched_start=pitched_start,
+        heard=_any(pitched, 2),
+        audible=_any(sounding, 2, 3),
+        starts=np.count_nonzero(start, axis=(2, 3)),
+        sounds=_per_pitch(pitched),
+        notes=_per_pitch(pitched_start),
+    )
+
+
+def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, " B"]]:
+    """What can be changed in music on purpose, of every roll; NaN where undefined.
+
+    `density`, `polyphony`, `note_length`, `syncopation` and `register` as in `measure`, by the same functions.
+    `fifths_x`, `fifths_y`: where the notes lie on the circle of fifths (`fifths`). `balance:<part>`: the share of the
+    notes that the part plays (`balance`), for each part that has pitches, where there are two or more.
+    """
+    blocks = [_attributes_block(planes[block], layout) for block in _blocks(planes)] or [
+        _attributes_block(planes, layout)
+    ]
+    return {name: np.concatenate([block[name] for block in blocks]).astype(np.float64) for name in blocks[0]}
+
+
+def _attributes_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
+    c = _cells(planes, layout)
+    x, y = fifths(c.notes @ _pitch_class_of_row(layout)).T
+    pitched = _pitched(layout)
+    shares = balance(c.pitched_start) if len(pitched) > 1 else np.empty((len(planes), 0))
+    return {
+        "density": density(c.starts, layout.steps_per_beat),
+        "polyphony": polyphony(c.heard),
+        "note_length": note_length(c.sounds, c.notes, layout.steps_per_beat),
+        "syncopation": syncopation(c.starts, layout.steps_per_beat),
+        "register": register(c.sounds, layout.pitch_low),
+        "fifths_x": x,
+        "fifths_y": y,
+        **{f"balance:{layout.parts[part]}": share for part, share in zip(pitched, shares.T, strict=False)},
+    }
+
+
+def density(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
+    """Notes that start per beat, all parts together; 0 in silence.
+
+    Trap avoided: divided by the length up to the last note, silence at the end would not count.
+    """
+    per_beat: np.ndarray = starts.sum(axis=1) * steps_per_beat / starts.shape[1]
+    return per_beat
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " B"]:
@@ -126,14 +206,14 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " B"]:
 
 
 def pitch_extremes(
-    heard: Bool[np.ndarray, "B T P"], pitch_low: int
+    sounds: Int[np.ndarray, "B P"], pitch_low: int
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """Lowest and highest pitch that sounds, as MIDI pitches 0 to 127; `pitch_range` is their difference, in semitones.
 
     Source: Yang & Lerch 2018, "pitch range"; `muspy.pitch_range`. Trap avoided: MusPy's range of a silent piece is 0,
     which is also that of a single pitch; here it has none.
     """
-    used = _any(heard, 1)  # [B, P]
+    used = sounds > 0
     silent = ~_any(used, 1)
     low = np.where(silent, np.nan, pitch_low + used.argmax(axis=1))
     high = np.where(silent, np.nan, pitch_low + used.shape[1] - 1 - used[:, ::-1].argmax(axis=1))
@@ -151,15 +231,14 @@ def polyphony(heard: Bool[np.ndarray, "B T P"]) -> Float[np.ndarray, " B"]:
 
 
 def note_length(
-    pitched: Bool[np.ndarray, "B T N P"], per_pitch: Int[np.ndarray, "B P"], steps_per_beat: int
+    sounds: Int[np.ndarray, "B P"], notes: Int[np.ndarray, "B P"], steps_per_beat: int
 ) -> Float[np.ndarray, " B"]:
     """Mean length of a note in beats (quarter notes), from 1 / steps_per_beat to T / steps_per_beat.
 
     Every sounding cell of a part belongs to exactly one note, so the mean is cells per note. A note is cut where the
     window ends. Source: Yang & Lerch 2018, "note length". Trap avoided: without onsets, repeated notes merge into one.
     """
-    cells = np.count_nonzero(pitched, axis=(1, 2, 3))
-    return _ratio(cells, per_pitch.sum(axis=1) * steps_per_beat)
+    return _ratio(sounds.sum(axis=1), notes.sum(axis=1) * steps_per_beat)
 
 
 def pitch_class_entropy(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, " B"]:
@@ -187,21 +266,147 @@ def groove_consistency(onsets: Bool[np.ndarray, "B T"], steps_per_bar: int) -> F
     return 1 - _ratio(differ, compared)
 
 
-def empty_bar_rate(sounding: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Float[np.ndarray, " B"]:
-    """Share of whole bars in which nothing sounds, from 0 (music in every bar) to 1 (silence).
+def empty_rate(sounding: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Float[np.ndarray, " B"]:
+    """Share of whole bars, or beats, in which nothing sounds, from 0 (music in every one) to 1 (silence).
 
-    Source: MuseGAN, EB; `muspy.empty_measure_rate`. NaN without a whole bar. Traps avoided: the share of the bars that
-    are *not* empty; a bar that holds a note from before called empty, as it has no onset.
+    Source: MuseGAN, EB; `muspy.empty_measure_rate`, `muspy.empty_beat_rate`. NaN without a whole bar. Traps avoided:
+    the share of the bars that are *not* empty; a bar that holds a note from before called empty, as it has no onset; a
+    note that ends on a bar line filling the bar after it, as in MusPy.
     """
     filled = _any(_bars(sounding, steps_per_bar), 2)
     empty = np.count_nonzero(~filled, axis=1)
     return _ratio(empty, np.full(len(filled), filled.shape[1]))
 
 
+def used_pitch_classes(heard: Bool[np.ndarray, "B T P"], layout: Layout, steps_per_bar: int) -> Float[np.ndarray, " B"]:
+    """Mean number of pitch classes that sound in a bar, over the whole bars in which any does; from 1 to 12.
+
+    Source: MuseGAN, UPC, there for each track; here of all parts together, which is what is heard. Traps avoided: empty
+    bars in the mean (MuseGAN's code leaves them out too); the reshape of its chroma that groups neighbouring pitches.
+    """
+    n_bars = heard.shape[1] // steps_per_bar
+    bars = heard[:, : n_bars * steps_per_bar].reshape(len(heard), n_bars, steps_per_bar, layout.pitches)
+    used = _any(bars, 2)  # [B, R, P]
+    classes = np.count_nonzero(used @ _pitch_class_of_row(layout).astype(bool), axis=2)  # [B, R]
+    return _ratio(classes.sum(axis=1), np.count_nonzero(classes, axis=1))
+
+
+def shortest_qualified(steps_per_beat: int) -> int:
+    """Length in steps from which on a note is qualified: a thirty-second note, and at least two steps."""
+    return max(2, -(-steps_per_beat // 8))
+
+
+def qualified_note_share(
+    sounding: Bool[np.ndarray, "B T M P"], start: Bool[np.ndarray, "B T M P"], least_steps: int
+) -> Float[np.ndarray, " B"]:
+    """Share of notes that last `least_steps` steps or longer, from 0 (all is fragments) to 1.
+
+    Source: MuseGAN, QN: three of its steps, a thirty-second note at 24 steps to a beat. At four steps to a beat every
+    note is longer than that, and the share would be 1 of any music; so the least is two steps, and a note of a single
+    step counts as a fragment (`shortest_qualified`). Traps: music in sixteenths is low in it, and not fragmented; a
+    note that the end of the window cuts is as short as what is left of it. So compare with music in the same windows.
+    """
+    goes_on = sounding & ~start
+    long = start[:, : max(0, start.shape[1] - least_steps + 1)].copy()
+    for later in range(1, least_steps):
+        long &= goes_on[:, later : later + long.shape[1]]
+    return _ratio(np.count_nonzero(long, axis=(1, 2, 3)), np.count_nonzero(start, axis=(1, 2, 3)))
+
+
+def inter_onset_interval(onsets: Bool[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
+    """Mean time in beats from one step on which a note starts to the next such step, all parts together.
+
+    Source: Yang & Lerch 2018, "average inter-onset-interval". From 1 / steps_per_beat to (T - 1) / steps_per_beat; NaN
+    with fewer than two such steps. Traps avoided: notes that start together counted as an interval of 0, as in their
+    code, which differences the sorted onsets of all notes; seconds, which make tempo look like rhythm.
+    """
+    n = np.count_nonzero(onsets, axis=1)
+    span = onsets.shape[1] - 1 - onsets[:, ::-1].argmax(axis=1) - onsets.argmax(axis=1)
+    return _ratio(np.where(n > 1, span, 0), np.maximum(n - 1, 0) * steps_per_beat)
+
+
+def register(sounds: Int[np.ndarray, "B P"], pitch_low: int) -> Float[np.ndarray, " B"]:
+    """Mean MIDI pitch over all cells that sound, so that long notes weigh more; from 0 to 127.
+
+    Trap: of a mean over notes, a busy melody would raise the register of music whose bass stays what it was.
+    """
+    pitch = pitch_low + np.arange(sounds.shape[1])
+    return _ratio(sounds @ pitch, sounds.sum(axis=1))
+
+
+def syncopation(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
+    """Share of the notes that start off the beat, from 0 (all on beats) to 1.
+
+    Traps: eighth notes without a syncope have 0.5: it says how fine the rhythm is as well as how displaced. A note that
+    is held into the window counts where the window begins, on a beat.
+    """
+    on_the_beat = starts[:, ::steps_per_beat].sum(axis=1)
+    n = starts.sum(axis=1)
+    return _ratio(n - on_the_beat, n)
+
+
+def balance(start: Bool[np.ndarray, "B T M P"]) -> Float[np.ndarray, "B M"]:
+    """The share of the notes that each part plays; parts sum to 1."""
+    n = np.count_nonzero(start, axis=(1, 3))  # [B, M]
+    return np.stack([_ratio(n[:, part], n.sum(axis=1)) for part in range(n.shape[1])], axis=1)
+
+
 def _bars(steps: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Bool[np.ndarray, "B R S"]:
     """The whole bars of each roll."""
     n_bars = steps.shape[1] // steps_per_bar
     return steps[:, : n_bars * steps_per_bar].reshape(len(steps), n_bars, steps_per_bar)
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Lines:
+    """The melodic lines of a batch of rolls: per part, the highest note that starts on each step, in order of time.
+
+    Of a part that plays one note at a time it is the part; of a part with chords, its upper line.
+
+    Attributes:
+        roll, part: which each note belongs to, ascending.
+        step: where it starts.
+        row: its pitch, counted from `pitch_low`.
+        n_rolls: B.
+    """
+
+    roll: Int[np.ndarray, " L"]
+    part: Int[np.ndarray, " L"]
+    step: Int[np.ndarray, " L"]
+    row: Int[np.ndarray, " L"]
+    n_rolls: int
+
+    @property
+    def follows(self) -> Bool[np.ndarray, " L1"]:
+        """Whether note i + 1 is of the same line as note i."""
+        same: np.ndarray = (self.roll[1:] == self.roll[:-1]) & (self.part[1:] == self.part[:-1])
+        return same
+
+
+def lines(start: Bool[np.ndarray, "B T M P"]) -> Lines:
+    """The lines of the parts that have pitches."""
+    n_rolls, steps, parts, pitches = start.shape
+    starts = np.ascontiguousarray(_any(start, 3).transpose(0, 2, 1))  # [B, M, T]
+    at = np.flatnonzero(starts)
+    line, step = np.divmod(at, max(1, steps))
+    roll, part = np.divmod(line, max(1, parts))
+    row = pitches - 1 - start[roll, step, part, ::-1].argmax(axis=1) if len(at) else at
+    return Lines(roll, part, step, row, n_rolls)
+
+
+def pitch_interval(lines: Lines) -> Float[np.ndarray, " B"]:
+    """Mean size in semitones of the interval from one note of a line to the next, whichever way it goes; from 0 on.
+
+    Source: Yang & Lerch 2018, "average pitch interval", for melodies; here over the lines of all parts. NaN where no
+    line has two notes. Traps avoided: signed intervals, which cancel out; intervals between the notes of a chord, in
+    the order in which a file happens to list them.
+    """
+    follows = lines.follows
+    size = np.abs(np.diff(lines.row))[follows]
+    roll = lines.roll[1:][follows]
+    n = np.bincount(roll, minlength=lines.n_rolls)
+    return _ratio(np.bincount(roll, size, minlength=lines.n_rolls), n)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -269,6 +474,22 @@ def chroma(planes: Planes, layout: Layout) -> Int64[np.ndarray, "B 12"]:
         start = _starts(planes[block], _sounding(planes[block]))
         per_roll.append(_per_pitch(_without_drums(start, layout)) @ _pitch_class_of_row(layout))
     return np.concatenate(per_roll)
+
+
+_FIFTHS = 2 * np.pi * (7 * np.arange(12) % 12) / 12  # the angle of each pitch class on the circle of fifths, C first
+
+
+def fifths(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, "B 2"]:
+    """Where the notes lie on the circle of fifths: the mean of their points (cos, sin) on the unit circle.
+
+    The angle is the key up to its mode, C at 0 and one step sharper per 30 degrees; a major scale lies two steps beyond
+    its tonic. The distance from the origin says how firmly: near 0 where all keys are as good. NaN without notes.
+    Source: Chew 2000's centre of effect, on the circle instead of the spiral. Trap: means of angles, which jump from
+    359 to 0 degrees; here points are averaged.
+    """
+    n = counts.sum(axis=1)
+    # row by row, as the sums of a matrix product depend in their last bits on the other rows
+    return np.stack([_ratio((counts * part(_FIFTHS)).sum(axis=1), n) for part in (np.cos, np.sin)], axis=1)
 
 
 def keys(planes: Planes, layout: Layout) -> list[str | None]:

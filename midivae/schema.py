@@ -142,12 +142,20 @@ FEATURES: tuple[str, ...] = (
     "scale_consistency",  # share of notes in the best of 24 scales
     "groove_consistency",  # 1 - mean share of steps whose onset pattern differs from one bar to the next
     "empty_bar_rate",  # share of bars without a sounding note
+    "used_pitch_classes",  # mean number of pitch classes that sound in a bar, over the bars where any does
+    "qualified_note_share",  # share of notes of two steps or longer (a thirty-second note, on a fine grid)
+    "empty_beat_rate",  # share of beats without a sounding note
+    "pitch_count",  # different pitches that sound
+    "pitch_interval",  # mean size of the interval from one note of a part's line to the next, in semitones
+    "inter_onset_interval",  # mean time between steps on which notes start, in beats
+    "register",  # mean MIDI pitch over sounding cells
+    "syncopation",  # share of notes that start off the beat
 )
 
 # one row per window of held-out music, measured as samples are
 WINDOWS = Table(
     "windows",
-    1,
+    2,
     _columns(
         ("piece_id", pa.string()),
         ("start_step", pa.int32()),  # in the piece

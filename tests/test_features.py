@@ -51,6 +51,15 @@ def test_two_bars_worked_by_hand() -> None:
     assert m["scale_consistency"] == 1
     assert m["groove_consistency"] == pytest.approx(1 - 1 / 16)  # onsets at {0, 4} and {0}: one step of 16 differs
     assert m["empty_bar_rate"] == 0
+    assert m["used_pitch_classes"] == 1.5  # C and E, then G
+    assert m["qualified_note_share"] == 1
+    assert m["empty_beat_rate"] == 4 / 8  # beats 3 and 4, 7 and 8
+    assert m["pitch_count"] == 3
+    # the line: C, then E above the second C, then G: 4 and 3 semitones
+    assert m["pitch_interval"] == 3.5
+    assert m["inter_onset_interval"] == 2  # beats: onsets on steps 0, 4 and 16
+    assert m["register"] == pytest.approx((8 * 60 + 4 * 64 + 8 * 67) / 20)
+    assert m["syncopation"] == 0
 
 
 def test_empty_bars_are_the_empty_ones_and_held_notes_fill() -> None:
@@ -64,6 +73,111 @@ def test_what_is_left_after_the_last_whole_bar_is_in_no_bar() -> None:
     assert math.isnan(m["groove_consistency"])
     assert m["empty_bar_rate"] == 1
     assert math.isnan(measured([(0, 60, 0, 4)], steps=12)["empty_bar_rate"])  # no whole bar at all
+
+
+def test_what_is_off_the_beat() -> None:
+    # quavers: every other one is off the beat, though nothing is syncopated; drums count
+    quavers: list[Note] = [(1, 60, step, step + 2) for step in range(0, 32, 2)]
+    assert measured(quavers, BAND)["syncopation"] == 0.5
+    drums: list[Note] = [(0, 36, step, step + 1) for step in range(0, 32, 4)]
+    assert measured([*quavers, *drums], BAND)["syncopation"] == pytest.approx(8 / 24)
+    # three notes, one of them on the third sixteenth of a beat
+    assert measured([(0, 60, 0, 6), (0, 62, 6, 8), (0, 64, 8, 12)])["syncopation"] == pytest.approx(1 / 3)
+
+
+def test_fragments_are_notes_of_one_step() -> None:
+    # lengths 1, 2, 3 and a repeated note of 1 and 1: two of five are qualified
+    notes: list[Note] = [(0, 60, 0, 1), (0, 60, 4, 6), (0, 60, 8, 11), (0, 62, 12, 13), (0, 62, 13, 14)]
+    assert measured(notes)["qualified_note_share"] == pytest.approx(2 / 5)
+    # MuseGAN's own grid: 24 steps to a beat, three steps or more
+    fine = Layout(("merged",), 36, 48, 24)
+    assert features.shortest_qualified(24) == 3
+    planes = roll([(0, 60, 0, 2), (0, 62, 5, 8), (0, 64, 10, 34)], fine, 48)
+    assert features.measure(planes, fine, 4)["qualified_note_share"][0] == pytest.approx(2 / 3)
+    # a window shorter than the least length has no qualified note
+    assert features.qualified_note_share(np.ones((1, 1, 1, 3), bool), np.ones((1, 1, 1, 3), bool), 2)[0] == 0
+
+
+def test_pitch_classes_are_counted_in_bars_that_have_any() -> None:
+    # C and C an octave up: one class; E and G with C: three; a silent bar is not in the mean
+    notes: list[Note] = [(0, 60, 0, 4), (0, 72, 0, 4), (0, 64, 16, 20), (0, 67, 16, 20), (0, 48, 16, 20)]
+    assert measured(notes, steps=48)["used_pitch_classes"] == 2
+    # a note held from bar to bar sounds in both
+    assert measured([(0, 60, 8, 24), (0, 62, 24, 32)])["used_pitch_classes"] == 1.5
+
+
+def test_intervals_are_those_of_each_parts_upper_line() -> None:
+    # soprano C5 D5 C5: 2 and 2; bass C3 G3: 7, its chord tones below the line aside
+    soprano: list[Note] = [(0, 72, 0, 4), (0, 74, 4, 8), (0, 72, 8, 12)]
+    bass: list[Note] = [(3, 48, 0, 8), (3, 43, 0, 8), (3, 55, 8, 12), (3, 36, 8, 12)]
+    assert measured([*soprano, *bass], SATB)["pitch_interval"] == pytest.approx((2 + 2 + 7) / 3)
+    assert math.isnan(measured([(0, 72, 0, 4), (3, 48, 4, 8)], SATB)["pitch_interval"])  # a note in each line
+    # a repeated note is an interval of 0; one that is held is none
+    assert measured([(0, 72, 0, 4), (0, 72, 4, 8), (0, 76, 8, 12)])["pitch_interval"] == 2
+
+
+def test_intervals_in_time_are_between_distinct_onsets() -> None:
+    # onsets on steps 0, 0, 0, 6 and 8: 6 and 2 steps; Yang & Lerch's code would also count 0 twice
+    chord: list[Note] = [(0, 60, 0, 4), (1, 64, 0, 4), (2, 67, 0, 4), (0, 62, 6, 8), (1, 65, 8, 12)]
+    assert measured(chord, SATB)["inter_onset_interval"] == 1
+    assert math.isnan(measured(chord[:3], SATB)["inter_onset_interval"])
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+def attributes(notes: list[Note], layout: Layout = SATB, steps: int = 32) -> dict[str, float]:
+    return {name: float(v[0]) for name, v in features.attributes(roll(notes, layout, steps), layout).items()}
+
+
+def test_attributes_worked_by_hand() -> None:
+    a = attributes([(0, 72, 0, 4), (0, 74, 4, 8), (3, 48, 0, 8), (1, 67, 2, 8)])
+    shared = ["density", "polyphony", "note_length", "syncopation", "register"]
+    assert list(a) == [*shared, "fifths_x", "fifths_y", *(f"balance:{part}" for part in SATB.parts)]
+    assert [a[f"balance:{part}"] for part in SATB.parts] == [0.5, 0.25, 0, 0.25]
+    assert a["syncopation"] == 0.25
+    # C at 0 degrees twice, D two fifths up at 60, G one up at 30
+    assert a["fifths_x"] == pytest.approx((2 + math.cos(math.pi / 3) + math.cos(math.pi / 6)) / 4)
+    assert a["fifths_y"] == pytest.approx((math.sin(math.pi / 3) + math.sin(math.pi / 6)) / 4)
+    silent = attributes([])
+    assert silent["density"] == 0
+    assert all(math.isnan(value) for name, value in silent.items() if name != "density")
+
+
+def test_balance_is_between_parts_that_have_pitches() -> None:
+    trio = Layout(("drums", "piano", "bass"), 36, 48, 4)
+    a = attributes([(0, 40, 0, 1), (0, 40, 4, 5), (1, 60, 0, 4), (2, 40, 0, 4), (2, 40, 4, 8)], trio)
+    assert a["balance:piano"] == pytest.approx(1 / 3)
+    assert a["balance:bass"] == pytest.approx(2 / 3)
+    assert "balance:drums" not in a
+    assert not any(name.startswith("balance") for name in attributes([(1, 60, 0, 4)], BAND))  # one part alone
+    assert not any(name.startswith("balance") for name in attributes([(0, 60, 0, 4)], ONE))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(48, 71), st.integers(0, 47)), max_size=30))
+def test_attributes_are_the_features_of_the_same_name(cells: list[tuple[int, int, int]]) -> None:
+    planes = roll([(part, pitch, at, min(48, at + 3)) for part, pitch, at in cells], SATB, 48)
+    a, m = features.attributes(planes, SATB), features.measure(planes, SATB, 4)
+    for name in set(a) & set(FEATURES):
+        np.testing.assert_array_equal(a[name].astype(np.float32), m[name], err_msg=name)
+        assert a[name].dtype == np.float64
+    assert len(set(a) & set(FEATURES)) == 5
+
+
+@given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.integers(0, 11))
+def test_a_fifth_up_is_30_degrees_on_the_circle(classes: list[int], fifths_up: int) -> None:
+    x, y = features.fifths(np.bincount(classes, minlength=12)[None])[0]
+    moved = features.fifths(np.bincount([(c + 7 * fifths_up) % 12 for c in classes], minlength=12)[None])[0]
+    turn = complex(x, y) * complex(math.cos(math.pi * fifths_up / 6), math.sin(math.pi * fifths_up / 6))
+    np.testing.assert_allclose(moved, [turn.real, turn.imag], atol=1e-12)
+
+
+def test_attributes_of_no_rolls_and_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(v.shape == (0,) for v in features.attributes(roll([], SATB)[:0], SATB).values())
+    rng = np.random.default_rng(0)
+    planes = np.repeat(rng.random((20, 32, 4, 1, 48)) < 0.02, 2, axis=3)
+    whole = features.attributes(planes, SATB)
+    monkeypatch.setattr(features, "_BLOCK_CELLS", 3 * planes[0].size)
+    for name, values in features.attributes(planes, SATB).items():
+        np.testing.assert_array_equal(values, whole[name])
 
 
 def test_held_into_the_window_is_a_note_of_the_window() -> None:
@@ -91,7 +205,8 @@ def test_drums_have_rhythm_and_no_pitch() -> None:
     piano: list[Note] = [(1, 60, 0, 8), (1, 64, 8, 16)]
     drums: list[Note] = [(0, 36, step, step + 1) for step in range(0, 32, 4)]
     alone, band = measured(piano, BAND), measured(piano + drums, BAND)
-    pitched = {"pitch_low", "pitch_high", "pitch_range", "polyphony", "note_length"}
+    pitched = {"pitch_low", "pitch_high", "pitch_range", "polyphony", "note_length", "pitch_count", "pitch_interval"}
+    pitched |= {"used_pitch_classes", "qualified_note_share", "register"}
     for name in pitched | {"pitch_class_entropy", "scale_consistency"}:
         assert band[name] == alone[name], name
     assert (alone["notes"], band["notes"]) == (2, 10)
@@ -106,8 +221,10 @@ def test_drums_have_rhythm_and_no_pitch() -> None:
 
 def test_silence_has_no_values_and_raises_nothing() -> None:
     m = measured([])
-    assert (m["notes"], m["density"], m["empty_bar_rate"]) == (0, 0, 1)
-    assert all(math.isnan(v) for name, v in m.items() if name not in {"notes", "density", "empty_bar_rate"})
+    assert (m["notes"], m["density"], m["pitch_count"]) == (0, 0, 0)
+    assert (m["empty_bar_rate"], m["empty_beat_rate"]) == (1, 1)
+    valued = {"notes", "density", "pitch_count", "empty_bar_rate", "empty_beat_rate"}
+    assert all(math.isnan(v) for name, v in m.items() if name not in valued)
     assert features.keys(roll([]), ONE) == [None]
     assert not features.bar_hashes(roll([]), ONE, 16).any()
 
@@ -232,7 +349,7 @@ def test_transposition_moves_pitches_and_nothing_else(notes: list[Note], by: int
     here = measured(notes, SATB, 48)
     moved = measured([(part, pitch + by, a, b) for part, pitch, a, b in notes], SATB, 48)
     for name in FEATURES:
-        shift = by if name in {"pitch_low", "pitch_high"} else 0
+        shift = by if name in {"pitch_low", "pitch_high", "register"} else 0
         np.testing.assert_allclose(moved[name], here[name] + shift, rtol=1e-6, err_msg=name)
 
 
@@ -240,7 +357,9 @@ def test_transposition_moves_pitches_and_nothing_else(notes: list[Note], by: int
 def test_a_shift_in_time_changes_only_what_looks_at_bars(notes: list[Note], by: int) -> None:
     here = measured(notes, SATB, 48)
     later = measured([(part, pitch, a + by, b + by) for part, pitch, a, b in notes], SATB, 48)
-    unmoved = set(FEATURES) - ({"groove_consistency", "empty_bar_rate"} if by % 16 else {"groove_consistency"})
+    unmoved = set(FEATURES) - {"groove_consistency"}
+    unmoved -= {"empty_bar_rate", "used_pitch_classes"} if by % 16 else set()
+    unmoved -= {"empty_beat_rate", "syncopation"} if by % 4 else set()
     for name in unmoved:
         np.testing.assert_allclose(later[name], here[name], rtol=1e-6, err_msg=name)
 
@@ -319,6 +438,7 @@ def test_agrees_with_muspy(notes: list[Note]) -> None:
     assert m["notes"] == sum(len(track.notes) for track in judge.tracks)
     np.testing.assert_allclose(m["pitch_class_entropy"], muspy.pitch_class_entropy(judge), atol=1e-6)
     np.testing.assert_allclose(m["scale_consistency"], muspy.scale_consistency(judge), rtol=1e-6)
+    assert m["pitch_count"] == muspy.n_pitches_used(judge)
     if any(track.notes for track in judge.tracks):
         np.testing.assert_allclose(m["polyphony"], muspy.polyphony(judge), rtol=1e-6)
     # known to differ: MusPy's range is 0 where there is no pitch, which is also that of one pitch
@@ -350,6 +470,10 @@ def test_where_muspy_counts_a_bar_that_is_not_there() -> None:
     half: list[Note] = [(0, 60, 0, 16)]
     assert muspy.empty_measure_rate(to_muspy(roll(half), ONE, 32), 16) == 0
     assert measured(half)["empty_bar_rate"] == 0.5
+    # the same for beats: one of a beat, three of silence, one: MusPy fills the beat after each
+    beats: list[Note] = [(0, 60, 0, 4), (0, 60, 16, 20)]
+    assert muspy.empty_beat_rate(to_muspy(roll(beats, steps=20), ONE, 20)) == pytest.approx(2 / 6)
+    assert measured(beats, steps=20)["empty_beat_rate"] == pytest.approx(3 / 5)
 
 
 # --- hashes of bars ---------------------------------------------------------------------------------------------------
