@@ -43,7 +43,7 @@ class Grid:
 
     def nearest(self, values: Float[np.ndarray, "*M"]) -> Int[np.ndarray, "*M"]:
         """The point nearest to each value."""
-        return np.clip(np.rint((values - self.low) / self.spacing), 0, _POINTS - 1).astype(np.int64)
+        return np.asarray(np.clip(np.rint((values - self.low) / self.spacing), 0, _POINTS - 1).astype(np.int64))
 
 
 def grid(reference: Values, n: int) -> Grid:
@@ -67,14 +67,15 @@ def densities(values: Float[np.ndarray, "R M"], on: Grid) -> Float[np.ndarray, "
     places = on.nearest(values) + _POINTS * np.arange(n_sets)[:, None]
     at_points = np.bincount(places.reshape(-1), minlength=n_sets * _POINTS).reshape(n_sets, _POINTS)
     kernel = np.exp(-0.5 * (np.arange(1 - _POINTS, _POINTS) * on.spacing / on.bandwidth) ** 2)
-    smooth = at_points @ np.lib.stride_tricks.sliding_window_view(kernel, _POINTS)[::-1]
+    kernels = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(kernel, _POINTS)[::-1])
+    smooth = at_points.astype(np.float64) @ kernels
     share: np.ndarray = (n * smooth / smooth.sum(axis=1, keepdims=True) + 1 / _POINTS) / (n + 1)
     return share
 
 
 def density(values: Values, on: Grid) -> Density:
     """`densities` of one set."""
-    return densities(values[None], on)[0]
+    return np.asarray(densities(values[None], on)[0])
 
 
 def overlapping_area(x: Float[np.ndarray, "*R G"], y: Float[np.ndarray, "*R G"]) -> Float[np.ndarray, "*R"]:
@@ -114,9 +115,9 @@ def inter(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.
 
 def _between(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "M N"]:
     if x.shape[1] == 1:  # exact, where the difference of squares is not
-        return np.abs(x - y.T)
+        return np.asarray(np.abs(x - y.T))
     squared = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(squared, 0))
+    return np.asarray(np.sqrt(np.maximum(squared, 0)))
 
 
 def interval(value: float, resampled: Values, share: float = 0.95) -> tuple[float, float]:

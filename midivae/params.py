@@ -347,6 +347,8 @@ class Evaluate(Section):
 
     seed: Seed = 0
     repeats: Positive = 20  # random halves of the held-out pieces for the real-vs-real floor
+    bootstrap: Annotated[int, Field(ge=0)] = 200  # rounds of the bootstrap that gives distances their intervals
+    training_windows: Positive = 8192  # at most, evenly spaced: searched for neighbours, counted by trivial generators
     beats_per_bar: Positive = 4  # for the measures that need bars, alike for samples and real windows
 
 

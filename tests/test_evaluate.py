@@ -53,8 +53,10 @@ def write_model(folder: Path, name: str) -> None:
     models.create(config, torch.Generator().manual_seed(0)).save_pretrained(folder)
 
 
-def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: float | None = None) -> None:
-    """The catalog's file of one job, from its samples' planes."""
+def write_job(
+    samples: Path, job: str, model: str, planes: Planes, temperature: float | None = None, **columns_of: list
+) -> None:
+    """The catalog's file of one job, from its samples' planes; columns that are not as in mode `sample` by name."""
     n = len(planes)
     measures = features.measure(planes, LAYOUT, 4)
     novelty = features.novelty(features.bar_hashes(planes, LAYOUT, 16), np.zeros(0, np.uint64))
@@ -69,10 +71,14 @@ def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: 
         "params_sha256": [""] * n,
         "temperature": [temperature] * n,
         "prior": ["normal"] * n,
+        "method": [None] * n,
         "z": [[0.0] * LATENT] * n,
         "parents": [[]] * n,
         "weights": [[]] * n,
+        "radius": [None] * n,
         "edits": [None] * n,
+        "transpose": [0] * n,
+        "lead_steps": [0] * n,
         "tempo_qpm": [120.0] * n,
         "parts": [list(LAYOUT.parts)] * n,
         "programs": [[0, 0]] * n,
@@ -83,6 +89,7 @@ def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: 
         "key": features.keys(planes, LAYOUT),
         "novelty": [None if np.isnan(v) else float(v) for v in novelty],
         "midi": [{"bytes": midi.write(pianoroll.to_notes(Roll(p, LAYOUT))), "path": None} for p in planes],
+        **columns_of,
     }
     table = schema.CATALOG
     rows = pa.table({name: pa.array(v, table.columns.field(name).type) for name, v in columns.items()})
