@@ -48,7 +48,7 @@ def play(
 ) -> Played:
     """Reads the files of samples.
 
-    A file is valid if it can be read and holds as many notes as its row in the catalog says.
+    A file is valid if it can be read and its parts hold as many notes as its row in the catalog says.
 
     Args:
         files: MIDI files; the tracks are named by part.
@@ -67,13 +67,18 @@ def play(
     refused = midi.join(list(parsed.values()))[1] if parsed else {}
     reasons |= {list(parsed)[place]: str(error) for place, error in refused.items()}
     parsed = {index: file for index, file in parsed.items() if index not in reasons}
-    found = {index: sum(file.counts) for index, file in parsed.items()}
+    found = {index: _notes_of_parts(file, layout) for index, file in parsed.items()}
     wrong = {i: found.get(i, 0) for i in range(len(files)) if i not in reasons and found.get(i, 0) != notes[i]}
     reasons |= {index: f"the file has {n} notes" for index, n in wrong.items()}
     packed = np.zeros((len(files), int(n_steps.max(initial=0)), layout.bytes_per_step), np.uint8)
     if parsed:
         packed[np.array(list(parsed))] = _rolls(list(parsed.values()), n_steps[np.array(list(parsed))], packed, layout)
     return Played(packed, layout, reasons)
+
+
+def _notes_of_parts(file: midi.Parsed, layout: Layout) -> int:
+    """Notes in tracks that are called like a part."""
+    return sum(n for n, name in zip(file.counts, file.names, strict=True) if name in layout.parts)
 
 
 def _rolls(

@@ -13,17 +13,17 @@ import pytest
 import torch
 from rolls import write_rolls
 
-from midivae import evaluate, features, loader, midi, models, params, pianoroll, schema, store
+from midivae import evaluate, features, loader, midi, models, params, pianoroll, schema, sets, store
 from midivae.errors import InputError
-from midivae.evaluate import Measured
 from midivae.pianoroll import Layout, Roll
 from midivae.schema import FEATURES
+from midivae.sets import Measured
 
 LAYOUT = Layout(("soprano", "bass"), 48, 36, 4)
 STEPS = 32
 LATENT = 3
 VIEW = params.View(steps=STEPS, hop="bar", min_fill=1.0)
-SETTINGS = params.Params.model_validate({"evaluate": {"repeats": 6}})
+SETTINGS = params.Params.model_validate({"evaluate": {"repeats": 6, "bootstrap": 20}})
 Planes = np.ndarray
 
 
@@ -197,7 +197,7 @@ def test_the_article_is_judged(data: Path) -> None:
     assert metrics["article_is_right"] is True
     assert metrics["article_verdict"].startswith("The article is right: ")
     table = {row["set"]: row for row in read_csv(data / "evaluation" / "models.csv")}
-    assert set(table) == {"held-out", "sample", "plain", "half-silent", "silent"}
+    assert list(table) == ["held-out", "bernoulli", "markov", "half-silent", "plain", "sample", "silent"]
     assert float(table["sample"]["frechet"]) < float(table["plain"]["frechet"])
     assert table["held-out"]["frechet"] == ""
     # an untrained model puts everything near one point: far from a standard normal
@@ -229,14 +229,15 @@ def test_plots_are_shares_of_all_sets_on_common_bins(data: Path) -> None:
     for feature in FEATURES:
         rows = read_csv(data / "evaluation" / "distributions" / f"{feature}.csv")
         assert 1 <= len(rows) <= 40
-        assert list(rows[0]) == ["value", "held-out", "half-silent", "plain", "sample", "silent"]
+        trivial = ["bernoulli", "markov"]
+        assert list(rows[0]) == ["value", "held-out", *trivial, "half-silent", "plain", "sample", "silent"]
         for name in ("held-out", "plain", "sample"):
             assert sum(float(row[name]) for row in rows) == pytest.approx(1, abs=1e-3)
 
 
 def test_no_feature_of_the_vector_is_a_function_of_the_others(data: Path) -> None:
     rows = store.read_table(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
-    vector, every = (rows[list(names)].to_numpy(np.float64) for names in (evaluate.VECTOR, FEATURES))
+    vector, every = (rows[list(names)].to_numpy(np.float64) for names in (sets.VECTOR, FEATURES))
     varied = vector[:, vector.std(axis=0) > 0]
     assert np.linalg.matrix_rank(varied - varied.mean(axis=0)) == varied.shape[1]
     assert np.linalg.matrix_rank(every - every.mean(axis=0), rtol=1e-6) == varied.shape[1]
@@ -313,8 +314,12 @@ def short_pieces(data: Path) -> None:
     write_rolls(data / "rolls", [piece(rng, 1) for _ in range(4)], ["train", "valid", "test", "train"], LAYOUT)
 
 
-def other_length(data: Path) -> None:
-    write_job(data / "samples", "long", "mlp", np.concatenate([noise(np.random.default_rng(0), 3)] * 2, axis=1))
+def too_short(data: Path) -> None:
+    write_job(data / "samples", "short", "mlp", noise(np.random.default_rng(0), 3)[:, :16])
+
+
+def named_as_a_set(data: Path) -> None:
+    write_job(data / "samples", "markov", "mlp", noise(np.random.default_rng(0), 3))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +328,8 @@ def other_length(data: Path) -> None:
         (no_catalog, "no catalog of samples; run stage `generate`"),
         (one_piece, r"1 held-out piece\(s\) with music; two or more"),
         (short_pieces, "no window of 32 steps in the 2 pieces"),
-        (other_length, "job 'long': samples of 64 steps, 4 to a beat"),
+        (too_short, "job 'short': samples of 16 steps, 4 to a beat"),
+        (named_as_a_set, "job 'markov' of the catalog is called as one of the sets"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_the_old_result_stays(
@@ -362,21 +368,8 @@ def measured(name: str, model: str, centre: float, n: int, silent: int = 0, temp
     ],
 )
 def test_verdict(vae: Measured, plain: Measured, right: bool | None) -> None:
-    real = measured(evaluate.HELD_OUT, "", 0, 200)
-    floor = evaluate._floor(real, params.Params())
+    real = measured(sets.HELD_OUT, "", 0, 200)
+    floor = sets.floor_of(real, params.Evaluate())
     verdict = evaluate._verdict([plain, vae], floor)
     assert verdict.right is right
     assert verdict.sentence.endswith(".")
-
-
-def test_halves_are_of_pieces() -> None:
-    piece = np.repeat(np.arange(9), 7)
-    rows = np.arange(63) + 100
-    a, b = evaluate._halves(piece, rows, 0, 0)
-    assert sorted([*a, *b]) == rows.tolist()
-    assert len({piece[r - 100] for r in a}) == 4
-    assert not {piece[r - 100] for r in a} & {piece[r - 100] for r in b}
-    again = evaluate._halves(piece, rows, 0, 0)
-    np.testing.assert_array_equal(again[0], a)
-    assert not np.array_equal(evaluate._halves(piece, rows, 0, 1)[0], a)
-    assert not np.array_equal(evaluate._halves(piece, rows, 1, 0)[0], a)
