@@ -5,8 +5,8 @@ framewise self-similarity, consistency and variance.
 
 Where we differ from Mittal et al.:
     1. The overlapping area of two normal distributions is exact. Their code takes the one point between the means at
-       which the densities cross, and leaves out the other, which there is where the variances differ; the paper writes
-       variances where standard deviations belong.
+       which the densities cross, and leaves out the other, which there is where the variances differ; where they are
+       equal its fraction is 0 / 0, kept finite by a small term, and the area comes out as 0.5.
     2. A distribution is at least as wide as the grid makes it (a uniform error of one semitone, or one step): one pitch
        repeated would otherwise have none.
     3. A note belongs to the frame in which it starts, and keeps its length; their code cuts it at the frame's ends.

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from midivae import control, features, gather, harmony, jobs, likeness, loader, longform, pianoroll
+from midivae import control, decode, features, gather, harmony, jobs, likeness, loader, longform, pianoroll
 from midivae.control import Row
 from midivae.gather import Gathered, World
 from midivae.jobs import Job
@@ -115,7 +115,8 @@ def _units(gathered: Gathered, world: World) -> dict[str, float]:
 # --- blend ------------------------------------------------------------------------------------------------------------
 def _paths(job: Job, world: World) -> list[Row]:
     n = len(job.rolls)
-    found = control.paths_of(job.rows["parents"].map(list).tolist()[:n], job.rows["weights"].map(list).tolist()[:n])
+    parents, weights = ([each.tolist() for each in job.rows[name][:n]] for name in ("parents", "weights"))
+    found = control.paths_of(parents, weights)
     rows = []
     for number, path in enumerate(found):
         planes = pianoroll.unpack(job.rolls[path.rows], world.layout)
@@ -176,7 +177,10 @@ def _against_parents(
 
 
 def _rolls_of(names: Sequence[str], real: Real, world: World, catalog: Path) -> dict[str, Bool[np.ndarray, "T N 2 P"]]:
-    """The first window of each parent that can be found, by its name in the catalog."""
+    """The first window of each parent that can be found, by its name in the catalog.
+
+    What is held into a window starts there, as it does in every sample: none of them knows what was before.
+    """
     found: dict[str, np.ndarray] = {}
     for corpus in (real.held_out, real.training):
         number = {piece_id: index for index, piece_id in enumerate(corpus.piece_ids)}
@@ -189,7 +193,7 @@ def _rolls_of(names: Sequence[str], real: Real, world: World, catalog: Path) -> 
         if mine:
             piece = np.array([index for _, index, _ in mine])
             start = np.array([corpus.bar_starts[index][bar - 1] for _, index, bar in mine])
-            planes = gather.pieces_as(corpus, piece, start, world.view, world.view.steps)
+            planes = decode.complete(gather.pieces_as(corpus, piece, start, world.view, world.view.steps))
             found |= {name: planes[i] for i, (name, _, _) in enumerate(mine)}
     samples = [name.removeprefix("sample:") for name in names if name.startswith("sample:")]
     made = jobs.sample_planes(catalog, samples, world) if samples else {}

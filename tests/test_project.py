@@ -252,7 +252,7 @@ def test_the_drawn_file_tree_is_the_one_on_disk() -> None:
     assert {path.relative_to(ROOT).as_posix() for path in there} - set(drawn) == set(), "draw in docs/architecture.md"
 
 
-TABLES = (schema.CORPUS, schema.PIECES, schema.SHARD, schema.CATALOG, schema.WINDOWS)
+TABLES = (schema.CORPUS, schema.PIECES, schema.SHARD, schema.CATALOG, schema.WINDOWS, schema.NEIGHBOURS)
 
 
 def plain_type(kind: pa.DataType) -> str:

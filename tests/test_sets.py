@@ -79,7 +79,7 @@ def test_a_set_of_the_same_kind_is_at_its_floor_and_another_is_not() -> None:
             assert far[feature, distance]["mean"] == pytest.approx(2, abs=0.3)
         if distance.endswith("overlapping_area"):
             assert near[feature, distance]["mean"] > near[feature, distance]["real_mean"] - 0.1
-            assert far[feature, distance]["mean"] < 0.6 < far[feature, distance]["real_mean"]
+            assert far[feature, distance]["mean"] < far[feature, distance]["real_mean"] - 0.15
         if distance.endswith("kld_nats"):
             assert far[feature, distance]["mean"] > 3 * far[feature, distance]["real_mean"]
     for distance in ("frechet", "frechet_mu"):
