@@ -104,11 +104,12 @@ class Measured:
 
     @property
     def with_vectors(self) -> Measured:
-        """The rows that have vectors."""
+        """The rows that have vectors; where one has a missing value, as of a file that cannot be read, all have."""
         n = min((len(rows) for rows in self.vectors.values()), default=0)
-        return replace(
-            self, measures=self.measures[:n], novelty=self.novelty[:n], valid=self.valid[:n], piece=self.piece[:n]
-        )
+        measures = self.measures[:n].copy()
+        for rows in self.vectors.values():
+            measures[np.isnan(rows).any(axis=1)] = np.nan
+        return replace(self, measures=measures, novelty=self.novelty[:n], valid=self.valid[:n], piece=self.piece[:n])
 
 
 # --- the floor --------------------------------------------------------------------------------------------------------

@@ -118,6 +118,15 @@ def test_too_few_rows_have_no_distances() -> None:
     assert np.isnan(few["density", "intra_inter_overlapping_area"]["mean"])
 
 
+def test_rows_without_a_vector_are_in_no_distance_of_vectors() -> None:
+    mine = measured("mine", 0, 40)
+    mine.vectors["pair"][::2] = np.nan  # type: ignore[index]
+    rows = rows_of(mine)
+    assert rows["density", "overlapping_area"]["n"] == 20
+    assert rows["pair", "intra_inter_overlapping_area"]["n"] == rows["all", "frechet_mu"]["n"] == 10
+    assert not np.isnan(rows["pair", "intra_inter_overlapping_area"]["mean"])
+
+
 def test_pairs_by_their_definition() -> None:
     # of one division: distances inside B, and between the set and B, of the first rows that are drawn
     floor = sets.floor_of(REAL, Evaluate(repeats=1, bootstrap=0))
