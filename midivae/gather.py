@@ -192,8 +192,8 @@ class _Parts:
         return np.concatenate(self.columns[name])
 
 
-def gather(blocks: Iterable[Planes], world: World, model: WindowModel | None, most: int = MOST) -> Gathered:
-    """Measures every window of a set; keeps the rolls of the first `most`.
+def gather(blocks: Iterable[Planes], world: World, model: WindowModel | None) -> Gathered:
+    """Measures every window of a set; keeps the rolls of the first `MOST`.
 
     Args:
         model: whose encoder gives the latents; None: none are wanted.
@@ -202,7 +202,7 @@ def gather(blocks: Iterable[Planes], world: World, model: WindowModel | None, mo
     nothing = np.zeros((0, world.view.steps, len(world.layout.parts), 2, world.layout.pitches), bool)
     for planes in chain([nothing], blocks):
         _measure(parts, planes, world)
-        first = planes[: max(0, most - kept)]
+        first = planes[: max(0, MOST - kept)]
         kept += len(first)
         _keep(parts, first, world, model)
     neighbours = Neighbours(*(parts.joined(name) for name in ("window", "semitones", "distance")))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rolls import write_rolls
 
-from midivae import evaluate, features, loader, midi, models, params, pianoroll, schema, sets, store
+from midivae import evaluate, features, gather, jobs, loader, midi, models, params, pianoroll, schema, sets, store
 from midivae.errors import InputError
 from midivae.pianoroll import Layout, Roll
 from midivae.schema import FEATURES
@@ -271,6 +271,49 @@ def test_a_job_more_changes_nothing_for_the_others(data: Path, tmp_path: Path) -
     evaluate.run(SETTINGS, tmp_path)
     rows = [r for r in read_csv(data / "evaluation" / "distances.csv") if r["job"] != "half-silent"]
     assert read_csv(tmp_path / "evaluation" / "distances.csv") == rows
+
+
+def test_of_large_sets_some_windows_stand_for_all(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "MOST", 30)
+    monkeypatch.setattr(gather, "AT_ONCE", 7)
+    build(tmp_path)
+    evaluate.run(SETTINGS, tmp_path)
+    # what is measured of every window stays, to the bit; what is kept of some is of these
+    for job in ("sample", "plain", "markov"):
+        for feature in ("density", "syncopation"):
+            assert distance(tmp_path, job, feature, "kld_nats") == distance(data, job, feature, "kld_nats")
+        assert distance(tmp_path, job, "all", "frechet_mu")["n"] < distance(data, job, "all", "frechet_mu")["n"]
+    rows = {row["set"]: row for row in read_csv(tmp_path / "evaluation" / "models.csv")}
+    assert (rows["sample"]["windows"], rows["sample"]["diversity_windows"]) == ("80", "30")
+    tables = [
+        store.read_table(folder / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS) for folder in (data, tmp_path)
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_trivial_generators_are_as_many_as_the_largest_comparison_needs(data: Path) -> None:
+    # 100 held-out windows: halves of 50, so 100 each
+    rows = {row["set"]: row for row in read_csv(data / "evaluation" / "models.csv")}
+    assert rows["bernoulli"]["windows"] == rows["markov"]["windows"] == "100"
+    assert distance(data, "markov", "all", "frechet")["n"] == 50
+    metrics = json.loads((data / "evaluation" / "metrics.json").read_text())
+    assert metrics["sample_beats_trivial"] is True
+    assert metrics["plain_beats_trivial"] in (True, False)
+    assert metrics["silent_beats_trivial"] is None
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "lead", "wanted"),
+    [
+        ([32], [0], [(0, 0)]),
+        ([96, 70], [0, 0], [(0, 0), (0, 32), (0, 64), (1, 0), (1, 32)]),  # what is left over is in no window
+        ([96], [32], [(0, 32), (0, 64)]),
+        ([48], [32], [(0, 16)]),  # half a window is new: the last one stands for it
+    ],
+)
+def test_windows_of_samples(n_steps: list[int], lead: list[int], wanted: list[tuple[int, int]]) -> None:
+    sample, start = jobs._windows_of(np.array(n_steps), np.array(lead), 32)
+    assert list(zip(sample.tolist(), start.tolist(), strict=True)) == wanted
 
 
 # --- MIDI files that are not what the catalog says --------------------------------------------------------------------

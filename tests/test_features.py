@@ -607,6 +607,9 @@ def test_phrases_are_bars_on_end_shifted_together() -> None:
     assert twos.shape == (3,)
     assert twos[0] == twos[2] != twos[1]  # 0 0 and 5 5 are one phrase, 0 5 is another
     assert features.phrase_hashes(song(3, 8), ONE, 16, 2)[0, 0] == twos[1]
+    later = features.phrase_hashes(song(0, 0, 5, 9, 9, 2), ONE, 16, 2)[0]  # steps 0, 5, 4, 0 and -7
+    assert [later[0] == each for each in later.tolist()] == [True, False, False, True, False]
+    assert (later[1], later[2]) == (twos[1], features.phrase_hashes(song(1, 5), ONE, 16, 2)[0, 0])
     assert features.phrase_hashes(song(0, 0), ONE, 16, 4).shape == (1, 0)
     np.testing.assert_array_equal(
         features.phrase_hashes(song(1, 2, 3, 4), ONE, 16, 4), features.bar_hashes(song(1, 2, 3, 4), ONE, 64)
