@@ -4,8 +4,8 @@ Source: Yang & Lerch, "On the evaluation of generative models in music" (2018): 
 Heusel et al., "GANs trained by a two time-scale update rule" (2017), equation 6: Frechet distance.
 
 Where we differ from Yang & Lerch:
-    1. Densities are of the features' values, not of distances between pairs of samples: a feature is one number per
-       sample and has a density of its own, which can be drawn.
+    1. Densities are first of the features' values: a feature is one number per sample and has a density of its own,
+       which can be drawn. Theirs, of distances between pairs of samples, stand beside them (`intra`, `inter`).
     2. All densities lie on one grid, that of the reference: of densities on two grids, the KLD says nothing. What lies
        beyond it, where the reference has nothing, counts at its ends.
     3. All densities have the bandwidth of the reference. With one for each set, a set of one value and the same with a
@@ -16,7 +16,8 @@ Where we differ from Yang & Lerch:
 Conventions: X is the set in question, Y the reference. All but the overlapping area are 0 for equal sets and grow with
 the distance; KLD and Frechet distance also grow as n shrinks, so compare only what was computed with the same n.
 
-Offers: `grid`, `density`, `overlapping_area`, `kld_nats`, `wasserstein`, `frechet`.
+Offers: `grid`, `densities` and `density`, `overlapping_area`, `kld_nats`, `wasserstein`, `frechet`; `intra`, `inter`
+(distances between pairs of samples); `interval` (of a bootstrap); `ranks`, `spearman`.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class Grid:
     spacing: float
     bandwidth: float
 
-    def nearest(self, values: Values) -> Int[np.ndarray, " M"]:
+    def nearest(self, values: Float[np.ndarray, "*M"]) -> Int[np.ndarray, "*M"]:
         """The point nearest to each value."""
-        return np.clip(np.rint((values - self.low) / self.spacing), 0, _POINTS - 1).astype(np.int64)
+        return np.asarray(np.clip(np.rint((values - self.low) / self.spacing), 0, _POINTS - 1).astype(np.int64))
 
 
 def grid(reference: Values, n: int) -> Grid:
@@ -57,38 +58,98 @@ def grid(reference: Values, n: int) -> Grid:
     return Grid(low - 4 * bandwidth, spacing, max(bandwidth, spacing))
 
 
-def density(values: Values, on: Grid) -> Density:
-    """The share of values at each point of a grid, smoothed by a Gaussian kernel; sums to 1.
+def densities(values: Float[np.ndarray, "R M"], on: Grid) -> Float[np.ndarray, "R G"]:
+    """The share of the values in each row at each point of a grid, smoothed by a Gaussian kernel; rows sum to 1.
 
-    Values go to the nearest point first, so that the cost does not depend on n.
+    Values go to the nearest point first, so that the kernel's cost does not depend on n.
     """
-    n = len(values)
-    at_points = np.bincount(on.nearest(values), minlength=_POINTS)
+    n_sets, n = values.shape
+    places = on.nearest(values) + _POINTS * np.arange(n_sets)[:, None]
+    at_points = np.bincount(places.reshape(-1), minlength=n_sets * _POINTS).reshape(n_sets, _POINTS)
     kernel = np.exp(-0.5 * (np.arange(1 - _POINTS, _POINTS) * on.spacing / on.bandwidth) ** 2)
-    smooth = np.convolve(at_points, kernel)[_POINTS - 1 : 2 * _POINTS - 1]
-    share: np.ndarray = (n * smooth / smooth.sum() + 1 / _POINTS) / (n + 1)
+    kernels = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(kernel, _POINTS)[::-1])
+    smooth = at_points.astype(np.float64) @ kernels
+    share: np.ndarray = (n * smooth / smooth.sum(axis=1, keepdims=True) + 1 / _POINTS) / (n + 1)
     return share
 
 
-def overlapping_area(x: Density, y: Density) -> float:
+def density(values: Values, on: Grid) -> Density:
+    """`densities` of one set."""
+    return np.asarray(densities(values[None], on)[0])
+
+
+def overlapping_area(x: Float[np.ndarray, "*R G"], y: Float[np.ndarray, "*R G"]) -> Float[np.ndarray, "*R"]:
     """The area under both densities: 1 where they are the same, 0 where they are apart."""
-    return float(np.minimum(x, y).sum())
+    return np.asarray(np.minimum(x, y).sum(axis=-1))
 
 
-def kld_nats(x: Density, y: Density) -> float:
+def kld_nats(x: Float[np.ndarray, "*R G"], y: Float[np.ndarray, "*R G"]) -> Float[np.ndarray, "*R"]:
     """The Kullback-Leibler divergence KLD(Y || X) in nats: how badly X explains the reference.
 
     It is large where the reference has values that X misses.
     """
-    return float((y * np.log(y / x)).sum())
+    return np.asarray((y * np.log(y / x)).sum(axis=-1))
 
 
-def wasserstein(x: Values, y: Values) -> float:
+def wasserstein(x: Float[np.ndarray, "*R M"], y: Float[np.ndarray, "*R M"]) -> Float[np.ndarray, "*R"]:
     """How far values of X must move, on average, to become those of Y (Wasserstein-1), in the values' unit.
 
     Both sets have the same size, so the nearest pairing is that of the sorted values.
     """
-    return float(np.abs(np.sort(x) - np.sort(y)).mean())
+    return np.asarray(np.abs(np.sort(x, axis=-1) - np.sort(y, axis=-1)).mean(axis=-1))
+
+
+def intra(x: Float[np.ndarray, "M D"]) -> Float[np.ndarray, " _"]:
+    """Euclidean distances between all pairs of rows, each pair once (Yang & Lerch's intra-set distances).
+
+    Trap avoided: the distance of a row to itself, a spike at 0.
+    """
+    first, second = np.triu_indices(len(x), 1)
+    return np.asarray(_between(x, x)[first, second])
+
+
+def inter(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " _"]:
+    """Euclidean distances of every row of X to every row of Y (Yang & Lerch's inter-set distances)."""
+    return _between(x, y).reshape(-1)
+
+
+def _between(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "M N"]:
+    if x.shape[1] == 1:  # exact, where the difference of squares is not
+        return np.asarray(np.abs(x - y.T))
+    squared = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
+    return np.asarray(np.sqrt(np.maximum(squared, 0)))
+
+
+def interval(value: float, resampled: Values, share: float = 0.95) -> tuple[float, float]:
+    """The interval in which `share` of the bootstrap's values lie, moved so that their mean falls on `value`.
+
+    Moved, since a resampled set holds values twice: its density is more ragged, and its distances are greater, than
+    those of a set of the same size. NaN without resampled values.
+    """
+    if len(resampled) == 0:
+        return np.nan, np.nan
+    low, high = np.quantile(resampled, ((1 - share) / 2, (1 + share) / 2)) - resampled.mean() + value
+    return float(low), float(high)
+
+
+def ranks(values: Values) -> Float[np.ndarray, " M"]:
+    """The rank of each value, from 1; of equal values, the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[place])
+
+
+def spearman(x: Values, y: Values) -> float:
+    """Spearman's rank correlation: 1 where y rises with x, -1 where it falls; NaN where one of them is constant.
+
+    Trap avoided: the formula with squared differences of ranks, which is wrong where values are equal.
+    """
+    if len(x) < 2:
+        return np.nan
+    a, b = ranks(x), ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / norm) if norm > 0 else np.nan
 
 
 def frechet(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M D"]) -> float:

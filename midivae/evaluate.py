@@ -1,35 +1,19 @@
-"""Stage `evaluate`: how far samples are from held-out music, and how far music is from itself -> `data/evaluation/`.
+"""Stage `evaluate`: how far samples are from held-out music, and whether they do as asked -> `data/evaluation/`.
 
-What is compared: the samples of each job with windows of the held-out pieces (splits valid and test), cut as the
-model's windows are, parts merged where its are; both with onsets, since that is what is heard. Every distance stands
-beside the same distance between real and real:
+What is compared: the samples of each job, and those of two trivial generators (`baselines`), with windows of the
+held-out pieces (splits valid and test), cut as the model's windows are, parts merged where its are; both with onsets,
+since that is what is heard. Longer samples are cut into windows (`jobs`). Every distance stands beside the same
+distance between real and real (`sets`); what a mode promises is asked of the jobs of that mode (`tables`).
 
-    * The held-out *pieces* are divided at random into halves A and B, `evaluate.repeats` times. Windows of one piece
-      are alike, so that halves of the windows would be too near to each other.
-    * From A, from B and from the job n rows each are drawn. KLD and Frechet distance grow as n shrinks, so n is one for
-      all three: the smallest half, or half of what the job has if that is less. Never more than half of the job, so
-      that the distances vary as much as they would with other samples of it.
-    * Job to B is the distance, A to B the floor: mean and standard deviation over the divisions. A job at its floor
-      cannot be told from held-out music by that measure.
-
-The distances (see `distances`), of which the first three are per feature:
-    overlapping_area  from 0 (apart) to 1 (the same)
-    kld_nats          how badly the job's density explains the held-out one
-    wasserstein_sd    how far values must move, in standard deviations of the held-out windows
-    frechet           of the whole vector `VECTOR`, each feature in standard deviations of the held-out windows
-
-What has no value (the pitches of a silent sample) is counted and left out: a row with a missing value is in no
-distance; the share of silent samples stands beside them. A feature that has no value in any held-out window, as groove
-has none in windows of one bar, is left out of all distances; one that has a single value there has no standard
-deviation to measure by, so it is in neither wasserstein_sd nor frechet.
-
-What is written:
+What is written; docs/evaluate.md explains every column:
     metrics.json           one flat list of names and numbers, and the verdict on the article in a sentence
-    distances.csv          per job, feature and distance: mean and sd, and those of the floor
-    models.csv             per job, and of held-out music: what its samples are like
+    distances.csv          per set, feature and distance: mean, sd and interval, and those of the floor
+    models.csv             per set, held-out music first: what its windows are like
     features.csv           per set and feature: how many values, mean, sd, quantiles
     features_real.parquet  the measures of every held-out window
+    neighbours.parquet     of every window, the nearest one in training pieces
     distributions/*.csv    per feature: the share of each set in bins, for plots
+    control.csv paths.csv parents.csv longform.csv seams.csv ensemble.csv    per mode (`tables`)
     refused.csv            samples whose MIDI file does not read back with the catalog's number of notes
 
 Offers: `run`.
@@ -37,10 +21,9 @@ Offers: `run`.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,68 +31,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
-from jaxtyping import Bool, Float, Int, UInt64
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from midivae import distances, features, loader, midi, models, schema, store
-from midivae.errors import InputError, MidiError
-from midivae.models import Config, WindowModel
-from midivae.params import Params, View
+from midivae import baselines, distances, gather, jobs, loader, models, schema, sets, store, tables
+from midivae.control import Row
+from midivae.errors import InputError
+from midivae.gather import Gathered, World
+from midivae.jobs import Job
+from midivae.models import WindowModel
+from midivae.params import Params
 from midivae.schema import FEATURES
+from midivae.sets import HELD_OUT, PAIRED, PER_FEATURE, VECTOR, Floor, Measured
+from midivae.tables import Real, Tables
 
-log = logging.getLogger(__name__)
-
-HELD_OUT = "held-out"
-# `notes` is `density` times a constant, and `pitch_range` a difference of two: they would count twice
-VECTOR = tuple(name for name in FEATURES if name not in ("notes", "pitch_range"))
-PER_FEATURE = ("overlapping_area", "kld_nats", "wasserstein_sd")
 CONVINCING = 0.95  # the share of divisions in which one model must be nearer, before we say that it is
 _SHOWN = ("density", "polyphony", "note_length", "pitch_class_entropy", "scale_consistency")  # means in the metrics
-_WHOLE_NUMBERS = ("notes", "pitch_low", "pitch_high", "pitch_range")
+_WHOLE_NUMBERS = ("notes", "pitch_low", "pitch_high", "pitch_range", "pitch_count")
 _BINS = 40
-_WINDOWS_AT_ONCE = 1024
 _WINDOWS_ENCODED = 4096  # stand for all, where there are more
-
-Row = dict[str, Any]
-Values = Float[np.ndarray, "M F"]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured of the samples of a job, or of the windows of held-out music.
+class Set:
+    """A set with all that is known of it.
 
     Attributes:
-        name: of the job, or `HELD_OUT`.
-        measures: a row per sample, a column per name in `FEATURES`; NaN where there is no value.
-        novelty: share of a row's bars that are in no training piece; NaN without music.
-        model, temperature: what made the samples; "" and NaN for music.
-        valid: whether the MIDI file reads back with as many notes; true for music.
-        piece: which piece a window is of; for samples, which sample.
+        diversity: of its first windows; of held-out music, of windows that do not overlap.
     """
 
-    name: str
-    measures: Values
-    novelty: Float[np.ndarray, " M"]
-    model: str
-    temperature: float
-    valid: Bool[np.ndarray, " M"]
-    piece: Int[np.ndarray, " M"]
-
-    def __len__(self) -> int:
-        return len(self.measures)
-
-    def __getitem__(self, feature: str) -> Float[np.ndarray, " M"]:
-        return self.measures[:, FEATURES.index(feature)]
-
-    def columns(self, names: Sequence[str]) -> Values:
-        """The columns of some features."""
-        return self.measures[:, [FEATURES.index(name) for name in names]]
+    measured: Measured
+    gathered: Gathered
+    diversity: gather.Diversity
 
     @property
-    def silent_share(self) -> float:
-        """Share of rows without a note."""
-        return float((self["notes"] == 0).mean())
+    def name(self) -> str:
+        """Its name."""
+        return self.measured.name
 
 
 def run(params: Params, data: Path) -> dict[str, object]:
@@ -123,296 +81,161 @@ def run(params: Params, data: Path) -> dict[str, object]:
         SchemaError, CorruptError: they are of another version, or damaged.
     """
     start = time.monotonic()
+    settings, catalog = params.evaluate, data / "samples" / "catalog"
     trained = [models.load(folder) for folder in _model_folders(data / "model")]
-    jobs, refused = _samples(data / "samples" / "catalog", trained[0].config)
-    held_out = loader.load(data / "rolls", ["valid", "test"])
-    known = loader.bar_hashes(loader.load(data / "rolls", ["train"]), params.evaluate.beats_per_bar)
-    real, windows = _held_out(held_out, trained[0].config.view, known, params.evaluate.beats_per_bar)
+    held_out, training = loader.load(data / "rolls", ["valid", "test"]), loader.load(data / "rolls", ["train"])
+    world = gather.world_of(training, trained[0].config.view, settings)
+    windows = _windows(held_out, world)
+    found = jobs.read(catalog, world, trained[0])
+    _check_names(found)
+
+    real = _held_out(held_out, windows, world, trained[0])
+    floor, rich = sets.floor_of(real.measured, settings), sets.floor_of(real.measured.with_vectors, settings)
+    trivial = [_trivial(name, world, 2 * floor.smallest, settings.seed, trained[0]) for name in baselines.NAMES]
+    made = [Set(job.measured, job.gathered, gather.diversity(job.gathered.packed, world)) for job in found]
+    bar = tqdm([*trivial, *made], desc="evaluate: distances", unit="set", disable=None, file=sys.stderr)
+    compared = {each.name: sets.compare(each.measured, floor, rich) for each in bar}
+    of_modes = tables.tables(found, Real(held_out, windows, real.gathered, training, settings.seed), world, catalog)
     latents = [_latents(model, held_out) for model in trained]
+    verdict = _verdict([job.measured for job in found], floor)
 
-    floor = _floor(real, params)
-    bar = tqdm(jobs, desc="evaluate", unit="job", disable=None, file=sys.stderr)
-    compared = {job.name: _compare(job, floor) for job in bar}
-    verdict = _verdict(jobs, floor)
-
-    metrics = _metrics(real, jobs, compared, latents, verdict)
+    every = [real, *trivial, *made]
+    rows = _model_table(every, compared, latents, floor)
+    metrics = _metrics(real, found, rows, compared, latents, verdict, of_modes)
+    refused = [row for job in found for row in job.refused]
     with store.publishing(data / "evaluation") as folder:
         store.write_json(folder / "metrics.json", metrics)
-        store.write_table(folder / "features_real.parquet", windows, schema.WINDOWS)
-        _write_csv(folder / "distances.csv", [row for rows in compared.values() for row in rows], _DISTANCE_COLUMNS)
-        _write_csv(folder / "features.csv", [row for each in (real, *jobs) for row in _summary(each)])
-        _write_csv(folder / "models.csv", _model_table(real, jobs, compared, latents))
+        store.write_table(folder / "features_real.parquet", _window_table(held_out, windows, real), schema.WINDOWS)
+        store.write_table(folder / "neighbours.parquet", _neighbours(held_out, windows, real, trivial, found, world),
+                          schema.NEIGHBOURS)  # fmt: skip
+        _write_csv(folder / "distances.csv", [r for each in compared.values() for r in each], sets.DISTANCE_COLUMNS)
+        _write_csv(folder / "features.csv", [row for each in every for row in _summary(each.measured)])
+        _write_csv(folder / "models.csv", rows)
         _write_csv(folder / "refused.csv", refused, ("sample_id", "notes", "reason"))
+        for name, (content, columns) in of_modes.files.items():
+            _write_csv(folder / name, content, columns)
         for feature in FEATURES:
-            _write_csv(folder / "distributions" / f"{feature}.csv", _histogram(feature, [real, *jobs]))
+            shares = _histogram(feature, [each.measured for each in every])
+            _write_csv(folder / "distributions" / f"{feature}.csv", shares)
     return {
-        "jobs": len(jobs),
-        "samples": sum(map(len, jobs)),
+        "jobs": len(found),
+        "samples": sum(len(job.rows) for job in found),
         "refused": len(refused),
         "held_out_pieces": metrics["held_out_pieces"],
-        "held_out_windows": len(real),
+        "held_out_windows": len(real.measured),
         "verdict": verdict.sentence,
         "seconds": round(time.monotonic() - start, 3),
     }
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------
-def _samples(folder: Path, config: Config) -> tuple[list[Measured], list[Row]]:
-    """The jobs of the catalog, in the order of their names, and the samples whose MIDI file is not as it should be."""
-    files = sorted(folder.glob("*-of-*.parquet"))
-    if not files:
-        raise InputError(f"{folder}: no catalog of samples; run stage `generate`")
-    table = schema.CATALOG
-    refused = [row for path in files for row in _refused(path, table)]
-    columns = ["job", "index", "sample_id", "model", "temperature", "parts", "n_steps", "steps_per_beat", "novelty"]
-    rows = store.scan(files, table, [*columns, *FEATURES]).to_pandas().sort_values(["job", "index"])
-    _check_alike(rows, config)
-    rows["valid"] = ~rows["sample_id"].isin([row["sample_id"] for row in refused])
-    return [_job(str(name), mine) for name, mine in rows.groupby("job", sort=True)], refused
-
-
-def _check_alike(rows: pd.DataFrame, config: Config) -> None:
-    """Samples must have the shape of the windows that they are compared with."""
-    shapes = zip(rows["job"], rows["n_steps"], rows["steps_per_beat"], rows["parts"].map(tuple), strict=True)
-    wanted = (config.view.steps, config.layout.steps_per_beat, config.layout.parts)
-    for job, *shape in dict.fromkeys(shapes):
-        if tuple(shape) != wanted:
-            raise InputError(
-                f"job {job!r}: samples of {shape[0]} steps, {shape[1]} to a beat, parts {list(shape[2])}; the model's "
-                f"windows have {wanted[0]}, {wanted[1]}, {list(wanted[2])}; rerun stage `generate`"
-            )
-
-
-def _job(name: str, rows: pd.DataFrame) -> Measured:
-    return Measured(
-        name=name,
-        measures=rows[list(FEATURES)].to_numpy(np.float64),
-        novelty=rows["novelty"].to_numpy(np.float64),
-        model=str(rows["model"].iloc[0]),
-        temperature=float(rows["temperature"].astype(float).iloc[0]),
-        valid=rows["valid"].to_numpy(bool),
-        piece=np.arange(len(rows)),
-    )
-
-
-def _refused(path: Path, table: schema.Table) -> list[Row]:
-    """The samples in one file of the catalog whose MIDI bytes do not read back with the catalog's number of notes."""
-    rows = store.read_table(path, table, ["sample_id", "notes", "midi"])
-    files = rows.column("midi").combine_chunks().field("bytes")
-    reasons = [_reason(data.as_py(), notes.as_py()) for data, notes in zip(files, rows.column("notes"), strict=True)]
-    wrong = np.flatnonzero([reason is not None for reason in reasons]).tolist()
-    names, notes = rows.column("sample_id"), rows.column("notes")
-    return [{"sample_id": names[i].as_py(), "notes": int(notes[i].as_py()), "reason": reasons[i]} for i in wrong]
-
-
-def _reason(data: bytes, notes: float) -> str | None:
-    """Why a sample's MIDI file is not valid; None: it is."""
-    try:
-        found = len(midi.read(data))
-    except MidiError as error:
-        if error.code != "no_notes":
-            return str(error)
-        found = 0
-    return None if found == notes else f"the file has {found} notes"
-
-
-def _held_out(
-    corpus: loader.Corpus, view: View, known: UInt64[np.ndarray, " H"], beats_per_bar: int
-) -> tuple[Measured, pa.Table]:
-    """The windows of the held-out pieces, for comparisons and as the table of them."""
-    view = view.model_copy(update={"planes": "onset+frame"})
-    windows = loader.windows(corpus, view)
+def _windows(corpus: loader.Corpus, world: World) -> loader.Windows:
+    """The windows of the held-out pieces."""
+    windows = loader.windows(corpus, world.view)
     if len(windows) == 0:
         raise InputError(
-            f"no window of {view.steps} steps in the {len(corpus)} pieces of splits valid and test; hold out more "
-            "pieces (ingest.split), or shorten train.view.steps"
+            f"no window of {world.view.steps} steps in the {len(corpus)} pieces of splits valid and test; hold out "
+            "more pieces (ingest.split), or shorten train.view.steps"
         )
-    columns, keys = _measure_windows(corpus, windows, view, known, beats_per_bar)
-    real = Measured(
+    return windows
+
+
+def _check_names(found: Sequence[Job]) -> None:
+    """Jobs must not be called what other sets are called."""
+    taken = [job.name for job in found if job.name in (HELD_OUT, *baselines.NAMES)]
+    if taken:
+        raise InputError(
+            f"job {taken[0]!r} of the catalog is called as one of the sets that jobs are compared with; rename it in "
+            "generate.jobs"
+        )
+
+
+def _held_out(corpus: loader.Corpus, windows: loader.Windows, world: World, model: WindowModel) -> Set:
+    gathered = gather.gather(gather.held_out(corpus, windows, world.view), world, model)
+    measured = Measured(
         name=HELD_OUT,
-        measures=np.stack([columns[name] for name in FEATURES], axis=1).astype(np.float64),
-        novelty=columns["novelty"].astype(np.float64),
+        measures=gathered.measures,
+        novelty=gathered.phrases[1].astype(np.float64),
         model="",
         temperature=np.nan,
-        valid=np.ones(len(windows), bool),
+        valid=np.ones(len(gathered), bool),
         piece=windows.piece,
+        vectors=gathered.vectors,
     )
-    ids = np.array(corpus.piece_ids)[windows.piece]
-    return real, _window_table(ids, windows.start - corpus.starts[windows.piece], view.steps, columns, keys)
+    step = windows.start - corpus.starts[windows.piece]
+    apart = np.flatnonzero(step[: len(gathered.packed)] % world.view.steps == 0)  # do not overlap
+    return Set(measured, gathered, gather.diversity(gathered.packed[apart], world))
 
 
-def _measure_windows(
-    corpus: loader.Corpus,
-    windows: loader.Windows,
-    view: View,
-    known: UInt64[np.ndarray, " H"],
-    beats_per_bar: int,
-) -> tuple[dict[str, np.ndarray], list[str | None]]:
-    """Features and novelty of windows, as columns, and their keys."""
-    layout = loader.sample_layout(corpus.layout, view)
-    blocks: list[dict[str, np.ndarray]] = []
-    keys: list[str | None] = []
-    for first in range(0, len(windows), _WINDOWS_AT_ONCE):
-        index = np.arange(first, min(first + _WINDOWS_AT_ONCE, len(windows)))
-        planes = loader.planes(corpus, windows, index, view)
-        hashes = features.bar_hashes(planes, layout, beats_per_bar * layout.steps_per_beat)
-        measures = features.measure(planes, layout, beats_per_bar)
-        blocks.append({**measures, "novelty": features.novelty(hashes, known)})
-        keys += features.keys(planes, layout)
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}, keys
+def _trivial(name: baselines.Name, world: World, n: int, seed: int, model: WindowModel) -> Set:
+    """So many samples of a trivial generator."""
+    blocks = baselines.draw(name, world.counts, n, world.view.steps, seed)
+    gathered = gather.gather(blocks, world, model)
+    novelty, valid = gathered.phrases[1].astype(np.float64), np.ones(n, bool)
+    measured = Measured(name, gathered.measures, novelty, "", np.nan, valid, np.arange(n), gathered.vectors)
+    return Set(measured, gathered, gather.diversity(gathered.packed, world))
 
 
-def _window_table(
-    piece_ids: np.ndarray,
-    start_step: Int[np.ndarray, " W"],
-    n_steps: int,
-    columns: dict[str, np.ndarray],
-    keys: list[str | None],
-) -> pa.Table:
+def _window_table(corpus: loader.Corpus, windows: loader.Windows, real: Set) -> pa.Table:
     """The held-out windows as rows of `schema.WINDOWS`."""
-    measured = {name: pa.array(values, mask=np.isnan(values)) for name, values in columns.items()}
+    measures = real.gathered.measures.astype(np.float32)
+    columns = {name: _or_null(measures[:, i]) for i, name in enumerate(FEATURES)}
+    n = len(windows)
     return pa.table(
         {
-            "piece_id": pa.array(piece_ids.tolist(), pa.string()),
-            "start_step": pa.array(start_step, pa.int32()),
-            "n_steps": pa.array(np.full(len(start_step), n_steps), pa.int32()),
-            **measured,
-            "key": pa.array(keys, pa.string()),
+            "piece_id": pa.array(np.array(corpus.piece_ids)[windows.piece].tolist(), pa.string()),
+            "start_step": pa.array(windows.start - corpus.starts[windows.piece], pa.int32()),
+            "n_steps": pa.array(np.full(n, real.gathered.packed.shape[1]), pa.int32()),
+            **columns,
+            "key": pa.array(real.gathered.keys, pa.string()),
+            "novelty": _or_null(real.gathered.phrases[1]),
         }
     )
 
 
-# --- distances, each beside its floor ---------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Floor:
-    """Held-out music, and its division into halves.
-
-    Attributes:
-        measured: the features that have a value in held-out music.
-        scaled: those among them that vary there, and so have a unit.
-        usable: rows with a value for every measured feature.
-        sd: standard deviation of each feature over the usable rows.
-        halves: per division, the usable rows of both halves, each in random order.
-    """
-
-    real: Measured
-    measured: tuple[str, ...]
-    scaled: tuple[str, ...]
-    usable: Int[np.ndarray, " M"]
-    sd: dict[str, float]
-    halves: tuple[tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]], ...]
-    seed: int
-
-    @property
-    def smallest(self) -> int:
-        """Rows of the smallest half."""
-        return min(len(half) for pair in self.halves for half in pair)
+def _or_null(values: Float[np.ndarray, " B"]) -> pa.Array:
+    """NaN as a missing value."""
+    return pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 
-def _floor(real: Measured, params: Params) -> Floor:
-    measured = tuple(name for name in FEATURES if not np.isnan(real[name]).all())
-    usable = _usable(real, measured)
-    sd = {name: float(real[name][usable].std()) for name in measured}
-    scaled = tuple(name for name in measured if sd[name] > 1e-9)
-    halves = tuple(_halves(real.piece[usable], usable, params.evaluate.seed, r) for r in range(params.evaluate.repeats))
-    left_out = [name for name in FEATURES if name not in scaled]
-    if left_out:
-        log.info("held-out music has no value, or only one, of %s: not in the Frechet distance", ", ".join(left_out))
-    return Floor(real, measured, scaled, usable, sd, halves, params.evaluate.seed)
+def _neighbours(
+    corpus: loader.Corpus,
+    windows: loader.Windows,
+    real: Set,
+    trivial: Sequence[Set],
+    found: Sequence[Job],
+    world: World,
+) -> pa.Table:
+    """The nearest training window of every window, as rows of `schema.NEIGHBOURS`: held-out music, then each set."""
+    piece_ids = np.array(corpus.piece_ids)[windows.piece]
+    start = windows.start - corpus.starts[windows.piece]
+    parts = [_neighbour_rows(HELD_OUT, piece_ids.tolist(), start, real.gathered, world)]
+    for each in trivial:
+        n = len(each.measured)
+        names = [f"{each.name}-{index:07d}" for index in range(n)]
+        parts.append(_neighbour_rows(each.name, names, np.zeros(n, np.int64), each.gathered, world))
+    for job in found:
+        names = job.rows["sample_id"].to_numpy()[job.measured.piece].tolist()
+        parts.append(_neighbour_rows(job.name, names, job.start, job.gathered, world))
+    return pa.concat_tables(parts)
 
 
-def _usable(rows: Measured, names: Sequence[str]) -> Int[np.ndarray, " _"]:
-    """The rows that have a value for each of these features."""
-    return np.flatnonzero(~np.isnan(rows.columns(names)).any(axis=1))
-
-
-def _halves(
-    piece: Int[np.ndarray, " M"], rows: Int[np.ndarray, " M"], seed: int, repeat: int
-) -> tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]:
-    """The rows of two random halves of the pieces, each in random order."""
-    pieces = np.unique(piece)
-    if len(pieces) < 2:
-        raise InputError(
-            f"{len(pieces)} held-out piece(s) with music; two or more are needed to see how far real music is from "
-            "real music; raise ingest.split.valid and ingest.split.test"
-        )
-    division_rng = np.random.default_rng(np.random.SeedSequence([seed, repeat]))
-    first = division_rng.permutation(pieces)[: len(pieces) // 2]
-    in_first = np.isin(piece, first)
-    return division_rng.permutation(rows[in_first]), division_rng.permutation(rows[~in_first])
-
-
-def _drawn(job: Measured, floor: Floor, repeat: int) -> Int[np.ndarray, " _"]:
-    """The job's usable rows, in the random order of this division; other jobs change nothing about it."""
-    draw_rng = np.random.default_rng(np.random.SeedSequence([floor.seed, repeat, 1]))  # [seed, repeat] made the halves
-    return draw_rng.permutation(_usable(job, floor.measured))
-
-
-def _size(job: Measured, floor: Floor) -> int:
-    """How many rows are drawn from the job and from each half."""
-    return min(len(_usable(job, floor.measured)) // 2, floor.smallest)
-
-
-_DISTANCE_COLUMNS = ("job", "feature", "distance", "n", "mean", "sd", "real_mean", "real_sd")
-
-
-def _compare(job: Measured, floor: Floor) -> list[Row]:
-    """Every distance of the job beside its floor, as rows of distances.csv."""
-    n = _size(job, floor)
-    if n < 2:
-        log.warning("job %s: %d sample(s) that can be measured; no distances", job.name, n)
-    rows = [row for name in floor.measured for row in _compare_feature(name, job, floor, n)]
-    return [*rows, _row(job.name, "all", "frechet", n, *_frechet(job, floor, n))]
-
-
-def _row(job: str, feature: str, distance: str, n: int, asked: np.ndarray, floor: np.ndarray) -> Row:
-    values = (*_mean_and_sd(asked), *_mean_and_sd(floor))
-    return dict(zip(_DISTANCE_COLUMNS, (job, feature, distance, n, *values), strict=True))
-
-
-def _mean_and_sd(values: np.ndarray) -> tuple[float, float]:
-    """NaN where there are too few values."""
-    if len(values) == 0:
-        return np.nan, np.nan
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else np.nan
-
-
-def _compare_feature(feature: str, job: Measured, floor: Floor, n: int) -> list[Row]:
-    """The distances of one feature; all densities lie on one grid."""
-    if n < 2:
-        return [_row(job.name, feature, name, n, np.empty(0), np.empty(0)) for name in PER_FEATURE]
-    mine, real = job[feature], floor.real[feature]
-    on = distances.grid(real[floor.usable], n)
-    unit = floor.sd[feature] if feature in floor.scaled else np.nan
-    asked, own = [], []
-    for repeat, (a, b) in enumerate(floor.halves):
-        reference = real[b[:n]]
-        asked.append(_of_values(mine[_drawn(job, floor, repeat)[:n]], reference, on, unit))
-        own.append(_of_values(real[a[:n]], reference, on, unit))
-    return [
-        _row(job.name, feature, name, n, np.array(asked)[:, i], np.array(own)[:, i])
-        for i, name in enumerate(PER_FEATURE)
-    ]
-
-
-def _of_values(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], on: distances.Grid, unit: float
-) -> tuple[float, float, float]:
-    """`PER_FEATURE`, in that order."""
-    p, q = distances.density(x, on), distances.density(y, on)
-    return distances.overlapping_area(p, q), distances.kld_nats(p, q), distances.wasserstein(x, y) / unit
-
-
-def _frechet(job: Measured, floor: Floor, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The Frechet distance of the job, and its floor, for each division; empty where n is too small."""
-    if n < 2:
-        return np.empty(0), np.empty(0)
-    names = [name for name in VECTOR if name in floor.scaled]
-    unit = np.array([floor.sd[name] for name in names])
-    mine, real = job.columns(names) / unit, floor.real.columns(names) / unit
-    asked = [distances.frechet(mine[_drawn(job, floor, r)[:n]], real[b[:n]]) for r, (_, b) in enumerate(floor.halves)]
-    own = [distances.frechet(real[a[:n]], real[b[:n]]) for a, b in floor.halves]
-    return np.array(asked), np.array(own)
+def _neighbour_rows(
+    name: str, ids: Sequence[str], start: Int[np.ndarray, " B"], gathered: Gathered, world: World
+) -> pa.Table:
+    at, none = gathered.neighbours.window, gathered.neighbours.window < 0
+    known = len(world.starts) > 0
+    return pa.table(
+        {
+            "set": pa.array([name] * len(ids), pa.string()),
+            "id": pa.array(ids, pa.string()),
+            "start_step": pa.array(start, pa.int32()),
+            "piece_id": pa.array(world.piece_ids[at].tolist() if known else [None] * len(at), pa.string(), mask=none),
+            "piece_start_step": pa.array(world.starts[at] if known else np.zeros(len(at)), pa.int32(), mask=none),
+            "semitones": pa.array(gathered.neighbours.semitones, pa.int32(), mask=none),
+            "distance": _or_null(gathered.neighbours.distance),
+        }
+    )
 
 
 # --- is the article right? --------------------------------------------------------------------------------------------
@@ -440,14 +263,15 @@ def _verdict(jobs: Sequence[Measured], floor: Floor) -> Verdict:
     if pair is None:
         return Verdict(None, None, "No job samples both models of the article, mlp and autoencoder, alike.")
     vae, plain = pair
-    n = min(_size(vae, floor), _size(plain, floor))
-    if max(_size(vae, floor), _size(plain, floor)) < 2:
+    n = min(sets.drawable(vae, floor), sets.drawable(plain, floor))
+    if max(sets.drawable(vae, floor), sets.drawable(plain, floor)) < 2:
         return Verdict(None, None, "Neither model of the article makes samples that can be measured: train longer.")
     if n < 2:
-        nearer = float(_size(vae, floor) > _size(plain, floor))
+        nearer = float(sets.drawable(vae, floor) > sets.drawable(plain, floor))
         measured = "one of the two makes hardly a sample that can be measured"
     else:
-        (with_kl, real), (without, _) = _frechet(vae, floor, n), _frechet(plain, floor, n)
+        nearness, other = sets.frechet_of(vae, floor, n), sets.frechet_of(plain, floor, n)
+        with_kl, without, real = nearness.mine, other.mine, nearness.real
         nearer = float((with_kl < without).mean())
         measured = (
             f"Frechet distance to held-out music {with_kl.mean():.3g} with it, {without.mean():.3g} without, "
@@ -493,59 +317,67 @@ def _model_folders(folder: Path) -> list[Path]:
 
 def _latents(model: WindowModel, corpus: loader.Corpus) -> Latents:
     """Encodes held-out windows, at most some thousand of them, evenly spaced."""
-    mu, variance = _encode(model, corpus)
+    view = model.config.view.model_copy(update={"planes": "onset+frame"})
+    windows = loader.windows(corpus, view)
+    chosen = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), _WINDOWS_ENCODED)).astype(np.int64))
+    blocks = np.array_split(chosen, -(-len(chosen) // gather.AT_ONCE))
+    found = [gather.encode(model, loader.planes(corpus, windows, index, view)) for index in blocks]
+    mu, variance = (np.concatenate(each) for each in zip(*found, strict=True))
     centre = mu.mean(axis=0)
     spread = np.maximum(mu.var(axis=0) + variance.mean(axis=0), 1e-12)  # a dead dimension has none, and no logarithm
     gap = 0.5 * (centre**2 + spread - 1 - np.log(spread)).sum()
     return Latents(model.config.name, float(np.sqrt(spread.mean())), float(gap))
 
 
-def _encode(model: WindowModel, corpus: loader.Corpus) -> tuple[Float[np.ndarray, "M Z"], Float[np.ndarray, "M Z"]]:
-    """Mean and variance of the latents' posterior."""
-    view = model.config.view
-    windows = loader.windows(corpus, view)
-    chosen = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), _WINDOWS_ENCODED)).astype(np.int64))
-    found = []
-    with torch.inference_mode():
-        for index in np.array_split(chosen, -(-len(chosen) // _WINDOWS_AT_ONCE)):
-            planes = torch.from_numpy(loader.planes(corpus, windows, index, view).astype(np.float32))
-            mu, logvar = model.encode(planes)
-            found.append((mu.double().numpy(), logvar.double().exp().numpy()))
-    return np.concatenate([mu for mu, _ in found]), np.concatenate([variance for _, variance in found])
-
-
 def _model_table(
-    real: Measured, jobs: Sequence[Measured], compared: dict[str, list[Row]], latents: Sequence[Latents]
+    every: Sequence[Set], compared: Mapping[str, list[Row]], latents: Sequence[Latents], floor: Floor
 ) -> list[Row]:
-    """Rows of models.csv: held-out music, then each job."""
+    """Rows of models.csv: held-out music, the trivial generators, then each job."""
     by_model = {each.model: each for each in latents}
-    rows = [{"set": HELD_OUT, "model": "", "samples": len(real), **_character(real)}]
-    for job in jobs:
-        frechet = compared[job.name][-1]
-        where = by_model.get(job.model)
-        rows.append(
-            {
-                "set": job.name,
-                "model": job.model,
-                "samples": len(job),
-                **_character(job),
-                "valid_midi_share": float(job.valid.mean()),
-                "frechet": frechet["mean"],
-                "frechet_sd": frechet["sd"],
-                "frechet_real_to_real": frechet["real_mean"],
-                "frechet_real_to_real_sd": frechet["real_sd"],
-                "n": frechet["n"],
-                "latent_sd": where.sd if where else np.nan,
-                "latent_gap_nats": where.gap_nats if where else np.nan,
-            }
-        )
+    trivial = [each.measured for each in every if each.name in baselines.NAMES]
+    rows = []
+    for each in every:
+        measured, where = each.measured, by_model.get(each.measured.model)
+        row: Row = {"set": each.name, "model": measured.model, "windows": len(measured), **_character(each)}
+        if each.name in compared:
+            row |= {"valid_midi_share": float(measured.valid.mean()), **_nearness_of_all(compared[each.name])}
+            n = sets.drawable(measured, floor)
+            row |= {f"frechet_{other.name}": _mean(sets.frechet_of(other, floor, n).mine) for other in trivial}
+        row |= {"latent_sd": where.sd if where else np.nan, "latent_gap_nats": where.gap_nats if where else np.nan}
+        rows.append(row)
     return rows
 
 
-def _character(rows: Measured) -> Row:
-    """What the samples of a set are like: the share of silence, and means over the others."""
-    means = {name: _mean(rows[name]) for name in ("notes", *_SHOWN)}
-    return {"silent_share": rows.silent_share, **means, "novelty": _mean(rows.novelty)}
+def _nearness_of_all(rows: Sequence[Row]) -> Row:
+    """The distances of whole vectors, each with its floor."""
+    made: Row = {}
+    for name in ("frechet", "frechet_mu"):
+        (row,) = (each for each in rows if each["distance"] == name)
+        made |= {name: row["mean"], f"{name}_sd": row["sd"]}
+        made |= {f"{name}_real_to_real": row["real_mean"], f"{name}_real_to_real_sd": row["real_sd"]}
+        made["n" if name == "frechet" else "n_mu"] = row["n"]
+    return made
+
+
+def _character(each: Set) -> Row:
+    """What the windows of a set are like: the share of silence, and means over the others."""
+    measured, gathered = each.measured, each.gathered
+    means = {name: _mean(measured[name]) for name in ("notes", *_SHOWN)}
+    near = gathered.neighbours.distance
+    there = near[~np.isnan(near)]
+    return {
+        "silent_share": measured.silent_share,
+        **means,
+        "novelty": _mean(measured.novelty),
+        **{f"novelty_{bars}_bars": _mean(gathered.phrases[bars]) for bars in gather.PHRASES[1:]},
+        "neighbour_distance": _mean(near),
+        "copied_share": float((there == 0).mean()) if len(there) else np.nan,
+        "diversity": each.diversity.rolls,
+        "distinct_bars": each.diversity.distinct_bars,
+        "diversity_windows": each.diversity.windows,
+        "chord_nats": _mean(gathered.nats),
+        "tonal_distance": _mean(gathered.tonal),
+    }
 
 
 def _mean(values: np.ndarray) -> float:
@@ -556,21 +388,32 @@ def _mean(values: np.ndarray) -> float:
 
 # --- what is written --------------------------------------------------------------------------------------------------
 def _metrics(
-    real: Measured,
-    jobs: Sequence[Measured],
-    compared: dict[str, list[Row]],
+    real: Set,
+    found: Sequence[Job],
+    rows: Sequence[Row],
+    compared: Mapping[str, list[Row]],
     latents: Sequence[Latents],
     verdict: Verdict,
+    of_modes: Tables,
 ) -> Row:
     """The content of metrics.json."""
-    metrics: Row = {"held_out_pieces": len(np.unique(real.piece)), "held_out_windows": len(real)}
-    metrics |= {f"held_out_{name}": value for name, value in _character(real).items()}
-    for job in jobs:
-        prefix = job.name.replace("-", "_")
-        values = {"count": len(job), "valid_midi_share": float(job.valid.mean()), **_character(job)}
-        metrics |= {f"{prefix}_{name}": value for name, value in (values | _nearness(compared[job.name])).items()}
+    metrics: Row = {
+        "held_out_pieces": len(np.unique(real.measured.piece)),
+        "held_out_windows": len(real.measured),
+    }
+    by_set = {row["set"]: row for row in rows}
+    character = tuple(_character(real))
+    metrics |= {f"held_out_{name}": by_set[HELD_OUT][name] for name in character}
+    counts = {job.name: len(job.rows) for job in found}
+    for name in compared:
+        row = by_set[name]
+        values = {name_: row[name_] for name_ in (*character, "valid_midi_share")} | _nearness(compared[name])
+        if name in counts:
+            values |= {"count": counts[name], **_beats(row)}
+        metrics |= {f"{_prefix(name)}_{key}": value for key, value in values.items()}
     for each in latents:
         metrics |= {f"{each.model}_latent_sd": each.sd, f"{each.model}_latent_gap_nats": each.gap_nats}
+    metrics |= _mode_metrics(of_modes)
     metrics |= {
         "vae_nearer_than_autoencoder_share": verdict.nearer,
         "article_is_right": verdict.right,
@@ -579,15 +422,75 @@ def _metrics(
     return {name: _plain(value) for name, value in metrics.items()}
 
 
+def _prefix(name: str) -> str:
+    """A name as part of a metric's name."""
+    return name.replace("-", "_").replace(", ", "_").replace(":", "_")
+
+
+def _beats(row: Row) -> Row:
+    """Whether a job is nearer to held-out music than both trivial generators are, of equal numbers."""
+    others = [row[f"frechet_{name}"] for name in baselines.NAMES]
+    found = {f"frechet_{name}": other for name, other in zip(baselines.NAMES, others, strict=True)}
+    known = not np.isnan([row["frechet"], *others]).any()
+    return found | {"beats_trivial": bool(row["frechet"] < min(others)) if known else None}
+
+
 def _nearness(rows: Sequence[Row]) -> Row:
-    """A job's Frechet distance and the means over `VECTOR` of its other distances, each with its floor."""
+    """A set's distances of whole vectors, and the means over `VECTOR` of its other distances, each with its floor."""
     nearness: Row = {}
-    for distance in ("frechet", *PER_FEATURE):
+    for distance in ("frechet", "frechet_mu", *PER_FEATURE, *PAIRED):
         mine = [row for row in rows if row["distance"] == distance and row["feature"] in ("all", *VECTOR)]
         nearness[distance] = _mean(np.array([row["mean"] for row in mine]))
         nearness[f"{distance}_real_to_real"] = _mean(np.array([row["real_mean"] for row in mine]))
-    nearness["frechet_times_real_to_real"] = nearness["frechet"] / nearness["frechet_real_to_real"]
+    for name in ("frechet", "frechet_mu"):
+        nearness[f"{name}_times_real_to_real"] = nearness[name] / (nearness[f"{name}_real_to_real"] or np.nan)
     return nearness
+
+
+def _mode_metrics(of_modes: Tables) -> Row:
+    """The figures of the tables of modes, flat."""
+    metrics: Row = {}
+    for row in of_modes.control:
+        prefix = f"{_prefix(row['job'])}_{_prefix(row['asked'])}"
+        if row["measured"] == row["asked"]:
+            metrics |= {f"{prefix}_{name}": row[name] for name in ("spearman", "slope")}
+            metrics |= {f"{prefix}_largest_{name}": np.nan for name in ("leakage", "drift")}
+        else:
+            for name in ("leakage", "drift"):
+                metrics[f"{prefix}_largest_{name}"] = float(np.fmax(metrics[f"{prefix}_largest_{name}"], row[name]))
+    for job in dict.fromkeys(row["job"] for row in of_modes.paths):
+        mine = [row for row in of_modes.paths if row["job"] == job]
+        metrics[f"{_prefix(job)}_paths"] = len(mine)
+        for name in ("spearman", "monotone_share", "largest_step", "length", "nats_ends", "nats_middle"):
+            metrics[f"{_prefix(job)}_path_{name}"] = _mean(np.array([row[name] for row in mine]))
+    metrics |= _parent_metrics(of_modes.parents)
+    for row in of_modes.longform:
+        prefix = _prefix(row["job"]) + (f"_{row['form'].lower()}" if row["form"] else "")
+        metrics |= {f"{prefix}_{name}": row[name] for name in tables.LONGFORM_COLUMNS[4:]}
+    for row in of_modes.seams:
+        prefix = f"{_prefix(row['job'])}_seam_{row['measure']}"
+        metrics |= {prefix: row["mean"], f"{prefix}_real": row["real_mean"]}
+    for row in of_modes.ensemble:
+        prefix = _prefix(row["set"]) + (f"_{row['method']}" if row["method"] else "")
+        metrics[f"{prefix}_tonal_distance"] = row["tonal_distance"]
+    return metrics
+
+
+def _parent_metrics(rows: Sequence[Row]) -> Row:
+    """How near jobs stay to their parents: means over all radii, and whether the distance grows with the radius."""
+    metrics: Row = {}
+    names = ("onset_f1", "frame_f1", "exact_steps", "distance", "distance_to_others")
+    for job in dict.fromkeys(row["job"] for row in rows):
+        mine = [row for row in rows if row["job"] == job]
+        weight = np.array([row["rows"] for row in mine])
+        for name in names:
+            values = np.array([row[name] for row in mine])
+            metrics[f"{_prefix(job)}_parent_{name}"] = float((values * weight).sum() / weight.sum())
+        radius = np.array([row["radius"] for row in mine])
+        if len(mine) > 1 and not np.isnan(radius).any():
+            distance = np.array([row["distance"] for row in mine])
+            metrics[f"{_prefix(job)}_parent_radius_spearman"] = distances.spearman(radius, distance)
+    return metrics
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,8 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `attributes`, `keys`, `chroma`, `best_scale` and `KEYS`, `lines`, `bar_hashes`, `novelty`; `mix`.
+Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale` and `KEYS`, `lines`, `bar_hashes`,
+`phrase_hashes`, `novelty`; `mix`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, UInt64
 
-from midivae.pianoroll import FRAME, ONSET, Layout
+from midivae.pianoroll import FRAME, ONSET, Layout, cell_runs
 from midivae.schema import FEATURES
 
 DRUMS = "drums"  # name of the part that has no pitch
@@ -409,6 +410,54 @@ def pitch_interval(lines: Lines) -> Float[np.ndarray, " B"]:
     return _ratio(np.bincount(roll, size, minlength=lines.n_rolls), n)
 
 
+# --- distributions ----------------------------------------------------------------------------------------------------
+# the classes of Yang & Lerch 2018, in beats: 1/1 to 1/16, dotted 1/2 to 1/16, and triplets of 1/2, 1/4 and 1/8
+NOTE_LENGTHS = (4, 2, 1, 1 / 2, 1 / 4, 3, 3 / 2, 3 / 4, 3 / 8, 4 / 3, 2 / 3, 1 / 3)
+VECTORS = ("pitch_class_histogram", "note_length_histogram", "pitch_class_transitions", "note_length_transitions")
+
+
+def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B _"]]:
+    """The distributions of Yang & Lerch 2018 in each roll, drums left out; a row sums to 1, or is NaN without notes.
+
+    `pitch_class_histogram` (12, C first) and `note_length_histogram` (12, `NOTE_LENGTHS`): shares of the notes.
+    `pitch_class_transitions` and `note_length_transitions` (144, from row to column): shares of the steps from one
+    note of a line (`Lines`) to the next. A length belongs to the class nearest to it in beats, the first of those that
+    tie. Traps avoided: transitions between the notes of a chord; rows that are scaled to 1 each, in which a step that
+    happened once weighs as much as one that happened a hundred times.
+    """
+    found = [_vectors_block(planes[block], layout) for block in _blocks(planes)] or [_vectors_block(planes, layout)]
+    return {name: np.concatenate([block[name] for block in found]).astype(np.float32) for name in VECTORS}
+
+
+def _vectors_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
+    n_rolls, steps = planes.shape[:2]
+    roll, part, row, onset, offset = cell_runs(planes[:, :, _pitched(layout)])
+    beats = np.arange(steps + 1) / layout.steps_per_beat
+    class_of_length = np.abs(beats[:, None] - np.array(NOTE_LENGTHS)).argmin(axis=1)
+    pitch_class, length = (row + layout.pitch_low) % 12, class_of_length[offset - onset]
+    # of the notes of a part that start together the highest: the last in this order
+    place = (roll * len(layout.parts) + part) * steps + onset
+    order = np.lexsort((row, place))
+    upper = order[np.append(place[order][1:] != place[order][:-1], True)] if len(order) else order
+    line = place[upper] // max(1, steps)
+    before, after = upper[:-1][line[1:] == line[:-1]], upper[1:][line[1:] == line[:-1]]
+    counts = {
+        "pitch_class_histogram": _tally(roll, pitch_class, n_rolls, 12),
+        "note_length_histogram": _tally(roll, length, n_rolls, 12),
+        "pitch_class_transitions": _tally(roll[after], 12 * pitch_class[before] + pitch_class[after], n_rolls, 144),
+        "note_length_transitions": _tally(roll[after], 12 * length[before] + length[after], n_rolls, 144),
+    }
+    return {name: rows / np.where(rows.any(axis=1), rows.sum(axis=1), np.nan)[:, None] for name, rows in counts.items()}
+
+
+def _tally(
+    roll: Int[np.ndarray, " M"], value: Int[np.ndarray, " M"], n_rolls: int, n_values: int
+) -> Int[np.ndarray, "B V"]:
+    """How often each value comes in each roll."""
+    counts = np.bincount(roll * n_values + value, minlength=n_rolls * n_values)
+    return counts.reshape(n_rolls, n_values)
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 def _keys() -> tuple[str, ...]:
     major = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -531,6 +580,19 @@ def bar_hashes(planes: Planes, layout: Layout, steps_per_bar: int) -> UInt64[np.
         whole = _any(_without_drums(planes[block, : n_bars * steps_per_bar], layout), 2)  # [B, R*S, K, P]
         bars = whole.reshape(-1, steps_per_bar, 2, planes.shape[-1])  # [B*R, S, K, P]
         hashes[block] = _hash_bars(bars).reshape(-1, n_bars)
+    return hashes
+
+
+def phrase_hashes(planes: Planes, layout: Layout, steps_per_bar: int, bars: int) -> UInt64[np.ndarray, "B R1"]:
+    """`bar_hashes` of so many bars on end, from each bar line that has as many behind it in the roll.
+
+    They are shifted together: bars that are alike, each in a key of its own, are not alike as a phrase.
+    """
+    n_bars = planes.shape[1] // steps_per_bar
+    hashes = np.zeros((len(planes), max(0, n_bars - bars + 1)), np.uint64)
+    for first in range(min(bars, hashes.shape[1])):
+        from_here = bar_hashes(planes[:, first * steps_per_bar :], layout, bars * steps_per_bar)
+        hashes[:, first::bars] = from_here
     return hashes
 
 

@@ -234,7 +234,7 @@ class Fit(Section):
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights over steps: what they keep of it in each
     anneal_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the weight of the KL term rises to beta
     transpose: Annotated[int, Field(ge=0, le=64)] = 0  # semitones up or down, at most, by which windows are moved
-    patience: Positive | None = 10  # epochs without a better validation loss before stopping; None: never
+    patience: Positive | None = 4  # epochs without a better validation loss before stopping; None: never
 
     @model_validator(mode="after")
     def _slices_are_even(self) -> Fit:
@@ -522,20 +522,20 @@ class Generate(Section):
 
     seed: Seed = 0
     jobs: tuple[AnyJob, ...] = (
-        Sample(name="sample", count=2048),
-        Sample(name="normal", count=512, prior="normal"),
-        Sample(name="mlp", count=512, model="mlp"),
-        Sample(name="autoencoder", count=512, model="autoencoder"),
-        Reconstruct(name="reconstruct", count=256),
-        Vary(name="vary", count=256, radius=(0.0, 1.5)),
+        Sample(name="sample", count=1536),
+        Sample(name="normal", count=256, prior="normal"),
+        Sample(name="mlp", count=256, model="mlp"),
+        Sample(name="autoencoder", count=256, model="autoencoder"),
+        Reconstruct(name="reconstruct", count=128),
+        Vary(name="vary", count=128, radius=(0.0, 1.5)),
         Blend(name="blend", count=128),
-        Blend(name="fusion", count=64, parents=HELD_OUT_WINDOW * 3, method="barycentre"),
+        Blend(name="fusion", count=32, parents=HELD_OUT_WINDOW * 3, method="barycentre"),
         Edit(name="edit", count=320),
-        Continue(name="continue", count=128),
+        Continue(name="continue", count=64),
         Song(name="song", count=32),
         Song(name="aaba", count=16, form="AABA"),
-        Ensemble(name="joint", count=128),
-        Ensemble(name="merged", count=128, method="merged"),
+        Ensemble(name="joint", count=96),
+        Ensemble(name="merged", count=96, method="merged"),
     )
     samples_per_part: Positive = 1024  # rows of one catalog file
 
@@ -544,7 +544,7 @@ class Generate(Section):
         names = [job.name for job in self.jobs]
         if len(set(names)) != len(names):
             raise ValueError(f"two jobs have one name: {sorted(n for n in names if names.count(n) > 1)[0]!r}")
-        taken = sorted({"held-out", "value"} & set(names))
+        taken = sorted({"held-out", "value", "bernoulli", "markov"} & set(names))
         if taken:
             raise ValueError(f"no job may be named {taken[0]!r}: the tables of stage `evaluate` have such a column")
         return self
@@ -555,6 +555,8 @@ class Evaluate(Section):
 
     seed: Seed = 0
     repeats: Positive = 20  # random halves of the held-out pieces for the real-vs-real floor
+    bootstrap: Annotated[int, Field(ge=0)] = 200  # rounds of the bootstrap that gives distances their intervals
+    training_windows: Positive = 8192  # at most, evenly spaced: searched for neighbours, counted by trivial generators
     beats_per_bar: Positive = 4  # for the measures that need bars, alike for samples and real windows
 
 

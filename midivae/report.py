@@ -57,7 +57,17 @@ UNITS = {
     "scale_consistency": "share of notes in the best scale",
     "groove_consistency": "1 is the same rhythm in every bar",
     "empty_bar_rate": "share of bars without a note",
+    "used_pitch_classes": "pitch classes in a bar",
+    "qualified_note_share": "share of notes longer than a step",
+    "empty_beat_rate": "share of beats without a note",
+    "pitch_count": "different pitches",
+    "pitch_interval": "semitones from note to note",
+    "inter_onset_interval": "beats between onsets",
+    "register": "mean pitch, MIDI",
+    "syncopation": "share of notes off the beat",
 }
+_TRIVIAL = ("bernoulli", "markov")  # sets of stage `evaluate` that no model made
+_DISTANCES = ("overlapping_area", "kld_nats", "wasserstein_sd", "frechet", "frechet_mu")  # in the table of them
 _SHOWN = {"notes": "notes", "polyphony": "polyphony"}  # under a picture
 _SHOWN_SHARES = {"scale_consistency": "in scale", "novelty": "new bars"}
 _LABELS = {"n": "rows compared", "frechet_real_to_real": "frechet, real to real", "frechet_real_to_real_sd": "its sd"}
@@ -300,8 +310,8 @@ def comparison(folder: Path, jobs: Sequence[str], kinds: Mapping[str, str], metr
 
 
 def _in_order(rows: Sequence[Section], jobs: Sequence[str]) -> list[Section]:
-    """Held-out music, then the jobs in the order of the page."""
-    place = {name: index for index, name in enumerate((HELD_OUT, *jobs))}
+    """Held-out music and the trivial generators, then the jobs in the order of the page."""
+    place = {name: index for index, name in enumerate((HELD_OUT, *_TRIVIAL, *jobs))}
     return sorted(rows, key=lambda row: place[row["set"]])
 
 
@@ -330,7 +340,8 @@ def _distances_chart(table: Frame, jobs: Sequence[str], kinds: Mapping[str, str]
 def _distances_table(table: Frame, jobs: Sequence[str]) -> list[Section]:
     """Rows of feature and distance; per job its mean, and once the floor."""
     rows = []
-    for (feature, distance), mine in table.groupby(["feature", "distance"], sort=False):
+    shown = table[table["distance"].isin(_DISTANCES)]
+    for (feature, distance), mine in shown.groupby(["feature", "distance"], sort=False):
         means = {str(row["job"]): (number(row["mean"]), number(row["real_mean"])) for row in _records(mine)}
         rows.append(
             {

@@ -180,6 +180,20 @@ WINDOWS = Table(
     ),
 )
 
+# one row per window of every set, held-out music too: the training window that is nearest to it (likeness.nearest)
+NEIGHBOURS = Table(
+    "neighbours",
+    1,
+    _columns(
+        ("set", pa.string()),  # job, held-out, bernoulli or markov
+        ("id", pa.string()),  # sample_id; of held-out music the piece_id
+        ("start_step", pa.int32()),  # of the window, in the sample or the piece
+        ("piece_id", pa.string(), "null"),  # of the nearest window; null: the window has no music
+        ("piece_start_step", pa.int32(), "null"),  # where it starts
+        ("semitones", pa.int32(), "null"),  # by how much it has to be moved up, 0 to 11
+        ("distance", pa.float32(), "null"),  # share of cells (beat, pitch class) that differ; 0: a copy
+    ),
+)
 
 # one row per sample
 CATALOG = Table(

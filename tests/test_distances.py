@@ -151,3 +151,56 @@ def test_units_do_not_change_overlap(sets: tuple[np.ndarray, np.ndarray], shift:
             distances.density(x * stretch + shift, there), distances.density(y * stretch + shift, there)
         )
         assert again == pytest.approx(overlap, abs=0.05)  # a value may fall to another point
+
+
+# --- pairs of samples, ranks, intervals -------------------------------------------------------------------------------
+def test_intra_and_inter_by_hand() -> None:
+    # points (0, 0), (3, 4), (0, 4): sides 5, 4 and 3; to (0, 1): 1, sqrt(18) and 3
+    corners = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 4.0]])
+    np.testing.assert_allclose(sorted(distances.intra(corners)), [3, 4, 5])
+    np.testing.assert_allclose(distances.inter(corners, np.array([[0.0, 1.0]])), [1, math.sqrt(18), 3])
+    assert distances.intra(corners[:1]).size == 0
+    np.testing.assert_array_equal(distances.intra(np.array([[1e8], [1e8 + 1]])), [1])  # one column: no cancellation
+
+
+@given(hnp.arrays(np.float64, (6, 3), elements=st.floats(-10, 10, width=32)))
+def test_intra_is_the_part_of_inter_beside_the_diagonal(x: np.ndarray) -> None:
+    every = distances.inter(x, x).reshape(6, 6)
+    np.testing.assert_allclose(distances.intra(x), every[np.triu_indices(6, 1)])
+    wanted = np.linalg.norm(x[:, None] - x[None], axis=2)
+    np.testing.assert_allclose(every, wanted, atol=1e-4)
+
+
+@given(hnp.arrays(np.float64, (3, 10), elements=st.floats(-100, 100, width=32)))
+def test_many_sets_at_once_are_each_alone(sets: np.ndarray) -> None:
+    on = distances.grid(sets[0], 10)
+    together = distances.densities(sets, on)
+    for row, values in zip(together, sets, strict=True):
+        np.testing.assert_allclose(row, distances.density(values, on))
+    apart = distances.wasserstein(sets, sets[[1, 2, 0]])
+    assert apart[0] == pytest.approx(float(distances.wasserstein(sets[0], sets[1])))
+
+
+@given(
+    hnp.arrays(np.float64, (9,), elements=st.integers(-3, 3).map(float)),
+    hnp.arrays(np.float64, (9,), elements=st.integers(-3, 3).map(float)),
+)
+def test_ranks_and_spearman_agree_with_scipy(x: np.ndarray, y: np.ndarray) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    np.testing.assert_array_equal(distances.ranks(x), stats.rankdata(x))
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert math.isnan(distances.spearman(x, y))
+    else:
+        assert distances.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
+def test_spearman_by_hand() -> None:
+    # ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15) = 0.8
+    assert distances.spearman(np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 30.0, 20.0, 99.0])) == pytest.approx(0.8)
+    assert math.isnan(distances.spearman(np.array([1.0]), np.array([1.0])))
+
+
+def test_an_interval_is_about_the_value_and_as_wide_as_its_resamples() -> None:
+    resampled = np.arange(101.0)  # mean 50, 95 % between 2.5 and 97.5
+    assert distances.interval(7.0, resampled) == pytest.approx((7 - 47.5, 7 + 47.5))
+    assert all(math.isnan(end) for end in distances.interval(7.0, np.empty(0)))

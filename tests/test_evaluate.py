@@ -13,17 +13,17 @@ import pytest
 import torch
 from rolls import write_rolls
 
-from midivae import evaluate, features, loader, midi, models, params, pianoroll, schema, store
+from midivae import evaluate, features, gather, jobs, loader, midi, models, params, pianoroll, schema, sets, store
 from midivae.errors import InputError
-from midivae.evaluate import Measured
 from midivae.pianoroll import Layout, Roll
 from midivae.schema import FEATURES
+from midivae.sets import Measured
 
 LAYOUT = Layout(("soprano", "bass"), 48, 36, 4)
 STEPS = 32
 LATENT = 3
 VIEW = params.View(steps=STEPS, hop="bar", min_fill=1.0)
-SETTINGS = params.Params.model_validate({"evaluate": {"repeats": 6}})
+SETTINGS = params.Params.model_validate({"evaluate": {"repeats": 6, "bootstrap": 20}})
 Planes = np.ndarray
 
 
@@ -53,8 +53,10 @@ def write_model(folder: Path, name: str) -> None:
     models.create(config, torch.Generator().manual_seed(0)).save_pretrained(folder)
 
 
-def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: float | None = None) -> None:
-    """The catalog's file of one job, from its samples' planes."""
+def write_job(
+    samples: Path, job: str, model: str, planes: Planes, temperature: float | None = None, **columns_of: list
+) -> None:
+    """The catalog's file of one job, from its samples' planes; columns that are not as in mode `sample` by name."""
     n = len(planes)
     measures = features.measure(planes, LAYOUT, 4)
     novelty = features.novelty(features.bar_hashes(planes, LAYOUT, 16), np.zeros(0, np.uint64))
@@ -69,10 +71,14 @@ def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: 
         "params_sha256": [""] * n,
         "temperature": [temperature] * n,
         "prior": ["normal"] * n,
+        "method": [None] * n,
         "z": [[0.0] * LATENT] * n,
         "parents": [[]] * n,
         "weights": [[]] * n,
+        "radius": [None] * n,
         "edits": [None] * n,
+        "transpose": [0] * n,
+        "lead_steps": [0] * n,
         "tempo_qpm": [120.0] * n,
         "parts": [list(LAYOUT.parts)] * n,
         "programs": [[0, 0]] * n,
@@ -83,6 +89,7 @@ def write_job(samples: Path, job: str, model: str, planes: Planes, temperature: 
         "key": features.keys(planes, LAYOUT),
         "novelty": [None if np.isnan(v) else float(v) for v in novelty],
         "midi": [{"bytes": midi.write(pianoroll.to_notes(Roll(p, LAYOUT))), "path": None} for p in planes],
+        **columns_of,
     }
     table = schema.CATALOG
     rows = pa.table({name: pa.array(v, table.columns.field(name).type) for name, v in columns.items()})
@@ -190,7 +197,7 @@ def test_the_article_is_judged(data: Path) -> None:
     assert metrics["article_is_right"] is True
     assert metrics["article_verdict"].startswith("The article is right: ")
     table = {row["set"]: row for row in read_csv(data / "evaluation" / "models.csv")}
-    assert set(table) == {"held-out", "sample", "plain", "half-silent", "silent"}
+    assert list(table) == ["held-out", "bernoulli", "markov", "half-silent", "plain", "sample", "silent"]
     assert float(table["sample"]["frechet"]) < float(table["plain"]["frechet"])
     assert table["held-out"]["frechet"] == ""
     # an untrained model puts everything near one point: far from a standard normal
@@ -222,14 +229,15 @@ def test_plots_are_shares_of_all_sets_on_common_bins(data: Path) -> None:
     for feature in FEATURES:
         rows = read_csv(data / "evaluation" / "distributions" / f"{feature}.csv")
         assert 1 <= len(rows) <= 40
-        assert list(rows[0]) == ["value", "held-out", "half-silent", "plain", "sample", "silent"]
+        trivial = ["bernoulli", "markov"]
+        assert list(rows[0]) == ["value", "held-out", *trivial, "half-silent", "plain", "sample", "silent"]
         for name in ("held-out", "plain", "sample"):
             assert sum(float(row[name]) for row in rows) == pytest.approx(1, abs=1e-3)
 
 
 def test_no_feature_of_the_vector_is_a_function_of_the_others(data: Path) -> None:
     rows = store.read_table(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
-    vector, every = (rows[list(names)].to_numpy(np.float64) for names in (evaluate.VECTOR, FEATURES))
+    vector, every = (rows[list(names)].to_numpy(np.float64) for names in (sets.VECTOR, FEATURES))
     varied = vector[:, vector.std(axis=0) > 0]
     assert np.linalg.matrix_rank(varied - varied.mean(axis=0)) == varied.shape[1]
     assert np.linalg.matrix_rank(every - every.mean(axis=0), rtol=1e-6) == varied.shape[1]
@@ -263,6 +271,49 @@ def test_a_job_more_changes_nothing_for_the_others(data: Path, tmp_path: Path) -
     evaluate.run(SETTINGS, tmp_path)
     rows = [r for r in read_csv(data / "evaluation" / "distances.csv") if r["job"] != "half-silent"]
     assert read_csv(tmp_path / "evaluation" / "distances.csv") == rows
+
+
+def test_of_large_sets_some_windows_stand_for_all(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "MOST", 30)
+    monkeypatch.setattr(gather, "AT_ONCE", 7)
+    build(tmp_path)
+    evaluate.run(SETTINGS, tmp_path)
+    # what is measured of every window stays, to the bit; what is kept of some is of these
+    for job in ("sample", "plain", "markov"):
+        for feature in ("density", "syncopation"):
+            assert distance(tmp_path, job, feature, "kld_nats") == distance(data, job, feature, "kld_nats")
+        assert distance(tmp_path, job, "all", "frechet_mu")["n"] < distance(data, job, "all", "frechet_mu")["n"]
+    rows = {row["set"]: row for row in read_csv(tmp_path / "evaluation" / "models.csv")}
+    assert (rows["sample"]["windows"], rows["sample"]["diversity_windows"]) == ("80", "30")
+    tables = [
+        store.read_table(folder / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS) for folder in (data, tmp_path)
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_trivial_generators_are_as_many_as_the_largest_comparison_needs(data: Path) -> None:
+    # 100 held-out windows: halves of 50, so 100 each
+    rows = {row["set"]: row for row in read_csv(data / "evaluation" / "models.csv")}
+    assert rows["bernoulli"]["windows"] == rows["markov"]["windows"] == "100"
+    assert distance(data, "markov", "all", "frechet")["n"] == 50
+    metrics = json.loads((data / "evaluation" / "metrics.json").read_text())
+    assert metrics["sample_beats_trivial"] is True
+    assert metrics["plain_beats_trivial"] in (True, False)
+    assert metrics["silent_beats_trivial"] is None
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "lead", "wanted"),
+    [
+        ([32], [0], [(0, 0)]),
+        ([96, 70], [0, 0], [(0, 0), (0, 32), (0, 64), (1, 0), (1, 32)]),  # what is left over is in no window
+        ([96], [32], [(0, 32), (0, 64)]),
+        ([48], [32], [(0, 16)]),  # half a window is new: the last one stands for it
+    ],
+)
+def test_windows_of_samples(n_steps: list[int], lead: list[int], wanted: list[tuple[int, int]]) -> None:
+    sample, start = jobs._windows_of(np.array(n_steps), np.array(lead), 32)
+    assert list(zip(sample.tolist(), start.tolist(), strict=True)) == wanted
 
 
 # --- MIDI files that are not what the catalog says --------------------------------------------------------------------
@@ -306,8 +357,12 @@ def short_pieces(data: Path) -> None:
     write_rolls(data / "rolls", [piece(rng, 1) for _ in range(4)], ["train", "valid", "test", "train"], LAYOUT)
 
 
-def other_length(data: Path) -> None:
-    write_job(data / "samples", "long", "mlp", np.concatenate([noise(np.random.default_rng(0), 3)] * 2, axis=1))
+def too_short(data: Path) -> None:
+    write_job(data / "samples", "short", "mlp", noise(np.random.default_rng(0), 3)[:, :16])
+
+
+def named_as_a_set(data: Path) -> None:
+    write_job(data / "samples", "markov", "mlp", noise(np.random.default_rng(0), 3))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +371,8 @@ def other_length(data: Path) -> None:
         (no_catalog, "no catalog of samples; run stage `generate`"),
         (one_piece, r"1 held-out piece\(s\) with music; two or more"),
         (short_pieces, "no window of 32 steps in the 2 pieces"),
-        (other_length, "job 'long': samples of 64 steps, 4 to a beat"),
+        (too_short, "job 'short': samples of 16 steps, 4 to a beat"),
+        (named_as_a_set, "job 'markov' of the catalog is called as one of the sets"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_the_old_result_stays(
@@ -355,21 +411,8 @@ def measured(name: str, model: str, centre: float, n: int, silent: int = 0, temp
     ],
 )
 def test_verdict(vae: Measured, plain: Measured, right: bool | None) -> None:
-    real = measured(evaluate.HELD_OUT, "", 0, 200)
-    floor = evaluate._floor(real, params.Params())
+    real = measured(sets.HELD_OUT, "", 0, 200)
+    floor = sets.floor_of(real, params.Evaluate())
     verdict = evaluate._verdict([plain, vae], floor)
     assert verdict.right is right
     assert verdict.sentence.endswith(".")
-
-
-def test_halves_are_of_pieces() -> None:
-    piece = np.repeat(np.arange(9), 7)
-    rows = np.arange(63) + 100
-    a, b = evaluate._halves(piece, rows, 0, 0)
-    assert sorted([*a, *b]) == rows.tolist()
-    assert len({piece[r - 100] for r in a}) == 4
-    assert not {piece[r - 100] for r in a} & {piece[r - 100] for r in b}
-    again = evaluate._halves(piece, rows, 0, 0)
-    np.testing.assert_array_equal(again[0], a)
-    assert not np.array_equal(evaluate._halves(piece, rows, 0, 1)[0], a)
-    assert not np.array_equal(evaluate._halves(piece, rows, 1, 0)[0], a)

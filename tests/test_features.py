@@ -590,3 +590,94 @@ def test_novelty_is_the_share_of_filled_bars_not_known() -> None:
     bars = np.array([[3, 5, 0], [3, 4, 0], [7, 2**63, 1], [0, 0, 0], [2**64 - 1, 3, 3]], np.uint64)
     np.testing.assert_allclose(features.novelty(bars, known), [0, 0.5, 1, math.nan, 1 / 3], rtol=1e-6)
     np.testing.assert_allclose(features.novelty(bars[:2], known[:0]), [1, 1])
+
+
+# --- phrases ----------------------------------------------------------------------------------------------------------
+def test_phrases_are_bars_on_end_shifted_together() -> None:
+    bar: list[Note] = [(0, 60, 0, 8), (0, 64, 8, 16)]
+
+    def song(*keys: int) -> np.ndarray:
+        notes = [(part, pitch + key, a + 16 * i, b + 16 * i) for i, key in enumerate(keys) for part, pitch, a, b in bar]
+        return roll(notes, ONE, 16 * len(keys))
+
+    ones = features.phrase_hashes(song(0, 0, 5), ONE, 16, 1)
+    np.testing.assert_array_equal(ones, features.bar_hashes(song(0, 0, 5), ONE, 16))
+    assert len(set(ones[0].tolist())) == 1  # each bar is the same, transposition aside
+    twos = features.phrase_hashes(song(0, 0, 5, 5), ONE, 16, 2)[0]
+    assert twos.shape == (3,)
+    assert twos[0] == twos[2] != twos[1]  # 0 0 and 5 5 are one phrase, 0 5 is another
+    assert features.phrase_hashes(song(3, 8), ONE, 16, 2)[0, 0] == twos[1]
+    later = features.phrase_hashes(song(0, 0, 5, 9, 9, 2), ONE, 16, 2)[0]  # steps 0, 5, 4, 0 and -7
+    assert [later[0] == each for each in later.tolist()] == [True, False, False, True, False]
+    assert (later[1], later[2]) == (twos[1], features.phrase_hashes(song(1, 5), ONE, 16, 2)[0, 0])
+    assert features.phrase_hashes(song(0, 0), ONE, 16, 4).shape == (1, 0)
+    np.testing.assert_array_equal(
+        features.phrase_hashes(song(1, 2, 3, 4), ONE, 16, 4), features.bar_hashes(song(1, 2, 3, 4), ONE, 64)
+    )
+
+
+# --- distributions ----------------------------------------------------------------------------------------------------
+def test_distributions_by_hand() -> None:
+    # soprano: C a beat, E half a beat, C a beat; bass: C for two beats, with a G above it, its upper line; a drum
+    layout = Layout(("drums", "soprano", "bass"), 36, 48, 4)
+    notes: list[Note] = [(1, 72, 0, 4), (1, 76, 4, 6), (1, 72, 8, 12), (2, 48, 0, 8), (2, 55, 0, 8), (2, 53, 8, 9)]
+    found = features.vectors(roll([*notes, (0, 40, 0, 1)], layout), layout)
+    assert list(found) == list(features.VECTORS)
+    classes = {0: 3 / 6, 4: 1 / 6, 7: 1 / 6, 5: 1 / 6}
+    assert found["pitch_class_histogram"][0] == pytest.approx([classes.get(tone, 0) for tone in range(12)])
+    # quarters 2, eighths 1, halves 2, sixteenths 1
+    lengths = dict.fromkeys(range(12), 0.0) | {2: 2 / 6, 3: 1 / 6, 1: 2 / 6, 4: 1 / 6}
+    assert found["note_length_histogram"][0] == pytest.approx(list(lengths.values()))
+    steps = found["pitch_class_transitions"][0].reshape(12, 12)
+    assert {(a, b): pytest.approx(steps[a, b]) for a, b in np.argwhere(steps)} == {
+        (0, 4): 1 / 3,
+        (4, 0): 1 / 3,
+        (7, 5): 1 / 3,  # G to F, not from the C below
+    }
+    steps = found["note_length_transitions"][0].reshape(12, 12)
+    assert {(int(a), int(b)) for a, b in np.argwhere(steps)} == {(2, 3), (3, 2), (1, 4)}
+
+
+def test_lengths_belong_to_the_nearest_class() -> None:
+    fine = Layout(("merged",), 36, 48, 24)
+    lengths = [96, 48, 24, 12, 6, 72, 36, 18, 9, 32, 16, 8]  # Yang & Lerch's twelve, at 24 steps to a beat
+    for index, length in enumerate(lengths):
+        found = features.vectors(roll([(0, 60, 0, length)], fine, 96), fine)["note_length_histogram"][0]
+        assert found.argmax() == index and found[index] == 1
+    # half a step more changes nothing; five beats are nearest to four
+    assert features.vectors(roll([(0, 60, 0, 25)], fine, 96), fine)["note_length_histogram"][0, 2] == 1
+    assert features.vectors(roll([(0, 60, 0, 20)], ONE, 32), ONE)["note_length_histogram"][0, 0] == 1
+
+
+@given(music(), st.integers(-12, 12))
+def test_distributions_agree_with_the_features_and_move_with_the_music(notes: list[Note], by: int) -> None:
+    planes = roll(notes, SATB, 48)
+    found = features.vectors(planes, SATB)
+    for rows in found.values():
+        assert np.isnan(rows).all() or rows.sum() == pytest.approx(1, abs=1e-5)
+    moved = features.vectors(roll([(part, pitch + by, a, b) for part, pitch, a, b in notes], SATB, 48), SATB)
+    np.testing.assert_allclose(
+        moved["pitch_class_histogram"], np.roll(found["pitch_class_histogram"], by, axis=1), atol=1e-6
+    )
+    for name in ("note_length_histogram", "note_length_transitions"):
+        np.testing.assert_array_equal(moved[name], found[name])
+    turned = np.roll(found["pitch_class_transitions"].reshape(-1, 12, 12), (by, by), axis=(1, 2)).reshape(-1, 144)
+    np.testing.assert_allclose(moved["pitch_class_transitions"], turned, atol=1e-6)
+    # the mean interval exists where there is a step from note to note
+    interval = features.measure(planes, SATB, 4)["pitch_interval"]
+    assert math.isnan(interval[0]) == np.isnan(found["pitch_class_transitions"]).all()
+
+
+def test_distributions_of_no_rolls_and_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [v.shape for v in features.vectors(roll([], SATB)[:0], SATB).values()] == [
+        (0, 12),
+        (0, 12),
+        (0, 144),
+        (0, 144),
+    ]
+    rng = np.random.default_rng(0)
+    planes = np.repeat(rng.random((20, 32, 4, 1, 48)) < 0.02, 2, axis=3)
+    whole = features.vectors(planes, SATB)
+    monkeypatch.setattr(features, "_BLOCK_CELLS", 3 * planes[0].size)
+    for name, rows in features.vectors(planes, SATB).items():
+        np.testing.assert_array_equal(rows, whole[name])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from midivae import params
 from midivae.errors import ParamsError
-from midivae.params import Job, Params
+from midivae.params import Params, Sample
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -21,8 +21,14 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # --- the files people read --------------------------------------------------------------------------------------------
 def test_params_yaml_spells_out_every_default() -> None:
     written = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert written == Params().model_dump(mode="json")
+    assert Params.model_validate(written) == Params()
     assert list(written) == list(Params.model_fields)  # in the order of the stages
+    # a job says what is its own; together they show every setting that there is
+    jobs, defaults = written["generate"].pop("jobs"), Params().model_dump(mode="json")
+    of_jobs = defaults["generate"].pop("jobs")
+    assert written == defaults
+    assert {name for job in jobs for name in job} == {name for job in of_jobs for name in job}
+    assert set(jobs[0]) == set(of_jobs[0])
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.stem)
@@ -166,10 +172,10 @@ def test_sections_cannot_be_changed() -> None:
 
 
 def test_a_digest_stands_for_the_values() -> None:
-    job = Job(name="a", count=3)
-    assert job.digest() == Job(count=3, name="a").digest()
-    assert job.digest() != Job(name="a", count=4).digest()
-    assert job.digest(exclude={"count"}) == Job(name="a", count=4).digest(exclude={"count"})
+    job = Sample(name="a", count=3)
+    assert job.digest() == Sample(count=3, name="a").digest()
+    assert job.digest() != Sample(name="a", count=4).digest()
+    assert job.digest(exclude={"count"}) == Sample(name="a", count=4).digest(exclude={"count"})
     assert re.fullmatch(r"[0-9a-f]{16}", job.digest())
 
 
