@@ -21,7 +21,7 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale` and `KEYS`, `lines`, `bar_hashes`,
+Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `in_scale` and `KEYS`, `lines`, `bar_hashes`,
 `phrase_hashes`, `novelty`; `mix`.
 """
 
@@ -514,6 +514,12 @@ def best_scale(
     total = wide.sum(axis=1)
     fit = np.where(inside == most[:, None], wide @ _PROFILES, np.iinfo(np.int64).min)
     return np.where(total > 0, fit.argmax(axis=1), -1), _ratio(most, total)
+
+
+def in_scale(key: Int[np.ndarray, " B"]) -> Bool[np.ndarray, "B 12"]:
+    """Which pitch classes, C first, belong to scales of `KEYS`."""
+    inside: np.ndarray = _SCALES.T[key] > 0
+    return inside
 
 
 def chroma(planes: Planes, layout: Layout) -> Int64[np.ndarray, "B 12"]:

@@ -39,6 +39,7 @@ from midivae.pianoroll import FRAME, ONSET, Layout
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
 STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of an edit: the one is kept that misses least
+ASIDE = 5.0  # how much less likely, as a logit, a song in one key plays notes from outside it
 CHOICES = 1  # spawn key of the generators of choices
 
 
@@ -337,12 +338,26 @@ def _as_json(asked: dict[str, float], found: dict[str, float]) -> str:
 
 
 # --- windows that follow each other -----------------------------------------------------------------------------------
-def _go_on(setting: Setting, draws: Draws, z: Latents, music: Planes) -> Planes:
-    """The music with one more window."""
+def _go_on(
+    setting: Setting, draws: Draws, z: Latents, music: Planes, outside: Bool[np.ndarray, "B P"] | None = None
+) -> Planes:
+    """The music with one more window; pitches that lie `outside` its key are played less."""
     setting.alive()
     context = getattr(setting.model.config.network, "context", 0)
     past = music[:, max(0, music.shape[1] - context) :] if context else music[:, :0]
-    return np.concatenate([music, decode.decode(setting.model, z, setting.chance, draws.cells(), past)], axis=1)
+    uniform = draws.cells()
+    if uniform is not None and outside is not None:
+        uniform[:, :, :, -1] = np.where(outside[:, None, None], _lowered(uniform[:, :, :, -1]), uniform[:, :, :, -1])
+    return np.concatenate([music, decode.decode(setting.model, z, setting.chance, uniform, past)], axis=1)
+
+
+def _lowered(uniform: Float32[np.ndarray, "*cells"]) -> Float32[np.ndarray, "*cells"]:
+    """Numbers for cells whose logits are to count as lower by `ASIDE`.
+
+    A cell is set where sigmoid(logit) > u, and so sigmoid(logit - a) > u where sigmoid(logit) > sigmoid(logit(u) + a).
+    """
+    odds = np.exp(-ASIDE) * (1 - uniform) / np.maximum(uniform, 1e-7)
+    return (1 / (1 + odds)).astype(np.float32)
 
 
 def _continue(setting: Setting, job: Continue, samples: range) -> Made:
@@ -398,6 +413,7 @@ def _song(setting: Setting, job: Song, samples: range) -> Made:
     music = np.zeros((n, 0, *setting.model.config.window_shape[1:2], 2, setting.layout.pitches), bool)
     drawn: dict[tuple[str, int], Latents] = {}
     found: list[Latents] = []
+    outside = None
     for section in sections:
         for window in range(length):
             noise = draws.noise()
@@ -409,9 +425,18 @@ def _song(setting: Setting, job: Song, samples: range) -> Made:
                     z, home = _at_home(setting, z, home)
                 drawn[section, window] = z
             state = decode.after(prior, state, z)
-            music = _go_on(setting, draws, z, music)
+            music = _go_on(setting, draws, z, music, outside)
+            if job.one_key and outside is None:
+                outside = _outside(music, setting.layout)
             found.append(z)
     return Made(np.concatenate(found, axis=1), music)
+
+
+def _outside(music: Planes, layout: Layout) -> Bool[np.ndarray, "B P"]:
+    """The pitches that are not in the best scale of what was played; none after silence."""
+    key, _ = features.best_scale(features.chroma(music, layout))
+    pitch = layout.pitch_low + np.arange(layout.pitches)
+    return np.asarray(~features.in_scale(key)[:, pitch % 12] & (key >= 0)[:, None])
 
 
 def _at_home(

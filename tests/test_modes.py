@@ -89,6 +89,7 @@ def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             yield index, Outcome(fn(spec, lambda _: None))
 
     monkeypatch.setattr(generate, "fan_out", fan_out)
+    monkeypatch.setattr(decode, "BLOCK", 8)  # few samples are made here
     return tmp_path / "data"
 
 
