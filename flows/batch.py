@@ -16,14 +16,17 @@ from prefect.states import Completed
 from flows import board, process, settings
 from flows.board import logger
 from flows.nightly import on_trouble
+from flows.settings import Settings
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def fill(published: str, jobs: list[dict[str, Any]], workers: int | None, folder: str) -> dict[str, Any]:
+def fill(chosen: Settings, jobs: list[dict[str, Any]], workers: int | None) -> dict[str, Any]:
     """Draws the samples and publishes them with those that are there."""
-    words = ["midivae", "order", json.dumps(jobs), "--published", published]
+    words = ["midivae", "order", json.dumps(jobs), "--published", str(chosen.published_folder)]
     more = ["--workers", str(workers)] if workers is not None else []
-    ended = process.run([*words, *more], Path(folder), logger().info)
+    # a work directory of its own: a night that runs beside it must not tidy it away
+    env = {**process.environment(chosen.project), "MIDIVAE_HOME": str(chosen.under("orders"))}
+    ended = process.run([*words, *more], chosen.project, logger().info, env)
     found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     return found
 
@@ -38,7 +41,7 @@ def batch(jobs: list[dict[str, Any]], workers: int | None = None, settings_file:
         settings_file: which says where things lie.
     """
     chosen = settings.load(Path(settings_file))
-    found = fill(str(chosen.published_folder), jobs, workers, str(chosen.project))
+    found = fill(chosen, jobs, workers)
     added = ", ".join(f"{count} of {name}" for name, count in found["added"].items())
     said = f"{found['version']}: {added} added, {found['samples']} samples in all"
     board.markdown(said, f"In `{chosen.published_folder}/current/samples/catalog`.", "order")

@@ -103,7 +103,6 @@ def compare(chosen: Settings, champion: Path | None) -> dict[str, Any]:
     holdout = chosen.under("holdout")
     if not holdout.exists():
         midivae(chosen, "freeze", str(holdout))
-        champion = None  # another hold-out begins a new line of champions
     against = ["--champion", str(champion / "model")] if champion is not None else []
     found = midivae(
         chosen, "gate", str(holdout), *against, "--rules", str(chosen.file), "--out", str(chosen.under("gate.json"))
@@ -183,7 +182,8 @@ def nightly(settings_file: str = "nightly.yaml") -> State[Any]:
     chosen = settings.load(Path(settings_file))
     settle(chosen)
     taken = take(chosen)
-    champion = publish.current(chosen.published_folder)
+    # where there is no hold-out, one is frozen tonight, and a new line of champions begins
+    champion = publish.current(chosen.published_folder) if chosen.under("holdout").exists() else None
 
     before, after = _halves(dvc.stages(chosen.clone))
     seen = Board([*before, *after])

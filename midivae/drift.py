@@ -48,7 +48,8 @@ def run(params: Params, data: Path, champion: Path, rules: Drift) -> dict[str, A
     if now.layout != known.layout:
         raise SchemaError(
             f"{data / 'rolls'}: layout {now.layout}, but the champion's rolls have {known.layout}: no model of one can "
-            "be compared with one of the other; undo the change of ingest, or publish elsewhere to begin a new line"
+            "be compared with one of the other; undo the change of ingest, or delete the hold-out to begin a new "
+            "line of champions"
         )
     view = models.base.read_config(champion / "model").view
     mine = _measured(now, new, view, params, rules)
