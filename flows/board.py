@@ -106,7 +106,10 @@ class Board:
     def report(self, page: Path) -> None:
         """Publishes a link to the report, if there is one."""
         if page.is_file():
-            show(lambda: create_link_artifact(link=page.resolve().as_uri(), link_text=page.name, key="report"))
+            # browsers follow no link from a server's page to a file: the path is there to be copied
+            here = f"`{page.resolve()}`"
+            link = page.resolve().as_uri()
+            show(lambda: create_link_artifact(link=link, link_text=page.name, key="report", description=here))
 
 
 def markdown(title: str, text: str, key: str) -> None:

@@ -17,9 +17,11 @@ import pytest
 import yaml
 from nights import processes_under, until
 from test_project import DVC, ROOT
+from test_publish import write_data
 
-from flows import dvc, process, repository, settings
+from flows import dvc, nightly, process, repository, settings
 from flows.settings import Settings, SettingsError
+from midivae import publish
 
 PYTHON = sys.executable
 
@@ -328,6 +330,47 @@ def test_a_project_without_a_branch_is_refused(followed: Settings) -> None:
     repository.git(followed.project, "checkout", "--quiet", "--detach")
     with pytest.raises(repository.RepositoryError, match="no branch is checked out"):
         repository.prepare(followed)
+
+
+# --- what a night makes up for ----------------------------------------------------------------------------------------
+def test_a_night_cut_off_between_switch_and_tag_is_made_up_for(followed: Settings, tmp_path: Path) -> None:
+    repository.prepare(followed)
+    repository.write_params(followed, {"train": {"seed": 1}})
+    repository.commit(followed.clone, "one")
+    version = repository.register(followed.clone)
+    publish.publish(write_data(tmp_path / "data", "a"), followed.published_folder, version)
+    nightly.settle.fn(followed)
+    assert repository.champion(followed.clone) is None  # it is not what people read
+    publish.switch(followed.published_folder, version)
+    nightly.settle.fn(followed)
+    assert repository.champion(followed.clone) == version
+
+
+def test_the_cache_is_left_alone_while_a_stage_runs(followed: Settings) -> None:
+    repository.prepare(followed)
+    dvc.repro(followed.clone, "copy", quiet)
+    (followed.clone / "in").write_text("second")
+    dvc.repro(followed.clone, "copy", quiet)
+    cache = followed.project / ".dvc" / "cache" / "files"
+    before = sorted(path.name for path in cache.rglob("*") if path.is_file())
+    assert len(before) == 2
+    lock = followed.project / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(json.dumps({"read": {}, "write": {str(followed.project / "out"): {"pid": 1, "cmd": "x"}}}))
+    nightly.clean_up.fn(followed)
+    assert sorted(path.name for path in cache.rglob("*") if path.is_file()) == before
+    lock.write_text("{}")
+    nightly.clean_up.fn(followed)
+    assert len([path for path in cache.rglob("*") if path.is_file()]) == 1  # what is in use
+
+
+def test_an_alert_that_fails_is_no_failure(followed: Settings, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    words = (PYTHON, "-c", f"import sys; open({str(said)!r}, 'w').write(sys.argv[1])")
+    nightly.alert(followed.model_copy(update={"alert": words}), "help")
+    assert said.read_text() == "help"
+    nightly.alert(followed.model_copy(update={"alert": ("no-such-command",)}), "help")
+    nightly.alert(followed, "help")
 
 
 # --- stale runs -------------------------------------------------------------------------------------------------------

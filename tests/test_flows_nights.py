@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from nights import Prefect, Project, outcomes, until
 
+from flows import process
 from midivae import midi, publish
 from midivae.notes import Notes, Tempo, TimeSignature
 
@@ -220,6 +221,19 @@ def test_the_next_night_goes_on_and_keeps_the_champion_though_the_server_goes_aw
     assert not verdict["promote"] and verdict["gain_nats"] < 0
     assert project.current == kept
     assert not [tag for tag in project.tags() if "v0.0.3" in tag or "#3" in tag]
+
+
+def test_the_pipeline_alone_finds_every_stage_up_to_date(project: Project, prefect: Prefect) -> None:
+    program = "import sys\nfrom flows.pipeline import pipeline\nprint(*pipeline(sys.argv[1]), sep='\\n')"
+    env = {**process.environment(project.folder), "PREFECT_API_URL": prefect.url}
+    words = [sys.executable, "-c", program, str(project.clone)]
+    done = subprocess.run(words, cwd=project.folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-6:] == [f"{stage}: cached" for stage in STAGES]
+    program = program.replace("(sys.argv[1])", "(sys.argv[1], ['fetsh'])")
+    words[2] = program
+    done = subprocess.run(words, cwd=project.folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "force names stage 'fetsh'" in done.stderr
 
 
 def test_cancelling_a_night_leaves_no_process(project: Project, prefect: Prefect) -> None:
