@@ -5,11 +5,13 @@ locks: the repository's, which it may be told to wait for, and the one of paths 
 does not wait. An error that names one of them means that somebody else is at work, and is the only one worth trying
 again.
 
-Offers: `stages`, `repro`, `StageRun`, `Locked`, `StageFailed`.
+Offers: `stages`, `repro`, `is_working`, `StageRun`, `Locked`, `StageFailed`.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -75,6 +77,29 @@ def repro(folder: Path, stage: str, tell: Callable[[str], None], force: bool = F
             raise Locked(f"stage {stage}: DVC is locked by another process:\n{said}")
         raise StageFailed(f"stage {stage} failed (exit code {ended.code}); its last lines:\n{said}")
     return StageRun(stage, _outcome(stage, ended.stdout, ended.last), round(ended.seconds, 1))
+
+
+def is_working(folder: Path) -> bool:
+    """Whether a stage runs in a project: `dvc gc` does not wait for it, and would take its outputs away."""
+    try:
+        text = (folder / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8").strip()
+        holders = [each for paths in json.loads(text or "{}").values() for each in paths.values()]
+        flat = [one for each in holders for one in (each if isinstance(each, list) else [each])]
+        return any(_lives(int(one["pid"])) for one in flat)
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return True  # it is being written, or another DVC writes it in another way: better safe
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _outcome(stage: str, stdout: str, last: tuple[str, ...]) -> Outcome:

@@ -154,7 +154,7 @@ def clean_up(chosen: Settings) -> None:
     )
     if not chosen.collect:
         return
-    busy = [str(folder) for folder in (chosen.project, chosen.clone) if _works(folder)]
+    busy = [str(folder) for folder in (chosen.project, chosen.clone) if dvc.is_working(folder)]
     if busy:
         logger().warning("DVC's cache is not cleaned: a stage runs in %s", ", ".join(busy))
         return
@@ -162,17 +162,6 @@ def clean_up(chosen: Settings) -> None:
     ended = process.run([*words, "--projects", str(chosen.project)], chosen.clone, logger().debug, check=False)
     if ended.code:
         logger().warning("DVC's cache is not cleaned tonight: %s", ended.last[-1] if ended.last else "")
-
-
-def _works(folder: Path) -> bool:
-    """Whether a stage of DVC runs in a project: `dvc gc` does not wait for it, and would take its outputs away."""
-    try:
-        text = (folder / ".dvc" / "tmp" / "rwlock").read_text(encoding="utf-8").strip()
-        return bool(text) and any(json.loads(text).values())
-    except FileNotFoundError:
-        return False
-    except ValueError:
-        return True
 
 
 # --- the flow ---------------------------------------------------------------------------------------------------------

@@ -273,7 +273,7 @@ def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, 
     return state.progress.curves
 
 
-def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None) -> str:
+def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None = None) -> str:
     """The name of a run: a hash of all that decides its weights; `earlier`: the model that it starts from."""
     made_of = {
         "starts_from": None if earlier is None else store.sha256(earlier / models.base.WEIGHTS),

@@ -359,7 +359,9 @@ def test_the_cache_is_left_alone_while_a_stage_runs(followed: Settings) -> None:
     lock.write_text(json.dumps({"read": {}, "write": {str(followed.project / "out"): {"pid": 1, "cmd": "x"}}}))
     nightly.clean_up.fn(followed)
     assert sorted(path.name for path in cache.rglob("*") if path.is_file()) == before
-    lock.write_text("{}")
+    gone = subprocess.Popen([PYTHON, "-c", ""])
+    gone.wait()
+    lock.write_text(json.dumps({"read": {"x": [{"pid": gone.pid, "cmd": "was killed"}]}, "write": {}}))
     nightly.clean_up.fn(followed)
     assert len([path for path in cache.rglob("*") if path.is_file()]) == 1  # what is in use
 

@@ -23,7 +23,7 @@ from midivae.errors import CorruptError, InputError, ParamsError
 def rows(job: str, count: int, marker: str) -> pa.Table:
     """Made-up samples of a job; `marker` stands where a model's hash would."""
     plain = {pa.string(): "x", pa.int64(): 1, pa.int32(): 4, pa.float32(): 0.5}
-    columns = {f.name: [plain.get(f.type, [])] * count for f in schema.CATALOG.columns}
+    columns = {f.name: [None if f.nullable else plain.get(f.type, [])] * count for f in schema.CATALOG.columns}
     columns |= {
         "sample_id": [f"{job}-{i:07d}" for i in range(count)],
         "job": [job] * count,
