@@ -388,7 +388,7 @@ class Gate(Section):
     Nats are those of the bound, per step of music, on the frozen hold-out: lower is better.
     """
 
-    seed_sd_nats: Annotated[float, Field(ge=0)] = 0.02  # standard deviation of models that differ in their seed alone
+    seed_sd_nats: Annotated[float, Field(ge=0)] = 0.24  # standard deviation of models that differ in their seed alone
     margin_sds: Annotated[float, Field(ge=0)] = 2.33  # by so many of them the challenger must be better
     min_active_share: Fraction = 0.1  # of the latent's dimensions that are used: below, it has collapsed
     min_kl_nats: Annotated[float, Field(ge=0)] = 0.05  # that the latent tells of a step: below, it has collapsed
