@@ -6,6 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 # the installed state: another folder, other requirements or other versions give another key, and install again
 KEY := $(firstword $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum))
 RUN := .venv/.installed-run-$(KEY)
+FLOWS := .venv/.installed-flows-$(KEY)
 DEV := .venv/.installed-dev-$(KEY)
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -13,8 +14,10 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
+export ITERATIVE_DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help repro git test lint format test-slow docs constraints clean
+.PHONY: help repro serve rollback git test lint format test-slow docs constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -22,6 +25,12 @@ help:  ## List the targets
 
 repro: git $(RUN)  ## Rebuild every stage that is stale (dvc repro)
 	.venv/bin/dvc repro
+
+serve: git $(FLOWS)  ## Retrain every night: server, worker and deployments on this machine
+	.venv/bin/python -m flows serve
+
+rollback: $(FLOWS)  ## Take the last champion back
+	.venv/bin/python -m flows rollback
 
 git:
 	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \
@@ -56,7 +65,7 @@ constraints:  ## Resolve all requirements afresh and write constraints.txt
 
 clean:  ## Remove what tools leave behind; .venv, data and .midivae stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find midivae tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find midivae flows tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo 'midivae needs Python 3.11, 3.12 or 3.13, and none is on PATH; install one, or name' \
@@ -67,6 +76,10 @@ $(RUN): | .venv/bin/python
 	$(PIP) -c constraints.txt -e .
 	@touch $@
 
+$(FLOWS): | .venv/bin/python
+	$(PIP) -c constraints.txt -e '.[flows]'
+	@touch $@ $(RUN)
+
 $(DEV): | .venv/bin/python
 	$(PIP) -c constraints.txt -e '.[dev]'
-	@touch $@ $(RUN)
+	@touch $@ $(RUN) $(FLOWS)

@@ -372,6 +372,7 @@ def _query(
     keys = [key.strip() for key in sort.split(",")] if sort is not None else []
     if descending:
         keys = [key if key.startswith("-") else f"-{key}" for key in keys]
+    data = data.resolve()  # `current` may move meanwhile, and a query must stay in one version
     return catalog.query(data, where=where, sort=",".join(keys) or None, limit=limit, columns=columns)
 
 
@@ -456,6 +457,220 @@ def export(where: str | None, sort: str | None, descending: bool, limit: int | N
 
     rows = _query(data, where, sort, descending, limit)
     _print(json.dumps({"written": catalog.export(data, rows, target), "folder": str(target)}))
+
+
+# --- models that follow each other ------------------------------------------------------------------------------------
+params_option = click.option(
+    "--params",
+    "params_file",
+    type=PATH,
+    default=Path("params.yaml"),
+    show_default=True,
+    metavar="FILE",
+    help="The parameters, a section per stage.",
+)
+rules_option = click.option(
+    "--rules",
+    type=PATH,
+    default=Path("nightly.yaml"),
+    show_default=True,
+    metavar="FILE",
+    help="Its sections gate and drift say when a model is better, and when to warn.",
+)
+published_option = click.option(
+    "--published",
+    type=PATH,
+    default=Path("published"),
+    show_default=True,
+    metavar="DIR",
+    help="The folder of versions, and `current`.",
+)
+out_option = click.option("--out", type=PATH, metavar="FILE", help="Also write it to this file of JSON.")
+
+
+def _tell(found: Any, out: Path | None = None) -> None:
+    """Prints a result as JSON, and writes it to a file where one is named."""
+    from midivae import store
+
+    if out is not None:
+        store.write_json(out, found)
+    _print(json.dumps(found))
+
+
+@midivae.command(epilog=_epilog("midivae inbox inbox/ corpus/ --occasion 2026-11-24"))
+@click.argument("source", type=PATH, metavar="INBOX")
+@click.argument("target", type=PATH, metavar="CORPUS")
+@click.option("--occasion", required=True, metavar="NAME", help="The subfolder of CORPUS they go to, such as a date.")
+@click.option(
+    "--settle", type=float, default=60.0, show_default=True, metavar="S", help="Seconds a file must be quiet."
+)
+@log_options
+def inbox(source: Path, target: Path, occasion: str, settle: float, verbose: bool, quiet: bool) -> None:
+    """Move what is new in INBOX, a folder of MIDI files, to CORPUS.
+
+    A file whose bytes CORPUS has already is removed from INBOX; what is no MIDI file stays there, and so does one that
+    was changed a moment ago.
+    """
+    from midivae import inbox as room
+
+    _log_to_stderr(verbose, quiet)
+    _tell(room.take(source, target, occasion, settle))
+
+
+@midivae.command(epilog=_epilog("midivae freeze holdout/"))
+@click.argument("target", type=PATH, metavar="OUT")
+@data_option
+def freeze(target: Path, data: Path) -> None:
+    """Keep the test split in the folder OUT, the hold-out on which models are compared."""
+    from midivae import gate
+
+    _tell(gate.freeze(data / "rolls", target))
+
+
+@midivae.command(epilog=_epilog("midivae gate holdout/ --champion published/current/model --out gate.json"))
+@click.argument("holdout", type=PATH, metavar="HOLDOUT")
+@click.option("--champion", type=PATH, metavar="DIR", help="Folder of the model to beat; without it, guards alone.")
+@rules_option
+@out_option
+@stage_options
+def gate(
+    holdout: Path,
+    champion: Path | None,
+    rules: Path,
+    out: Path | None,
+    params_file: Path,
+    data: Path,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Compare the model in --data with the champion on HOLDOUT, and say whether it takes its place.
+
+    Prints the verdict with both scores and every check. Exit code 0 whether it is promoted or not.
+    """
+    from midivae import gate as room
+    from midivae import params
+
+    _log_to_stderr(verbose, quiet)
+    with _stdout_kept():
+        found = room.run(params.load(params_file), data, champion, holdout, params.load_rules(rules).gate)
+    _tell(found, out)
+
+
+@midivae.command(epilog=_epilog("midivae spread holdout/ seed-0/model seed-1/model seed-2/model"))
+@click.argument("holdout", type=PATH, metavar="HOLDOUT")
+@click.argument("models", type=PATH, nargs=-1, metavar="MODEL...")
+@rules_option
+def spread(holdout: Path, models: tuple[Path, ...], rules: Path) -> None:
+    """Measure how much models differ that differ in their seed alone: gate.seed_sd_nats."""
+    from midivae import gate as room
+    from midivae import params
+
+    with _stdout_kept():
+        found = room.spread(models, holdout, params.load_rules(rules).gate)
+    _tell(found)
+
+
+@midivae.command(epilog=_epilog("midivae drift published/current --out drift.json"))
+@click.argument("champion", type=PATH, metavar="CHAMPION")
+@rules_option
+@out_option
+@stage_options
+def drift(
+    champion: Path, rules: Path, out: Path | None, params_file: Path, data: Path, verbose: bool, quiet: bool
+) -> None:
+    """Compare the new pieces in --data with those that CHAMPION, a published version, was trained on.
+
+    Warnings are part of the result; rolls of another layout or version than the champion's are an error.
+    """
+    from midivae import drift as room
+    from midivae import params
+
+    _log_to_stderr(verbose, quiet)
+    found = room.run(params.load(params_file), data, champion.resolve(), params.load_rules(rules).drift)
+    for warning in found["warnings"]:
+        log.warning("%s", warning)
+    _tell(found, out)
+
+
+@midivae.command(epilog=_epilog("midivae publish v0.0.2 --note gate.json --switch"))
+@click.argument("name", metavar="NAME")
+@click.option("--note", "notes", type=PATH, multiple=True, metavar="FILE", help="Put this file beside.")
+@click.option("--switch", "at_once", is_flag=True, help="Let `current` point to it.")
+@published_option
+@params_option
+@data_option
+def publish(name: str, notes: tuple[Path, ...], at_once: bool, published: Path, params_file: Path, data: Path) -> None:
+    """Write what the stages made as version NAME, whole or not at all."""
+    from dataclasses import asdict
+
+    from midivae import publish as room
+
+    beside = {note.name: note for note in notes} | {"params.yaml": params_file}
+    with room.locked(published):
+        version = room.publish(data, published, name, beside)
+        if at_once:
+            room.switch(published, name)
+    _tell(asdict(version))
+
+
+@midivae.command(epilog=_epilog("midivae switch v0.0.2", "midivae switch --back"))
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--back", is_flag=True, help="To what was current before the champion came.")
+@published_option
+def switch(name: str | None, back: bool, published: Path) -> None:
+    """Let `current` point to version NAME, in one step."""
+    from dataclasses import asdict
+
+    from midivae import publish as room
+
+    if back == (name is not None):
+        raise errors.ParamsError("switch needs a NAME or --back, one of the two; `midivae versions` lists the names")
+    with room.locked(published):
+        _tell(asdict(room.rollback(published, name)))
+
+
+@midivae.command(epilog=_epilog("midivae versions", "midivae versions --prune 10 --days 7"))
+@click.option("--prune", type=click.IntRange(min=1), metavar="N", help="Remove old ones first, but the N newest.")
+@click.option("--days", type=float, default=7.0, show_default=True, help="Keep younger ones in any case.")
+@published_option
+def versions(prune: int | None, days: float, published: Path) -> None:
+    """List the published versions, a line of JSON each.
+
+    The current one, its champion and what it would roll back to are never removed.
+    """
+    from midivae import publish as room
+
+    if prune is not None:
+        with room.locked(published):
+            for name in room.prune(published, prune, days):
+                click.echo(f"removed {name}", err=True)
+    for line in room.history(published):
+        _print(line)
+
+
+@midivae.command(epilog=_epilog('midivae order \'[{"name": "sample", "count": 100}]\''))
+@click.argument("jobs", metavar="JOBS")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes; one per core without it.")
+@published_option
+@log_options
+def order(jobs: str, workers: int | None, published: Path, verbose: bool, quiet: bool) -> None:
+    """Draw more samples from the champion, and publish them with those that are there.
+
+    JOBS is a list in JSON, of jobs as in params.yaml; `count` says how many more. A job of the catalog keeps its
+    parameters; one of another name is made anew.
+    """
+    from midivae import order as room
+
+    _log_to_stderr(verbose, quiet)
+    try:
+        asked = json.loads(jobs)
+    except ValueError as error:
+        raise errors.ParamsError(f"order: {jobs!r} is not JSON ({error}); write a list of jobs") from None
+    if not isinstance(asked, list) or not asked or not all(isinstance(job, dict) for job in asked):
+        raise errors.ParamsError(f'order: {jobs!r} is no list of jobs; write [{{"name": ..., "count": ...}}]')
+    with _stdout_kept():
+        found = room.fill(published, asked, workers)
+    _tell(found)
 
 
 # --- the console script -----------------------------------------------------------------------------------------------

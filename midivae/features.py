@@ -21,8 +21,8 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `in_scale` and `KEYS`, `lines`, `bar_hashes`,
-`phrase_hashes`, `novelty`; `mix`.
+Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `in_scale` and `KEYS`, `lines`,
+`bar_hashes`, `phrase_hashes`, `novelty`; `mix`.
 """
 
 from __future__ import annotations

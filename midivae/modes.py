@@ -357,7 +357,8 @@ def _lowered(uniform: Float32[np.ndarray, "*cells"]) -> Float32[np.ndarray, "*ce
     A cell is set where sigmoid(logit) > u, and so sigmoid(logit - a) > u where sigmoid(logit) > sigmoid(logit(u) + a).
     """
     odds = np.exp(-ASIDE) * (1 - uniform) / np.maximum(uniform, 1e-7)
-    return (1 / (1 + odds)).astype(np.float32)
+    lowered: np.ndarray = 1 / (1 + odds)
+    return lowered.astype(np.float32)
 
 
 def _continue(setting: Setting, job: Continue, samples: range) -> Made:

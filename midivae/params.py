@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import (
@@ -302,6 +302,7 @@ class Train(Section):
     model: ModelName = "transformer"
     compare: tuple[ModelName, ...] = ("mlp", "autoencoder")  # trained beside it, for the report's comparisons
     seed: Seed = 0
+    warm_start: str | None = None  # folder of a model whose weights are the first ones; relative to the params file
     view: View = View()
     transformer: Transformer = Transformer()
     dense: Dense = Dense()
@@ -590,19 +591,70 @@ class Params(Section):
         return self
 
 
+# --- when a model takes another's place -------------------------------------------------------------------------------
+class Gate(Section):
+    """When a challenger takes the champion's place; docs/operations.md says how the margin was measured.
+
+    Nats are those of the bound, per step of music, on the frozen hold-out: lower is better.
+    """
+
+    seed_sd_nats: Annotated[float, Field(ge=0)] = 0.24  # standard deviation of models that differ in their seed alone
+    margin_sds: Annotated[float, Field(ge=0)] = 2.33  # by so many of them the challenger must be better
+    min_active_share: Fraction = 0.1  # of the latent's dimensions that are used: below, it has collapsed
+    min_kl_nats: Annotated[float, Field(ge=0)] = 0.05  # that the latent tells of a step: below, it has collapsed
+    job: str | None = None  # whose samples are looked at; None: the first of the model's own
+    max_invalid_share: Fraction = 0.0  # of samples whose MIDI file does not read back
+    max_silent_share: Fraction = 0.05  # of samples without a note
+    min_density: Annotated[float, Field(ge=0)] = 0.5  # notes per beat of samples, as a share of held-out music's
+    max_density: Annotated[float, Field(gt=0)] = 2.0
+    min_novelty: Fraction = 0.5  # share of the samples' bars that are in no training piece
+    max_windows: Positive = 4096  # of the hold-out that are looked at, evenly spaced
+
+
+class Drift(Section):
+    """When new pieces are so unlike the champion's training pieces that a person should know."""
+
+    max_shift_sd: Annotated[float, Field(gt=0)] = 1.0  # how far a feature may move, in its standard deviations there
+    min_windows: Positive = 32  # fewer new ones say nothing
+    max_rejected_share: Fraction = 0.5  # of the new files that ingest rejects
+    max_windows: Positive = 4096  # of either side that are measured, evenly spaced
+
+
+class Rules(Section):
+    """How models that follow each other are compared."""
+
+    gate: Gate = Gate()
+    drift: Drift = Drift()
+
+
 def load(path: Path) -> Params:
     """The parameters in the YAML file at `path`; relative paths start at the folder of that file.
 
     Raises:
         ParamsError: the file is missing, is not YAML, or breaks a rule; the message lists every broken rule.
     """
+    return _anchored(parse(_read(path) or {}, str(path)), path.parent)
+
+
+def load_rules(path: Path) -> Rules:
+    """The sections `gate` and `drift` of a YAML file; its other sections are not ours.
+
+    Raises:
+        ParamsError: as `load`.
+    """
+    values = _read(path) or {}
+    ours = {name: values[name] for name in Rules.model_fields if name in values} if isinstance(values, dict) else values
+    return _parsed(Rules, ours, str(path))
+
+
+def _read(path: Path) -> Any:
+    """What is in a YAML file."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; name one with --params, or run from the project's root") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from error
-    return _anchored(parse(values or {}, str(path)), path.parent)
 
 
 def _anchored(params: Params, folder: Path) -> Params:
@@ -624,8 +676,16 @@ def _anchored_job(job: Job, folder: Path) -> Job:
 
 def parse(values: Any, origin: str) -> Params:
     """The parameters in nested mappings; `origin` opens the message when a rule is broken."""
+    return _parsed(Params, values, origin)
+
+
+SomeSection = TypeVar("SomeSection", bound=Section)
+
+
+def _parsed(kind: type[SomeSection], values: Any, origin: str) -> SomeSection:
+    """The sections in nested mappings."""
     try:
-        return Params.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         rules = [
             f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()

@@ -196,10 +196,12 @@ def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
 def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trained:
     """A model with its best weights, from the work directory if it is there."""
     config = _config(name, settings, splits)
-    key = _key(config, settings, machine)
-    model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT)).to(
-        splits.train.device
-    )
+    earlier = _earlier(name, settings)
+    key = _key(config, settings, machine, earlier)
+    model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT))
+    if earlier is not None:
+        _start_from(model, earlier)
+    model = model.to(splits.train.device)
     checkpoints = Checkpoints(store.work_dir() / "train" / key)
     network = settings.network(name)
     trainer = engine.Trainer(model, splits.train, splits.valid, network, settings.seed, checkpoints, machine)
@@ -209,6 +211,48 @@ def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trai
     model.eval()
     seconds = time.monotonic() - start
     return Trained(model, key, trainer.progress, seconds, trainer.progress.step - first, machine.precision)
+
+
+def _earlier(name: str, settings: Train) -> Path | None:
+    """The folder of the model of this name that training starts from, if there is one.
+
+    Raises:
+        InputError: the folder that params name holds no model.
+    """
+    if settings.warm_start is None:
+        return None
+    folder = Path(settings.warm_start)
+    if not (folder / models.base.CONFIG).is_file():
+        raise InputError(
+            f"{folder}: no {models.base.CONFIG}, so not the folder of a model; set train.warm_start to one, or to null"
+        )
+    found = (folder, folder / "compare" / name)
+    of_name = (each for each in found if (each / models.base.CONFIG).is_file() and _name_in(each) == name)
+    return next(of_name, None)
+
+
+def _name_in(folder: Path) -> str:
+    return models.base.read_config(folder).name
+
+
+def _start_from(model: WindowModel, folder: Path) -> None:
+    """Takes over the weights of an earlier model whose tensors have the same names and shapes.
+
+    It must see music as this one does, the same layout and view; else, and for tensors that do not fit, the weights
+    stay as they are.
+    """
+    before, now = models.base.read_config(folder), model.config
+    if (before.layout, before.view) != (now.layout, now.view):
+        log.warning("%s: %s sees other windows: training starts from random weights", now.name, folder)
+        return
+    mine = model.state_dict()
+    fits = {
+        name: weight
+        for name, weight in models.base.read_weights(folder).items()
+        if name in mine and mine[name].shape == weight.shape
+    }
+    model.load_state_dict(fits, strict=False)
+    log.info("%s: starts from %s, %d of %d tensors", now.name, folder, len(fits), len(mine))
 
 
 def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, ...]:
@@ -240,8 +284,8 @@ def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: P
     controls.write(folder)
 
 
-def _key(config: Config, settings: Train, machine: Machine) -> str:
-    """The name of a run: a hash of all that decides its weights."""
+def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None = None) -> str:
+    """The name of a run: a hash of all that decides its weights; `earlier`: the model that it starts from."""
     made_of = {
         "config": config.to_dict(),
         "seed": settings.seed,
@@ -253,6 +297,8 @@ def _key(config: Config, settings: Train, machine: Machine) -> str:
         "torch": torch.__version__,
         "version": __version__,
     }
+    if earlier is not None:
+        made_of["starts_from"] = store.sha256(earlier / models.base.WEIGHTS)
     return f"{config.name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -401,7 +447,8 @@ def _lineage(trained: Trained, settings: Train) -> dict[str, Any]:
     """The parameters that made a model; where they left the precision open, the one that was taken."""
     config = trained.model.config
     sections = {"view": config.view.model_dump(mode="json"), "network": config.network.model_dump(mode="json")}
-    return {"seed": settings.seed, "precision": trained.precision, **sections}
+    start = {"warm_start": settings.warm_start} if settings.warm_start is not None else {}
+    return {"seed": settings.seed, "precision": trained.precision, **start, **sections}
 
 
 def _template(name: str) -> jinja2.Template:

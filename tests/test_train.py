@@ -285,3 +285,70 @@ def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatc
     monkeypatch.setattr(prior, "fit", None)
     train.run(settings, data)
     assert contents(data / "model") == before
+
+
+# --- warm start -------------------------------------------------------------------------------------------------------
+def test_training_starts_from_the_weights_of_an_earlier_model(data: Path, tmp_path: Path) -> None:
+    train.run(params(), data)
+    earlier = (data / "model").rename(tmp_path / "earlier")
+    before = json.loads((earlier / "metrics.json").read_text())
+    cold = models.load(earlier)
+
+    train.run(params(warm_start=str(earlier), dense=DENSE.model_copy(update={"epochs": 1})), data)
+    warm = json.loads((data / "model" / "metrics.json").read_text())
+    assert warm["loss"]["train"] < before["loss"]["train"]  # three epochs and one more
+    # with a learning rate that moves nothing, they are the earlier weights, those of the compared model too
+    still = DENSE.model_copy(update={"epochs": 1, "learning_rate": 1e-30})
+    train.run(params(warm_start=str(earlier), dense=still), data)
+    for name in ("", "compare/autoencoder"):
+        mine, theirs = (models.load(folder / name).state_dict() for folder in (data / "model", earlier))
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    assert cold.config.data_sha256 == models.load(data / "model").config.data_sha256
+    assert '"warm_start"' in (data / "model" / "README.md").read_text()
+
+
+def test_where_it_starts_is_part_of_the_runs_name(data: Path, tmp_path: Path) -> None:
+    train.run(params(compare=()), data)
+    earlier = (data / "model").rename(tmp_path / "earlier")
+    for _ in range(2):
+        train.run(params(compare=(), warm_start=str(earlier)), data)
+    assert len(list((tmp_path / "work" / "train").iterdir())) == 2  # cold, and warm once
+    other = models.load(earlier)
+    for weight in other.parameters():
+        weight.mul_(1.01)
+    other.save_pretrained(earlier)
+    train.run(params(compare=(), warm_start=str(earlier)), data)
+    assert len(list((tmp_path / "work" / "train").iterdir())) == 3
+
+
+def test_tensors_that_do_not_fit_stay_random(data: Path, tmp_path: Path) -> None:
+    train.run(params(compare=()), data)
+    earlier = (data / "model").rename(tmp_path / "earlier")
+    narrow = DENSE.model_copy(update={"epochs": 1, "learning_rate": 1e-30, "latent": 3})
+    train.run(params(compare=(), warm_start=str(earlier), dense=narrow), data)
+    mine, theirs = (models.load(folder).state_dict() for folder in (data / "model", earlier))
+    same = {key for key in mine if mine[key].shape == theirs[key].shape}
+    assert same and same != set(mine)
+    assert all(torch.equal(mine[key], theirs[key]) for key in same)
+
+
+def test_a_model_of_other_windows_or_none_is_no_start(data: Path, tmp_path: Path) -> None:
+    train.run(params(compare=()), data)
+    earlier = (data / "model").rename(tmp_path / "earlier")
+    still = DENSE.model_copy(update={"epochs": 1, "learning_rate": 1e-30})
+    other = params(compare=(), view=View(steps=16, hop=4), dense=still)
+    train.run(other, data)
+    cold = models.load(data / "model").state_dict()
+    train.run(other.model_copy(update={"train": other.train.model_copy(update={"warm_start": str(earlier)})}), data)
+    assert all(torch.equal(weight, cold[name]) for name, weight in models.load(data / "model").state_dict().items())
+    with pytest.raises(InputError, match=r"no config\.json, so not the folder of a model"):
+        train.run(params(warm_start=str(tmp_path / "nothing")), data)
+
+
+def test_the_compared_models_of_another_main_model_are_found(data: Path, tmp_path: Path) -> None:
+    train.run(params(), data)
+    earlier = (data / "model").rename(tmp_path / "earlier")
+    still = DENSE.model_copy(update={"epochs": 1, "learning_rate": 1e-30})
+    train.run(params(model="autoencoder", compare=(), warm_start=str(earlier), dense=still), data)
+    mine, theirs = (models.load(f).state_dict() for f in (data / "model", earlier / "compare" / "autoencoder"))
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)

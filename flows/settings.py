@@ -1,0 +1,112 @@
+"""nightly.yaml: where things lie, what is kept, when a challenger is promoted.
+
+Its sections `gate` and `drift` are midivae's own (`midivae.params.Rules`), and checked here too: a typing error ends
+the night before it begins.
+
+Offers: `Settings`, `load`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from midivae.params import Drift, Gate
+
+
+class SettingsError(ValueError):
+    """nightly.yaml breaks a rule."""
+
+
+class Settings(BaseModel):
+    """The values of nightly.yaml.
+
+    Attributes:
+        file: where they were read.
+        place: folder of all that the nights write; relative to the file.
+        source: `inbox`: files that people drop into a folder; `params`: what `fetch` names, fetched again each night.
+        inbox: that folder; None: `inbox` in the place.
+        settle_s: seconds that a file in the inbox must have been left alone.
+        published: folder of versions; None: `published` in the place.
+        branch: of the project that is followed; None: the one that is checked out when the clone is made.
+        params: values that stand above those of the project's params.yaml.
+        warm_start: whether training begins with the champion's weights.
+        lock_attempts, lock_wait_s: how often and how long a stage waits for DVC's lock.
+        push: whether commits and tags go to the project's repository.
+        remote: of DVC, to push to; None: none.
+        keep_versions, keep_days: of what is published.
+        keep_commits: nights that were promoted whose data stay in DVC's cache.
+        collect: whether DVC's cache is cleaned after each night.
+        stale_hours: after which a run that is said to run is taken for dead.
+        alert: a command that is started with a message as its last word when a run fails; None: none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Path = Path("nightly.yaml")
+    place: Path = Path(".nightly")
+    source: Literal["inbox", "params"] = "inbox"
+    inbox: Path | None = None
+    settle_s: Annotated[float, Field(ge=0)] = 60.0
+    published: Path | None = None
+    branch: str | None = None
+    params: dict[str, Any] = {}
+    warm_start: bool = True
+    lock_attempts: Annotated[int, Field(ge=0)] = 60
+    lock_wait_s: Annotated[float, Field(ge=0)] = 60.0
+    push: bool = True
+    remote: str | None = None
+    keep_versions: Annotated[int, Field(ge=1)] = 7
+    keep_days: Annotated[float, Field(ge=0)] = 7.0
+    keep_commits: Annotated[int, Field(ge=1)] = 3
+    collect: bool = True
+    stale_hours: Annotated[float, Field(gt=0)] = 20.0
+    alert: tuple[str, ...] | None = None
+    gate: Gate = Gate()
+    drift: Drift = Drift()
+
+    @property
+    def project(self) -> Path:
+        """The project's repository: where nightly.yaml lies."""
+        return self.file.parent
+
+    def under(self, name: str) -> Path:
+        """A folder in the place: `clone`, `corpus`, `holdout`."""
+        return self.project / self.place / name
+
+    @property
+    def clone(self) -> Path:
+        """The nights' own clone of the project."""
+        return self.under("clone")
+
+    @property
+    def inbox_folder(self) -> Path:
+        """Where people drop files."""
+        return self.under("inbox") if self.inbox is None else self.project / self.inbox
+
+    @property
+    def published_folder(self) -> Path:
+        """What people read."""
+        return self.under("published") if self.published is None else self.project / self.published
+
+
+def load(file: Path) -> Settings:
+    """The settings in a file.
+
+    Raises:
+        SettingsError: no such file, not YAML, or a value breaks a rule.
+    """
+    file = file.absolute()
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        return Settings.model_validate({**values, "file": file})
+    except FileNotFoundError:
+        raise SettingsError(f"{file}: no such file; run from the project's root, or name one") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        raise SettingsError(f"{file}: not readable as YAML: {error}") from error
+    except ValidationError as error:
+        rules = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()]
+        raise SettingsError("\n".join([f"{file}: {len(rules)} value(s) break a rule:", *rules])) from None

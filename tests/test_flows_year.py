@@ -1,0 +1,98 @@
+"""A dry year: 365 nights of a toy pipeline through the nights' own steps; nothing grows that should not.
+
+`MIDIVAE_NIGHTS=30` makes it shorter, for a look.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_project import ROOT
+
+from flows import dvc, nightly, repository, settings
+from flows.settings import Settings
+from midivae import publish
+
+NIGHTS = int(os.environ.get("MIDIVAE_NIGHTS", "365"))
+PROMOTED = 3  # every third night is
+MAKE = """
+import sys, yaml
+sys.path.insert(0, "tests")
+from pathlib import Path
+from test_publish import write_data
+night = yaml.safe_load(Path("params.yaml").read_text())["night"]
+write_data(Path("data"), f"{night:04d}" * 200)
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * 3600)]
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Settings:
+    """Settings of a project whose one stage leaves what six would."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    shutil.copytree(ROOT / "midivae", folder / "midivae", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tests").mkdir()
+    shutil.copyfile(ROOT / "tests" / "test_publish.py", folder / "tests" / "test_publish.py")
+    outs = [f"data/{name}" for name in publish.FOLDERS]
+    stage = {"cmd": f"{sys.executable} make.py", "params": ["night"], "outs": outs}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}))
+    (folder / "make.py").write_text(MAKE)
+    (folder / "params.yaml").write_text("night: 0\n")
+    (folder / "nightly.yaml").write_text("keep_versions: 3\nkeep_days: 0\nkeep_commits: 2\n")
+    (folder / ".gitignore").write_text("/.nightly\n/data\n__pycache__\n")
+    for words in (["init", "-q", "-b", "main"], ["config", "user.name", "t"], ["config", "user.email", "t@localhost"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
+    subprocess.run(["git", "commit", "-q", "-m", "toy"], cwd=folder, check=True)
+    return settings.load(folder / "nightly.yaml")
+
+
+def size(folder: Path) -> int:
+    """Bytes below a folder, of each file once."""
+    seen = {(s.st_ino, s.st_size) for path in folder.rglob("*") if path.is_file() and (s := path.lstat())}
+    return sum(length for _, length in seen)
+
+
+def test_a_year_of_nights_grows_neither_memory_nor_disk(chosen: Settings) -> None:
+    cache = chosen.project / ".dvc" / "cache" / "files"
+    verdict = {"why": "promoted: a toy", "challenger": {"nats_per_step": 1.0}, "champion": None}
+    marks: list[tuple[int, int, int]] = []  # bytes of memory, of what is published, of DVC's cache
+    for night in range(1, NIGHTS + 1):
+        repository.prepare(chosen)
+        repository.write_params(chosen, {"night": night})
+        assert dvc.repro(chosen.clone, "all", lambda _: None).outcome == "ran"
+        (chosen.under("gate.json")).write_text("{}")
+        if night % PROMOTED == 1:
+            nightly.promote.fn(chosen, verdict)
+        nightly.clean_up.fn(chosen)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        marks.append((memory, size(chosen.published_folder), size(cache)))
+
+    warm = marks[min(NIGHTS // 2, 20)]
+    memory, published, cached = (max(each) for each in zip(*marks[NIGHTS // 2 :], strict=True))
+    assert memory < warm[0] + 32 * 2**20
+    assert published < 1.5 * warm[1]
+    assert cached < 1.5 * warm[2]
+    # what is kept: three newest, of which one is current and one was before it
+    assert len(publish.names(chosen.published_folder)) == 3
+    assert not [path for path in (chosen.published_folder / "versions").iterdir() if "staging" in path.name]
+    # and DVC's cache still has what it must: the last night's data, and the last promoted before
+    assert dvc.repro(chosen.clone, "all", lambda _: None).outcome == "cached"
+    subprocess.run(["git", "checkout", "-q", "-f", "HEAD"], cwd=chosen.clone, check=True)
+    shutil.rmtree(chosen.clone / "data")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "dvc", "checkout"], cwd=chosen.clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    here = publish.current(chosen.published_folder)
+    assert here is not None
+    assert (chosen.clone / "data" / "rolls" / "file").read_bytes() == (here / "rolls" / "file").read_bytes()
