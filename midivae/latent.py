@@ -316,7 +316,7 @@ class Controls:
         centre = z.mean(axis=0)
         covariance = _covariance(z)
         ridge = RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-        weights = np.linalg.solve(covariance + ridge, (z - centre).T @ away / len(z)) * self.sd
+        weights = np.linalg.pinv(covariance + ridge) @ ((z - centre).T @ away / len(z)) * self.sd
         return replace(self, weights=weights, bias=self.bias - centre @ weights)
 
     def _directed(self, z: Float[np.ndarray, "B Z"]) -> Controls:
@@ -328,7 +328,9 @@ class Controls:
             spread = covariance @ w[:, held]
             inner = w[:, held].T @ spread
             inner += 1e-3 * np.trace(inner) / len(held) * np.eye(len(held))  # shares of all parts sum to one
-            directions[k] = spread @ np.linalg.solve(inner, np.eye(len(held))[held.index(k)]) / self.sd[k]
+            step = spread @ (np.linalg.pinv(inner) @ np.eye(len(held))[held.index(k)])  # for a standard deviation
+            far = np.abs(step / np.maximum(np.sqrt(np.diag(covariance)), 1e-9)).max()
+            directions[k] = step * min(1.0, FARTHEST / max(far, 1e-9)) / self.sd[k]
         return replace(self, directions=directions)
 
     def _held(self) -> dict[int, list[int]]:
@@ -380,8 +382,9 @@ def _digits(values: np.ndarray) -> object:
 
 # --- how directions are found -----------------------------------------------------------------------------------------
 _CONTROLS = 8  # what its random numbers are for
-LEAST_SD = 1e-6  # below it an attribute does not vary
+LEAST_SD = 1e-3  # below it an attribute does not vary
 _AT_ONCE = 1024  # windows
+FARTHEST = 3.0  # standard deviations by which a latent dimension is moved at most, for one of an attribute
 
 
 def _encoded(

@@ -30,6 +30,7 @@ def row(job: str, index: int, **values: Any) -> dict[str, Any]:
     return {
         "sample_id": sample_id, "job": job, "mode": "sample", "index": index, "seed": 0, "model": "mlp",
         "model_sha256": "ab", "params_sha256": "cd", "temperature": None, "prior": "normal",
+        "method": None, "radius": None, "transpose": 0, "lead_steps": 0,
         "z": [index, 0.5, -1.0], "parents": [], "weights": [], "edits": None, "tempo_qpm": 90.0,
         "parts": ["soprano", "bass"], "programs": [0, 32],
         "n_steps": 64, "steps_per_beat": 4, "duration_s": 12.8, **dict.fromkeys(FEATURES, 1.0), "key": "C major",
@@ -154,7 +155,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     other = schema.Table("catalog", 99, TABLE.columns)
     file = tmp_path / "samples" / "catalog" / "a-00000-of-00001.parquet"
     store.write_table(file, pa.Table.from_pylist(ROWS[:1], TABLE.columns), other)
-    with pytest.raises(SchemaError, match=r"v99.*v2"):
+    with pytest.raises(SchemaError, match=r"v99.*v3"):
         catalog.read(tmp_path)
 
 

@@ -325,8 +325,10 @@ def samples(tmp_path: Path) -> Path:
     """A catalog of three samples; the third is silent."""
     table = schema.CATALOG
     columns: dict[str, list] = {name: [0.5, 1.5, 2.5] for name in table.columns.names}
-    columns |= {name: ["x", "x", "x"] for name in ("mode", "model", "model_sha256", "params_sha256", "edits", "prior")}
-    columns |= {name: [1, 2, 3] for name in ("seed", "index", "n_steps", "steps_per_beat")}
+    columns |= {
+        name: ["x", "x", "x"] for name in ("mode", "method", "model", "model_sha256", "params_sha256", "edits", "prior")
+    }
+    columns |= {name: [1, 2, 3] for name in ("seed", "index", "n_steps", "steps_per_beat", "transpose", "lead_steps")}
     columns |= {
         "sample_id": [f"sample-{i:07}" for i in range(3)],
         "job": ["sample"] * 3,

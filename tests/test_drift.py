@@ -91,7 +91,7 @@ def test_other_music_is_named_by_what_differs(champion: Path, tmp_path: Path, mo
     params, data = ingested(tmp_path, monkeypatch)
     found = drift.run(params, data, champion, Drift())
     assert found["shift_sd"]["pitch_low"] > 3 > 0.5 > found["shift_sd"]["density"]
-    assert found["warnings"][0].startswith("pitch_low of the new music is ")
+    assert found["warnings"][0].startswith("register of the new music is ")
     few = drift.run(params, data, champion, Drift(min_windows=100_000))
     assert few["shift_sd"] == {} and few["warnings"] == []
 

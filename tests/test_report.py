@@ -28,6 +28,7 @@ from midivae import (
     ingest,
     midi,
     models,
+    modes,
     parallel,
     pianoroll,
     pictures,

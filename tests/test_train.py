@@ -52,7 +52,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_both_models_are_published_together_with_all_their_files(data: Path) -> None:
     summary = train.run(params(), data)
 
-    files = {"README.md", "config.json", "curves.csv", "metrics.json", "steps.csv"}
+    files = {"README.md", "config.json", "controls.json", "curves.csv", "metrics.json", "steps.csv"}
     files |= {"model.safetensors", "model.safetensors.sha256"}
     assert set(contents(data / "model")) == files | {f"compare/autoencoder/{name}" for name in files} | {
         "manifest.json"
