@@ -459,9 +459,9 @@ def export(where: str | None, sort: str | None, descending: bool, limit: int | N
     _print(json.dumps({"written": catalog.export(data, rows, target), "folder": str(target)}))
 
 
-# --- to hear and to see ------------------------------------------------------------------------------------------------
+# --- to hear and to see -----------------------------------------------------------------------------------------------
 def _found(words: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
-    """Name and MIDI bytes of what people name: files that end in .mid, .midi, .kar or .rmi, or samples of the catalog."""
+    """Name and MIDI bytes of what people name: files (.mid, .midi, .kar, .rmi), or samples of the catalog."""
     from midivae import catalog
 
     files = {word: Path(word) for word in words if Path(word).suffix.lower() in (".mid", ".midi", ".kar", ".rmi")}

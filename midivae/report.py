@@ -87,6 +87,7 @@ _SHADES = 6  # colours of what is compared, in the style sheet
 _COLOURS = 8  # of parts, likewise
 _DRAWN = 4  # jobs that charts show at first; the others can be chosen
 _MOST_MIDI = 16 * 2**20  # bytes of MIDI in the page, which shrink to about a third, and grow by a third as text
+_MOST_OF_THEM = 0.93  # share of the dots that a chart is made for
 _BINS = 24  # of histograms that are made here
 _AT_ONCE = 1024  # rows whose distances are taken at a time
 
@@ -147,7 +148,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
 
 
 def _kind(index: int) -> str:
-    """The classes of a job in a chart: its colour, its line where colours come round again, itself, and whether it shows.
+    """The classes of a job in a chart: colour, line where colours come round again, itself, and whether it shows.
 
     The first two are those of a chip, which always shows.
     """
@@ -393,7 +394,9 @@ def _distances_chart(table: Frame, jobs: Sequence[str], kinds: Mapping[str, str]
         rows.append(charts.Dots(_words(feature), [(kinds[job], row["mean"]) for job, row in found], *band))
         says.append(f"{_words(feature)}: " + ", ".join(f"{job} {number(row['mean'])}" for job, row in found))
     sentence = "Distance of samples from held-out music, in standard deviations. " + "; ".join(says) + "."
-    return charts.dots(rows, "standard deviations of held-out music", sentence)
+    every = [value for row in rows for value in (row.high, *(v for _, v in row.values)) if np.isfinite(value)]
+    top = 1.2 * float(np.quantile(every, _MOST_OF_THEM)) if every else None  # one far off would press all else together
+    return charts.dots(rows, "standard deviations of held-out music", sentence, top)
 
 
 def _distances_table(table: Frame, jobs: Sequence[str]) -> list[Section]:

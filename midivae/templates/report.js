@@ -336,7 +336,9 @@ function show() {
   if (!found.length) list.append(make("p", {class: "empty"}, "No sample is like that; take a filter away."));
   else if (grouped) list.append(...DATA.jobs.map((_, at) => at).filter((at) => found.some((i) => DATA.columns.job[i] === at)).map((at) => group(at, found)));
   else {
-    if (state.job !== null) list.append(make("p", {class: "about"}, DATA.jobs[state.job].about), legend(DATA.jobs[state.job]));
+    const of = state.job === null ? null : DATA.jobs[state.job];
+    list.append(make("h3", {}, of ? `Job ${of.name}` : "Samples of all jobs"));
+    if (of) list.append(make("p", {class: "about"}, of.about), legend(of));
     list.append(make("div", {class: "cards", id: "cards"}));
     further();
   }
