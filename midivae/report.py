@@ -394,8 +394,9 @@ def _distances_chart(table: Frame, jobs: Sequence[str], kinds: Mapping[str, str]
         rows.append(charts.Dots(_words(feature), [(kinds[job], row["mean"]) for job, row in found], *band))
         says.append(f"{_words(feature)}: " + ", ".join(f"{job} {number(row['mean'])}" for job, row in found))
     sentence = "Distance of samples from held-out music, in standard deviations. " + "; ".join(says) + "."
-    every = [value for row in rows for value in (row.high, *(v for _, v in row.values)) if np.isfinite(value)]
-    top = 1.2 * float(np.quantile(every, _MOST_OF_THEM)) if every else None  # one far off would press all else together
+    every = [row.high for row in rows] + [dot for row in rows for _, dot in row.values]  # noqa: PD011 - no pandas
+    # a job that is far off would press all others together
+    top = 1.2 * float(np.nanquantile(every, _MOST_OF_THEM)) if np.isfinite(every).any() else None
     return charts.dots(rows, "standard deviations of held-out music", sentence, top)
 
 
@@ -460,7 +461,7 @@ _PROMISES = {
     "seams": "What happens at the line where a continuation begins, beside other bar lines.",
     "ensemble": "Whether parts fit together, beside held-out music and parts of pieces that do not belong together.",
 }
-_MOST_PATHS = 24  # rows of a table before it is summed up
+_MOST_ROWS = 12  # of a table before it is summed up
 
 
 def promises(folder: Path) -> Section:
@@ -474,19 +475,32 @@ def promises(folder: Path) -> Section:
 
 
 def _shortened(name: str, rows: Frame) -> Section:
-    """A table's columns and rows; of many, the median of each job."""
-    numbers = [str(column) for column in rows.columns if pd.api.types.is_numeric_dtype(rows[column])]
+    """A table's columns and rows; of many, radii are gathered, and of paths the medians are taken."""
     note = ""
-    if len(rows) > _MOST_PATHS and "job" in rows:
-        grouped = rows.groupby("job", sort=False)
-        short = grouped[numbers].median()
-        short.insert(0, "rows", grouped.size())
-        rows, numbers = short.reset_index(), ["rows", *numbers]
-        note = f"The median of each job's rows, which are in data/evaluation/{name}.csv."
-    cells = [
-        [number(row[str(c)]) if c in numbers else str(row[str(c)]) for c in rows.columns] for row in _records(rows)
-    ]
-    return {"columns": [(_words(str(c)), c in numbers) for c in rows.columns], "rows": cells, "note": note}
+    if len(rows) > _MOST_ROWS and name == "parents":
+        rows, note = _by_radius(rows), "Radii are gathered in steps of a quarter: means over the rows."
+    elif len(rows) > _MOST_ROWS and name == "paths":
+        rows, note = _of_all_paths(rows), "The median path of each job; all are in data/evaluation/paths.csv."
+    names = [str(column) for column in rows.columns]
+    numbers = {column for column in names if pd.api.types.is_numeric_dtype(rows[column])}
+    cells = [[number(row[name]) if name in numbers else str(row[name]) for name in names] for row in _records(rows)]
+    return {"columns": [(_words(name), name in numbers) for name in names], "rows": cells, "note": note}
+
+
+def _by_radius(rows: Frame) -> Frame:
+    """Rows of parents.csv, those of nearly the same radius as one."""
+    middle = np.floor(rows["radius"] / 0.25) * 0.25 + 0.125
+    grouped = rows.assign(radius=middle).groupby(["job", "mode", "radius"], sort=False, dropna=False)
+    found = grouped.mean(numeric_only=True).assign(rows=grouped["rows"].sum()).reset_index()
+    return found[list(rows.columns)].sort_values(["job", "radius"], kind="stable")
+
+
+def _of_all_paths(rows: Frame) -> Frame:
+    """Rows of paths.csv, one per job."""
+    grouped = rows.drop(columns=["path", "parents"]).groupby("job", sort=False)
+    found = grouped.median()
+    found.insert(0, "paths", grouped.size())
+    return found.reset_index()
 
 
 def _control(rows: Frame) -> list[Section]:
