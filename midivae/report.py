@@ -191,7 +191,7 @@ def _words(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " "))
 
 
-def _percent(share: float | None) -> str:
+def _percent(share: Real | None) -> str:
     """A share as a whole percentage."""
     return "–" if share is None or pd.isna(share) else f"{100 * share:.0f} %"
 
