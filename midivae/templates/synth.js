@@ -45,7 +45,7 @@ class Synth {
   }
 
   note(at, seconds, pitch, velocity, program, drums, pan) {
-    const loud = 0.2 * (velocity / 127) ** 1.4, envelope = this.context.createGain();
+    const loud = 0.12 * (velocity / 127) ** 1.4, envelope = this.context.createGain();
     const place = this.context.createStereoPanner();
     place.pan.value = pan;
     envelope.connect(place).connect(this.output);
@@ -111,8 +111,12 @@ class Player {
     const limit = this.context.createDynamicsCompressor();
     limit.threshold.value = -14;
     limit.ratio.value = 6;
+    // whatever comes, what is heard stays below full scale: halved, then bent along a curve that never reaches it
+    const half = this.context.createGain(), bend = this.context.createWaveShaper();
+    half.gain.value = 0.5;
+    bend.curve = Float32Array.from({length: 1025}, (_, i) => Math.tanh((i - 512) / 256));
     this.analyser = this.context.createAnalyser();
-    this.master.connect(limit).connect(this.analyser).connect(this.context.destination);
+    this.master.connect(limit).connect(half).connect(bend).connect(this.analyser).connect(this.context.destination);
   }
 
   get position() {
