@@ -61,9 +61,9 @@ const long = (i) => DATA.columns.n_steps[i] > 192;
 function nearest(i) {
   const found = DATA.columns.nearest[i];
   if (!found) return null;
-  const [piece, bar, semitones, distance] = found;
+  const [piece, beat, semitones, distance] = found;
   const moved = semitones ? `, moved by ${semitones} semitones` : "";
-  return make("p", {}, "nearest in training: ", name(DATA.pieces[piece]), `, bar ${number(bar)}${moved}, distance ${number(distance)}`);
+  return make("p", {}, "nearest in training: ", name(DATA.pieces[piece]), `, beat ${number(beat)}${moved}, distance ${number(distance)}`);
 }
 
 function origin(i) {
