@@ -10,7 +10,7 @@ A sort is a list of columns, `key,-novelty`: a minus for the largest first. Miss
 `sample_id`.
 
 Offers: `read` (everything), `query` (where, sort, limit), `latents` (as a 2-D array), `layout` (of a
-job's rolls) and `export`.
+job's rolls), `midi_bytes` (of samples by name) and `export`.
 """
 
 from __future__ import annotations
@@ -332,6 +332,29 @@ def _as(value: _Value, other: pa.DataType) -> pc.Expression:
     if value.literal is not None and pa.types.is_float32(other):
         return pc.scalar(float(value.literal)).cast(pa.float32())
     return value.expression
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+def midi_bytes(folder: Path, sample_ids: Sequence[str]) -> dict[str, bytes]:
+    """The MIDI files of some samples.
+
+    Raises:
+        ParamsError: one of them is no `sample_id`.
+        InputError: there is no catalog, or it has no such sample.
+    """
+    for name in sample_ids:
+        if _SAMPLE_ID.fullmatch(name) is None:
+            raise ParamsError(
+                f"{name!r:.80}: neither a MIDI file (.mid) nor a sample_id such as sample-0000012; `midivae catalog` "
+                "lists them"
+            )
+    mine = pc.field("sample_id").isin(pa.array(list(sample_ids), pa.string()))
+    rows = store.scan(_files(folder), schema.CATALOG, ["sample_id", "midi"], mine).to_pylist()
+    found = {row["sample_id"]: row["midi"]["bytes"] for row in rows}
+    missing = [name for name in sample_ids if name not in found]
+    if missing:
+        raise InputError(f"{folder}: no sample {missing[0]!r} in the catalog; `midivae catalog` lists them")
+    return found
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

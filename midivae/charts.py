@@ -191,11 +191,13 @@ def histogram(middles: Sequence[Real], outlines: Sequence[Outline], x_name: str,
     return _svg([*shapes, *_frame(axes, x_name, y_ticks=False)], says, axes)
 
 
-def dots(rows: Sequence[Dots], x_name: str, says: str) -> Markup:
-    """A row per name: a band from `low` to `high`, and a dot per value."""
+def dots(rows: Sequence[Dots], x_name: str, says: str, top: Real | None = None) -> Markup:
+    """A row per name: a band from `low` to `high`, and a dot per value, or an arrow where it lies beyond `top`."""
     every = [value for row in rows for value in (row.high, *(v for _, v in row.values)) if math.isfinite(value)]
     height = _TOP + _ROW * len(rows) + _BOTTOM
-    axes = _Axes((0.0, max(every, default=1.0) or 1.0), (0.0, 1.0), left=_NAMES, width=WIDE, height=height)
+    most = max(every, default=1.0) or 1.0
+    most = most if top is None else min(most, top)
+    axes = _Axes((0.0, most), (0.0, 1.0), left=_NAMES, width=WIDE, height=height)
     shapes = _frame(axes, x_name, y_ticks=False)
     for index, row in enumerate(rows):
         y = _TOP + _ROW * (index + 0.5)
@@ -204,8 +206,15 @@ def dots(rows: Sequence[Dots], x_name: str, says: str) -> Markup:
         shapes += _band(axes, row, y)
         for kind, value in row.values:
             if math.isfinite(value):
-                shapes.append(_dot(kind, axes.across(value), y))
+                shapes.append(
+                    _dot(kind, axes.across(value), y) if value <= most else _arrow(kind, axes.across(most), y)
+                )
     return _svg(shapes, says, axes)
+
+
+def _arrow(kind: str, x: Real, y: Real) -> Markup:
+    points = f"M{_place(x + 7)},{_place(y)}l-9,-5v10z"
+    return Markup('<path class="dot {}" d="{}"/>').format(kind, points)
 
 
 def _dot(kind: str, x: Real, y: Real) -> Markup:
@@ -217,6 +226,6 @@ def _band(axes: _Axes, row: Dots, y: Real) -> list[Markup]:
     if not (math.isfinite(row.low) and math.isfinite(row.high)):
         return []
     left = axes.across(max(0.0, row.low))
-    width = max(2.0, axes.across(row.high) - left)
+    width = max(2.0, min(axes.across(row.high), axes.width - _RIGHT) - left)
     bar = Markup('<rect class="band" x="{}" y="{}" width="{}" height="14" rx="3"/>')
     return [bar.format(_place(left), _place(y - 7), _place(width))]

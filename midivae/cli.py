@@ -459,6 +459,107 @@ def export(where: str | None, sort: str | None, descending: bool, limit: int | N
     _print(json.dumps({"written": catalog.export(data, rows, target), "folder": str(target)}))
 
 
+# --- to hear and to see -----------------------------------------------------------------------------------------------
+def _found(words: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
+    """Name and MIDI bytes of what people name: files (.mid, .midi, .kar, .rmi), or samples of the catalog."""
+    from midivae import catalog
+
+    files = {word: Path(word) for word in words if Path(word).suffix.lower() in (".mid", ".midi", ".kar", ".rmi")}
+    ids = [word for word in words if word not in files]
+    of_samples = catalog.midi_bytes(data.resolve(), ids) if ids else {}
+    found = []
+    for word in dict.fromkeys(words):
+        if word in files:
+            try:
+                found.append((files[word].stem, files[word].read_bytes()))
+            except OSError as error:
+                raise errors.InputError(f"{word}: cannot be read ({error.strerror}); name a MIDI file") from None
+        else:
+            found.append((word, of_samples[word]))
+    names = [name for name, _ in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise errors.ParamsError(f"two of these would be written as {twice[0]!r}; name them one at a time")
+    return found
+
+
+@midivae.command(
+    epilog=_epilog(
+        "midivae render sample-0000012 song-0000003",
+        "midivae render song.mid --format flac --output .",
+        "midivae render --best 3 --job song --job joint",
+    )
+)
+@click.argument("samples", nargs=-1, metavar="[SAMPLE]...")
+@click.option("--best", type=click.IntRange(min=1), metavar="K", help="The K best samples of each job instead.")
+@click.option("--job", "jobs", multiple=True, metavar="JOB", help="With --best: of this job only; may come again.")
+@click.option("--format", "form", type=click.Choice(("ogg", "flac", "wav")), default="ogg", show_default=True)
+@click.option(
+    "--output", type=PATH, default=Path("audio"), show_default=True, metavar="DIR", help="Where the files go."
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes; one per core without it.")
+@data_option
+@log_options
+def render(
+    samples: tuple[str, ...],
+    best: int | None,
+    jobs: tuple[str, ...],
+    form: str,
+    output: Path,
+    workers: int | None,
+    data: Path,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Render samples to sound files.
+
+    SAMPLE is a sample_id of the catalog, or a MIDI file. All are scaled to the same peak, and none is clipped. A file
+    that cannot be rendered is told, and costs no other; the exit code is then 3. Best is what is new and most like
+    held-out music: docs/report.md says how that is ranked.
+    """
+    from midivae import audio, params, store
+    from midivae import best as ranking
+
+    _log_to_stderr(verbose, quiet)
+    if (best is None) == (not samples):
+        raise errors.ParamsError("render needs names of samples or --best K, one of the two; see `midivae catalog`")
+    if jobs and best is None:
+        raise errors.ParamsError("--job goes with --best K")
+    wanted = samples if best is None else tuple(ranking.best(data.resolve(), best, jobs))
+    files = [audio.Wanted(name, found, form) for name, found in _found(wanted, data)]
+    failed: list[str] = []
+    for index, sound in audio.render(files, params.Compute(workers=workers)):
+        if isinstance(sound, errors.MidivaeError):
+            failed.append(str(sound))
+            continue
+        path = output / f"{files[index].name}.{form}"
+        store.write_bytes(path, sound.data)
+        told = {"sample": files[index].name, "file": str(path), "seconds": round(sound.seconds, 3)}
+        _print(json.dumps(told | {"peak": round(sound.peak, 3), "bytes": len(sound.data)}))
+    if failed:
+        raise errors.InputError("\n".join([f"{len(failed)} of {len(files)} not rendered:", *sorted(failed)]))
+
+
+@midivae.command(epilog=_epilog("midivae plot song-0000003", "midivae plot song.mid --output song.svg"))
+@click.argument("sample", metavar="SAMPLE")
+@click.option("--output", type=PATH, metavar="FILE", help="A .png or .svg; SAMPLE.png without it.")
+@data_option
+def plot(sample: str, output: Path | None, data: Path) -> None:
+    """Draw the piano roll of a sample, or of a MIDI file: a colour per part, bar lines, pitch names, key and tempo.
+
+    SAMPLE is a sample_id of the catalog, or a MIDI file.
+    """
+    from midivae import plot as picture
+    from midivae import store
+
+    form = picture.format_of(output) if output is not None else "png"
+    [(name, found)] = _found([sample], data)
+    target = output or Path(f"{name}.png")
+    drawn = picture.draw(found, name, form)
+    store.write_bytes(target, drawn)
+    _print(json.dumps({"sample": name, "file": str(target), "bytes": len(drawn)}))
+
+
 # --- models that follow each other ------------------------------------------------------------------------------------
 params_option = click.option(
     "--params",

@@ -564,8 +564,9 @@ class Evaluate(Section):
 class Report(Section):
     """Stage `report`: the page."""
 
-    rolls_per_job: Positive = 24
-    seed: Seed = 0
+    samples: Positive = 4096  # in the page, at most; of a larger catalog the first of each job
+    rolls_per_job: Positive = 6  # that the gallery shows of each job at first; also windows that are rebuilt
+    seed: Seed = 0  # of the lot that says which windows are rebuilt
 
 
 class Params(Section):

@@ -1,10 +1,16 @@
 """Stage `report`: everything that was made, on one page -> `data/report/index.html`.
 
-The page is one file: no script, no request, nothing to install; a content security policy says so to the browser. What
-comes from outside, names of parts and files and licences, is text and never markup. The same data give the same bytes.
+The page is one file: no request, nothing to install. Its content security policy lets one script through and one style
+sheet, ours, each by its hash. What comes from outside, names of parts and files and licences, is text and never markup.
+The same data give the same bytes.
 
-A function per section gives the template its values: `overview`, `corpus`, `training`, `comparison`, `gallery`,
-`reconstructions` and `lineage`. Charts come from `charts`, pictures of rolls from `pictures`.
+All that is a table or a chart stands in the page as such, and can be read without a script. The samples are data: one
+deflated block of their figures and MIDI files, which the page's script unpacks, draws on demand, filters, sorts and
+plays (`templates/report.js`, `midi.js`, `synth.js`).
+
+A function per section gives the template its values: `overview`, `corpus`, `training`, `comparison`, `novelty`,
+`promises`, `samples_data`, `reconstructions` and `lineage`. Charts come from `charts`, pictures of rolls from
+`pictures`.
 
 Shapes:
     B  windows or samples    T  steps    N  parts    K  planes    P  pitches
@@ -16,13 +22,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
+import struct
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -32,9 +41,9 @@ import yaml
 from jaxtyping import Bool
 from markupsafe import Markup
 
-from midivae import __version__, catalog, charts, decode, loader, midi, models, pianoroll, pictures, schema, store
-from midivae.charts import number
-from midivae.errors import CorruptError, InputError, MidiError
+from midivae import __version__, catalog, charts, decode, loader, midi, models, pictures, schema, store
+from midivae.charts import Real, number
+from midivae.errors import CorruptError, InputError
 from midivae.models import WindowModel
 from midivae.params import Params
 from midivae.pianoroll import FRAME, Layout, Roll
@@ -68,13 +77,19 @@ UNITS = {
 }
 _TRIVIAL = ("bernoulli", "markov")  # sets of stage `evaluate` that no model made
 _DISTANCES = ("overlapping_area", "kld_nats", "wasserstein_sd", "frechet", "frechet_mu")  # in the table of them
-_SHOWN = {"notes": "notes", "polyphony": "polyphony"}  # under a picture
-_SHOWN_SHARES = {"scale_consistency": "in scale", "novelty": "new bars"}
+_SHOWN = {"notes": "notes", "polyphony": "polyphony", "scale_consistency": "in scale", "novelty": "new bars"}
+_SHARES = ("scale_consistency", "empty_bar_rate", "qualified_note_share", "empty_beat_rate", "syncopation", "novelty")
 _LABELS = {"n": "rows compared", "frechet_real_to_real": "frechet, real to real", "frechet_real_to_real_sd": "its sd"}
 _STEP, _PITCH = 4, 3  # size of a cell in a picture, in units that scale with the page
 _WIDEST, _LONG = 960, 480  # width of a picture, and from where on it gets a line of its own
 _ROOM = 12  # between lines, and between the numbers of bars
 _SHADES = 6  # colours of what is compared, in the style sheet
+_COLOURS = 8  # of parts, likewise
+_DRAWN = 4  # jobs that charts show at first; the others can be chosen
+_MOST_MIDI = 16 * 2**20  # bytes of MIDI in the page, which shrink to about a third, and grow by a third as text
+_MOST_OF_THEM = 0.93  # share of the dots that a chart is made for
+_BINS = 24  # of histograms that are made here
+_AT_ONCE = 1024  # rows whose distances are taken at a time
 
 
 @dataclass(frozen=True)
@@ -100,33 +115,49 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """
     start = time.monotonic()
     trained = _trained(params, data / "model")
-    samples = catalog.read(data / "samples")
+    samples = catalog.read(data / "samples", latents=True)
     asked = [job.name for job in params.generate.jobs]
     jobs = sorted(set(samples["job"]), key=lambda job: (asked.index(job) if job in asked else len(asked), job))
-    kinds = {job: f"s{index % _SHADES}" for index, job in enumerate(jobs)}
+    kinds = {job: _kind(index) for index, job in enumerate(jobs)}
     metrics = store.read_json(data / "evaluation" / "metrics.json")
-    shown = {job: gallery(job, samples, params, data / "samples") for job in jobs}
     rebuilt = reconstructions(trained, data / "rolls", params)
+    shown = samples_data(samples, jobs, kinds, params, data)
     sections = {
         "overview": overview(data, trained[0], samples, jobs[0], metrics),
         "corpus": corpus(data),
         "training": training(trained),
         "comparison": comparison(data / "evaluation", jobs, kinds, metrics),
-        "gallery": shown,
+        "novelty": novelty(data / "evaluation", jobs, kinds),
+        "promises": promises(data / "evaluation"),
+        "samples": {"shown": len(shown["sizes"]), "count": len(samples), "packed": _packed(shown)},
         "reconstructions": rebuilt,
-        "grids": grids(shown, rebuilt),
-        "lineage": lineage(params, data),
+        "grids": grids(rebuilt),
+        "lineage": lineage(params, data, samples, jobs),
         "kinds": kinds,
+        "chips": {job: _chip(kind) for job, kind in kinds.items()},
     }
     page = _render(sections).encode()
     with store.publishing(data / "report") as staging:
         store.write_bytes(staging / "index.html", page)
     return {
         "jobs": len(jobs),
-        "pictures": page.count(b"data:image/png"),
+        "samples": len(shown["sizes"]),
         "bytes": len(page),
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _kind(index: int) -> str:
+    """The classes of a job in a chart: colour, line where colours come round again, itself, and whether it shows.
+
+    The first two are those of a chip, which always shows.
+    """
+    return f"s{index % _SHADES} d{index // _SHADES % 3} j{index}" + ("" if index < _DRAWN else " off")
+
+
+def _chip(kind: str) -> str:
+    """The classes of a job's chip."""
+    return " ".join(kind.split()[:2])
 
 
 def _render(sections: Section) -> str:
@@ -138,7 +169,21 @@ def _render(sections: Section) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": _percent, "words": _words}
-    return environment.get_template("report.html").render(sections)
+    script = "\n".join(_asset(name) for name in ("midi.js", "synth.js", "report.js"))
+    style = _asset("report.css")
+    allowed = {"script_hash": _csp_hash(script), "style_hash": _csp_hash(style)}
+    given = {"script": Markup(script), "style": Markup(style), **allowed}  # noqa: S704 - our own files
+    return environment.get_template("report.html").render(sections | given)
+
+
+def _asset(name: str) -> str:
+    """A file of ours beside the template."""
+    return resources.files("midivae").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _csp_hash(text: str) -> str:
+    """How a content security policy names the one script, or the one style sheet, that it lets through."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _words(name: str) -> str:
@@ -146,7 +191,7 @@ def _words(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " "))
 
 
-def _percent(share: float | None) -> str:
+def _percent(share: Real | None) -> str:
     """A share as a whole percentage."""
     return "–" if share is None or pd.isna(share) else f"{100 * share:.0f} %"
 
@@ -207,7 +252,7 @@ def corpus(data: Path) -> Section:
     """Where the music comes from, what became of every file, and how it was divided."""
     columns = ["source", "licence"]
     files = store.read_table(data / "corpus" / "corpus.parquet", schema.CORPUS, columns).to_pandas()
-    names = ["accepted", "reason", "split", "copy_of", "cluster", "notes_kept", "duration_s", "key"]
+    names = ["accepted", "reason", "split", "piece_id", "copy_of", "cluster", "notes_kept", "duration_s", "key"]
     pieces = store.read_table(data / "rolls" / "pieces.parquet", schema.PIECES, names).to_pandas()
     sources = files.fillna({"licence": "not stated"}).value_counts(columns, sort=False).reset_index(name="files")
     accepted = pieces[pieces["accepted"]]
@@ -217,8 +262,23 @@ def corpus(data: Path) -> Section:
         "accepted": len(accepted),
         "rejected": _rejected(pieces),
         "copies": int(accepted["copy_of"].notna().sum()),
+        "near": int((accepted["copy_of"].isna() & (accepted["cluster"] != accepted["piece_id"])).sum()),
         "splits": _splits(accepted[accepted["copy_of"].isna()]),
         "keys": _keys(accepted),
+        "durations": _durations(accepted["duration_s"].to_numpy(np.float64)),
+    }
+
+
+def _durations(seconds: np.ndarray) -> Section:
+    """How long the pieces last."""
+    low, middle, high = (float(q) for q in np.quantile(seconds, (0.05, 0.5, 0.95))) if len(seconds) else (0, 0, 0)
+    top = max(1.0, high * 1.25)
+    shares, edges = np.histogram(np.minimum(seconds, top), _BINS, (0, top))
+    outline = charts.Outline("pieces", (shares / max(1, len(seconds))).tolist(), "real")
+    says = f"Pieces last {number(round(middle, 1))} s in the middle; nine of ten, {number(low)} to {number(high)} s."
+    return {
+        "chart": charts.histogram(((edges[1:] + edges[:-1]) / 2).tolist(), [outline], "seconds", says),
+        "says": says,
     }
 
 
@@ -334,7 +394,10 @@ def _distances_chart(table: Frame, jobs: Sequence[str], kinds: Mapping[str, str]
         rows.append(charts.Dots(_words(feature), [(kinds[job], row["mean"]) for job, row in found], *band))
         says.append(f"{_words(feature)}: " + ", ".join(f"{job} {number(row['mean'])}" for job, row in found))
     sentence = "Distance of samples from held-out music, in standard deviations. " + "; ".join(says) + "."
-    return charts.dots(rows, "standard deviations of held-out music", sentence)
+    every = [row.high for row in rows] + [dot for row in rows for _, dot in row.values]  # noqa: PD011 - no pandas
+    # a job that is far off would press all others together
+    top = 1.2 * float(np.nanquantile(every, _MOST_OF_THEM)) if np.isfinite(every).any() else None
+    return charts.dots(rows, "standard deviations of held-out music", sentence, top)
 
 
 def _distances_table(table: Frame, jobs: Sequence[str]) -> list[Section]:
@@ -367,22 +430,185 @@ def _distribution(folder: Path, feature: str, jobs: Sequence[str], kinds: Mappin
     }
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
-def gallery(job: str, samples: Frame, params: Params, folder: Path) -> Section:
-    """Pictures of some samples of a job, drawn by lot."""
-    mine = samples[samples["job"] == job].reset_index(drop=True)
-    chosen = mine.iloc[_lot(job, len(mine), params.report.rolls_per_job, params.report.seed)]
-    layout = catalog.layout(folder, job)
-    files = _midi_bytes(folder, job, chosen["sample_id"].tolist())
-    cards = [_card(row, files[row["sample_id"]], layout, params) for row in _records(chosen)]
-    first = mine.iloc[0]
+# --- novelty ----------------------------------------------------------------------------------------------------------
+_NOVELTY = ("novelty", "novelty_2_bars", "novelty_4_bars", "neighbour_distance", "copied_share")
+
+
+def novelty(folder: Path, jobs: Sequence[str], kinds: Mapping[str, str]) -> Section:
+    """How much is new, and how far the nearest training window is, beside held-out music."""
+    rows = _in_order(_records(_table(folder / "models.csv")), jobs)
+    table = store.read_table(folder / "neighbours.parquet", schema.NEIGHBOURS, ["set", "distance"]).to_pandas()
+    outlines, middles = [], []
+    for name, kind in ({HELD_OUT: "real"} | dict(kinds)).items():
+        distance = table.loc[table["set"] == name, "distance"].dropna().to_numpy(np.float64)
+        counts, edges = np.histogram(distance, _BINS, (0, 1))
+        middles = ((edges[1:] + edges[:-1]) / 2).tolist()
+        outlines.append(charts.Outline(name, (counts / max(1, len(distance))).tolist(), kind))
+    means = ", ".join(f"{row['set']} {number(row['neighbour_distance'])}" for row in rows)
+    says = f"Distance to the nearest training window; means: {means}."
     return {
-        "job": job,
-        "model": first["model"],
-        "decoded": f"{_decoded(job, first['temperature'], params)}, {first['prior']} prior",
+        "names": _NOVELTY,
+        "rows": [{"set": row["set"], "kind": _chip(kinds.get(row["set"], "real")), **row} for row in rows],
+        "chart": charts.histogram(middles, outlines, "distance to the nearest training window", says),
+    }
+
+
+# --- what a mode promises ---------------------------------------------------------------------------------------------
+_PROMISES = {
+    "paths": "How music changes along a blend, from parent to parent.",
+    "parents": "How near samples are to the parent that they come from.",
+    "longform": "Whether songs keep a key and resemble themselves, beside held-out pieces of that length.",
+    "seams": "What happens at the line where a continuation begins, beside other bar lines.",
+    "ensemble": "Whether parts fit together, beside held-out music and parts of pieces that do not belong together.",
+}
+_MOST_ROWS = 12  # of a table before it is summed up
+
+
+def promises(folder: Path) -> Section:
+    """The tables of the modes of generation; those without rows are left out."""
+    tables = []
+    for name, about in _PROMISES.items():
+        rows = _table(folder / f"{name}.csv")
+        if not rows.empty:
+            tables.append({"name": name, "about": about, **_shortened(name, rows)})
+    return {"control": _control(_table(folder / "control.csv")), "tables": tables}
+
+
+def _shortened(name: str, rows: Frame) -> Section:
+    """A table's columns and rows; of many, radii are gathered, and of paths the medians are taken."""
+    note = ""
+    if len(rows) > _MOST_ROWS and name == "parents":
+        rows, note = _by_radius(rows), "Radii are gathered in steps of a quarter: means over the rows."
+    elif len(rows) > _MOST_ROWS and name == "paths":
+        rows, note = _of_all_paths(rows), "The median path of each job; all are in data/evaluation/paths.csv."
+    names = [str(column) for column in rows.columns]
+    numbers = {column for column in names if pd.api.types.is_numeric_dtype(rows[column])}
+    cells = [[number(row[name]) if name in numbers else str(row[name]) for name in names] for row in _records(rows)]
+    return {"columns": [(_words(name), name in numbers) for name in names], "rows": cells, "note": note}
+
+
+def _by_radius(rows: Frame) -> Frame:
+    """Rows of parents.csv, those of nearly the same radius as one."""
+    middle = np.floor(rows["radius"] / 0.25) * 0.25 + 0.125
+    grouped = rows.assign(radius=middle).groupby(["job", "mode", "radius"], sort=False, dropna=False)
+    found = grouped.mean(numeric_only=True).assign(rows=grouped["rows"].sum()).reset_index()
+    return found[list(rows.columns)].sort_values(["job", "radius"], kind="stable")
+
+
+def _of_all_paths(rows: Frame) -> Frame:
+    """Rows of paths.csv, one per job."""
+    grouped = rows.drop(columns=["path", "parents"]).groupby("job", sort=False)
+    found = grouped.median()
+    found.insert(0, "paths", grouped.size())
+    return found.reset_index()
+
+
+def _control(rows: Frame) -> list[Section]:
+    """Per job a matrix: asked down, measured across; how much each moved, as a share of what the asked one moved."""
+    matrices = []
+    for job, mine in rows.groupby("job", sort=False) if not rows.empty else ():
+        asked = list(dict.fromkeys(mine["asked"]))
+        found = {(row["asked"], row["measured"]): row for row in _records(mine)}
+        matrices.append(
+            {
+                "job": job,
+                "measured": [_words(name) for name in asked],
+                "rows": [
+                    {
+                        "asked": _words(name),
+                        "rows": found[name, name]["rows"],
+                        "spearman": number(found[name, name]["spearman"]),
+                        "slope": number(found[name, name]["slope"]),
+                        "cells": [_control_cell(found.get((name, other)), name == other) for other in asked],
+                    }
+                    for name in asked
+                ],
+            }
+        )
+    return matrices
+
+
+def _control_cell(row: Mapping[str, Any] | None, own: bool) -> Section:
+    """A cell of the matrix: the drift, and how dark it is shown."""
+    value = None if row is None or pd.isna(row["drift"]) else float(row["drift"])
+    shade = 0 if value is None else int(np.digitize(value, (0.1, 0.2, 1 / 3, 0.66)))
+    return {"value": number(value), "kind": f"h{shade}" + (" own" if own else "")}
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+def samples_data(
+    samples: Frame, jobs: Sequence[str], kinds: Mapping[str, str], params: Params, data: Path
+) -> dict[str, Any]:
+    """What the page's script knows of the samples: jobs, a column per figure, and the MIDI files end to end.
+
+    Of a catalog that is too large for a page, the first samples of each job.
+    """
+    rows = samples.assign(place=samples["job"].map(list(jobs).index)).sort_values(["place", "index"], kind="stable")
+    rows = _first_of_each(rows, params.report.samples)
+    files = _files(rows, data / "samples")
+    while sum(map(len, files)) > _MOST_MIDI and len(rows) > len(jobs):
+        share = _MOST_MIDI / sum(map(len, files))
+        rows = _first_of_each(rows, max(len(jobs), int(len(rows) * share * 0.95)))
+        files = _files(rows, data / "samples")
+    rows = rows.reset_index(drop=True)
+    labels = _Labels(_file_names(data / "rolls"))
+    columns = _columns(rows, jobs, labels, _nearest(data, params, labels))
+    return {
+        "jobs": [_job(job, samples, rows, _chip(kinds[job]), params, data / "samples") for job in jobs],
+        "columns": columns,
+        "sizes": [len(file) for file in files],
+        "midi": files,
+        "keys": sorted(set(rows["key"].dropna())),
+        "labels": list(labels.parents),
+        "pieces": list(labels.pieces),
+        "words": {name: _words(name) for name in (*schema.FEATURES, "novelty")} | _SHOWN,
+        "shown": list(_SHOWN),
+        "shares": [name for name in (*schema.FEATURES, "novelty") if name in _SHARES],
+        "measures": list(schema.FEATURES),
+        "colours": pictures.part_colours(_COLOURS),
+        "beats_per_bar": params.evaluate.beats_per_bar,
+        "per_job": params.report.rolls_per_job,
+    }
+
+
+def _first_of_each(rows: Frame, most: int) -> Frame:
+    """At most `most` rows: small jobs whole, of the others the same number of first samples."""
+    counts = sorted(rows["job"].value_counts().tolist())
+    limit, left = max(counts, default=0), most
+    for index, count in enumerate(counts):
+        share = left // (len(counts) - index)
+        if count > share:
+            limit = max(1, share)
+            break
+        left -= count
+    return rows[rows.groupby("job", sort=False).cumcount() < limit]
+
+
+def _files(rows: Frame, folder: Path) -> list[bytes]:
+    """The MIDI files of some samples, in their order."""
+    found = catalog.midi_bytes(folder, rows["sample_id"].tolist())
+    return [found[name] for name in rows["sample_id"]]
+
+
+def _job(job: str, samples: Frame, rows: Frame, kind: str, params: Params, folder: Path) -> Section:
+    """What all samples of a job have in common."""
+    mine = samples[samples["job"] == job]
+    first = mine.iloc[0]
+    layout = catalog.layout(folder, job)
+    method = f", {first['method']}" if isinstance(first["method"], str) else ""
+    asked = [each for each in params.generate.jobs if each.name == job]
+    return {
+        "name": job,
+        "kind": kind,
         "count": len(mine),
-        "parts": _legend(layout),
-        "cards": cards,
+        "shown": int((rows["job"] == job).sum()),
+        "about": f"mode {first['mode']}{method} · model {first['model']} · "
+        f"{_decoded(job, first['temperature'], params)}, {first['prior']} prior",
+        "parts": list(layout.parts),
+        "pitch_low": layout.pitch_low,
+        "pitches": layout.pitches,
+        "steps_per_beat": layout.steps_per_beat,
+        "midi_files": (folder / "midi" / job).is_dir() if not asked else asked[0].midi_files,
     }
 
 
@@ -394,6 +620,108 @@ def _decoded(job: str, temperature: Any, params: Params) -> str:
     return f"threshold {thresholds[0]:g}" if thresholds else "thresholded"
 
 
+class _Labels:
+    """Names of pieces and parents, each once; a sample refers to them by number."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+        self.pieces: dict[str, int] = {}
+        self.parents: dict[str, int] = {}
+
+    def piece(self, piece_id: str) -> int:
+        """The number of a piece's path in the corpus."""
+        return self.pieces.setdefault(self.names.get(piece_id, piece_id), len(self.pieces))
+
+    def parent(self, text: str) -> int:
+        """The number of a parent's name: its path in the corpus instead of an id, a bar in words."""
+        kind, _, name = text.partition(":")
+        place, _, bar = name.rpartition("@") if kind in ("piece", "file") and "@" in name else (name, "", "")
+        shown = self.names.get(place, place) if kind == "piece" else place
+        return self.parents.setdefault(f"{shown}, bar {bar}" if bar else shown, len(self.parents))
+
+
+def _columns(
+    rows: Frame, jobs: Sequence[str], labels: _Labels, nearest: Mapping[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """A column per figure, numbers in four digits: more of them no reader needs and no page holds."""
+    keys = sorted(set(rows["key"].dropna()))
+    plain = ("tempo_qpm", "duration_s", "radius", "novelty", *schema.FEATURES)
+    return {
+        "job": [list(jobs).index(job) for job in rows["job"]],
+        "index": rows["index"].tolist(),
+        "n_steps": rows["n_steps"].tolist(),
+        "lead": rows["lead_steps"].tolist(),
+        "key": [keys.index(key) if isinstance(key, str) else -1 for key in rows["key"]],
+        **{name: [_rounded(value) for value in rows[name].tolist()] for name in plain},
+        "parents": [[labels.parent(text) for text in parents] for parents in rows["parents"]],
+        "weights": [[_rounded(weight) for weight in weights] for weights in rows["weights"]],
+        "edits": [_edits(text) for text in rows["edits"]],
+        "nearest": [nearest.get(name) for name in rows["sample_id"]],
+        "alike": _alike(rows),
+    }
+
+
+def _rounded(value: Any) -> Real | None:
+    """A number in four significant digits; None where there is none."""
+    if value is None or pd.isna(value):
+        return None
+    short = float(f"{value:.4g}")
+    return int(short) if short.is_integer() else short
+
+
+def _edits(text: Any) -> list[list[Any]] | None:
+    """What was asked of each attribute, and what came."""
+    if not isinstance(text, str):
+        return None
+    edits = json.loads(text)
+    return [[name, _rounded(asked), _rounded(edits["measured"].get(name))] for name, asked in edits["asked"].items()]
+
+
+def _nearest(data: Path, params: Params, labels: _Labels) -> dict[str, list[Any]]:
+    """By sample, the training window that is nearest to any of its own: piece, beat, semitones, distance."""
+    table = store.read_table(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
+    table = table.dropna(subset=["distance"]).sort_values(["distance", "start_step"], kind="stable")
+    steps_per_beat = params.ingest.steps_per_beat
+    return {
+        str(row["id"]): [
+            labels.piece(str(row["piece_id"])),
+            1 + int(row["piece_start_step"]) // steps_per_beat,
+            int(row["semitones"]),
+            _rounded(row["distance"]),
+        ]
+        for row in _records(table[table["set"] != HELD_OUT].drop_duplicates("id"))
+    }
+
+
+def _alike(rows: Frame) -> list[int | None]:
+    """By sample, the other one that is nearest to it in the latent space of its model; None: there is no other."""
+    found: list[int | None] = [None] * len(rows)
+    sizes = rows["z"].map(len)
+    for place in rows.groupby([rows["model_sha256"], sizes], sort=False).indices.values():
+        z = np.stack([np.asarray(rows["z"].iloc[i], np.float64) for i in place])
+        if len(place) < 2 or not z.shape[1]:
+            continue
+        square = (z**2).sum(axis=1)
+        for first in range(0, len(z), _AT_ONCE):
+            block = slice(first, first + _AT_ONCE)
+            distance = square[block, None] + square - 2 * z[block] @ z.T
+            distance[np.arange(len(distance)), np.arange(first, first + len(distance))] = np.inf
+            # rounded, so that the number of threads, which changes last digits, breaks no tie
+            for i, other in enumerate(distance.round(6).argmin(axis=1).tolist()):
+                found[int(place[first + i])] = int(place[other])
+    return found
+
+
+def _packed(data: Mapping[str, Any]) -> str:
+    """The samples as text for the page: length of the JSON, JSON, MIDI files; deflated, then base64.
+
+    Nothing in it can end its element, whatever names are in it.
+    """
+    text = json.dumps({name: value for name, value in data.items() if name != "midi"}, separators=(",", ":")).encode()
+    return base64.b64encode(zlib.compress(struct.pack("<I", len(text)) + text + b"".join(data["midi"]), 9)).decode()
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
 def _lot(name: str, n: int, wanted: int, seed: int) -> np.ndarray:
     """Which of `n` rows are shown: drawn by a generator seeded by (seed, name), in their order."""
     number_of_name = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
@@ -401,45 +729,9 @@ def _lot(name: str, n: int, wanted: int, seed: int) -> np.ndarray:
     return np.sort(gallery_rng.choice(n, min(n, wanted), replace=False))
 
 
-def _midi_bytes(folder: Path, job: str, sample_ids: Sequence[str]) -> dict[str, bytes]:
-    """The MIDI files of some samples of a job."""
-    quoted = ", ".join(repr(name) for name in sample_ids)
-    found = catalog.query(folder, f"job == {job!r} and sample_id in [{quoted}]", columns=["sample_id", "midi"])
-    return {name: file["bytes"] for name, file in zip(found["sample_id"], found["midi"], strict=True)}
-
-
 def _records(rows: Frame) -> list[Section]:
     """Each row as a dictionary."""
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
-
-
-def _card(row: Mapping[str, Any], file: bytes, layout: Layout, params: Params) -> Section:
-    """A sample's picture and what stands under it."""
-    roll = _roll(file, layout, int(row["n_steps"]))
-    key = "silent" if row["notes"] == 0 else row["key"] if isinstance(row["key"], str) else "no key"
-    figures = {name: number(row[column]) for column, name in _SHOWN.items()}
-    figures |= {name: _percent(row[column]) for column, name in _SHOWN_SHARES.items()}
-    heard = ", ".join(f"{value} {name}" for name, value in figures.items())
-    return {
-        "title": row["sample_id"],
-        "key": key,
-        "tempo": number(row["tempo_qpm"]),
-        "figures": figures,
-        "picture": _picture(roll, params.evaluate.beats_per_bar, f"Piano roll of {row['sample_id']}: {key}, {heard}"),
-        "href": f"../samples/midi/{quote(row['job'])}/{quote(row['sample_id'])}.mid",
-    }
-
-
-def _roll(file: bytes, layout: Layout, n_steps: int) -> Roll:
-    """The roll in a MIDI file that we wrote: what others hear in it, not what we meant."""
-    try:
-        notes = midi.read(file)
-    except MidiError as error:
-        if error.code != "no_notes":
-            raise
-        return Roll(np.zeros((n_steps, len(layout.parts), 2, layout.pitches), bool), layout)
-    part = np.array([layout.parts.index(name) for name in notes.track_names])
-    return pianoroll.from_notes(notes, part[notes.track], layout, n_steps)
 
 
 def _picture(roll: Roll, beats_per_bar: int, says: str) -> Section:
@@ -448,11 +740,9 @@ def _picture(roll: Roll, beats_per_bar: int, says: str) -> Section:
     return {"data": base64.b64encode(pictures.draw(roll)).decode(), "says": says, "grid": grid}
 
 
-def grids(shown: Mapping[str, Section], rebuilt: Section) -> dict[tuple[int, ...], Section]:
+def grids(rebuilt: Section) -> dict[tuple[int, ...], Section]:
     """What lies behind the pictures, once for all that share it: black keys, bar lines and their labels."""
-    every = [card["picture"] for job in shown.values() for card in job["cards"]]
-    every += [cell["picture"] for row in rebuilt["rows"] for cell in row]
-    distinct = dict.fromkeys(picture["grid"] for picture in every)
+    distinct = dict.fromkeys(cell["picture"]["grid"] for row in rebuilt["rows"] for cell in row)
     return {grid: {"id": f"grid{index}", **_grid(*grid)} for index, grid in enumerate(distinct)}
 
 
@@ -477,8 +767,8 @@ def _grid(n_steps: int, pitch_low: int, pitches: int, steps_per_beat: int, beats
 
 
 def _legend(layout: Layout) -> list[tuple[str, str]]:
-    """Parts and their colours."""
-    return list(zip(layout.parts, pictures.part_colours(len(layout.parts)), strict=True))
+    """Parts and the classes of their colours."""
+    return [(name, f"p{index % _COLOURS}") for index, name in enumerate(layout.parts)]
 
 
 # --- reconstructions --------------------------------------------------------------------------------------------------
@@ -488,7 +778,7 @@ def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> 
     config = trained[0].model.config
     view = config.view.model_copy(update={"planes": "onset+frame"})
     windows = loader.windows(held_out, view)
-    index = _lot("test", len(windows), max(1, params.report.rolls_per_job // 4), params.report.seed)
+    index = _lot("test", len(windows), params.report.rolls_per_job, params.report.seed)
     real = loader.planes(held_out, windows, index, view)
     made = {each.name: _reconstruct(each.model, held_out, index) for each in trained}
     names = _file_names(rolls)
@@ -532,8 +822,8 @@ def _f1(real: Bool[np.ndarray, "T N 2 P"], made: Bool[np.ndarray, "T N 2 P"]) ->
 
 
 # --- lineage ----------------------------------------------------------------------------------------------------------
-def lineage(params: Params, data: Path) -> Section:
-    """What every figure on the page comes from: hashes of the data, and the parameters."""
+def lineage(params: Params, data: Path, samples: Frame, jobs: Sequence[str]) -> Section:
+    """What every figure on the page comes from: hashes of the data, the code, the models and the parameters."""
     folders = ("corpus", "rolls", "model", "samples", "evaluation")
     sections = {
         "fetch": params.fetch,
@@ -544,8 +834,27 @@ def lineage(params: Params, data: Path) -> Section:
         "report": params.report,
     }
     values = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    first = {job: samples[samples["job"] == job].iloc[0] for job in jobs}
     return {
         "version": __version__,
+        "code": _code_sha256(),
         "folders": {name: store.sha256(data / name / store.MANIFEST) for name in folders},
-        "params": yaml.safe_dump(values, sort_keys=False, allow_unicode=True),
+        "models": dict(sorted({(str(row["model"]), str(row["model_sha256"])) for row in first.values()})),
+        "jobs": [{"job": job, **{name: row[name] for name in _LINEAGE}} for job, row in first.items()],
+        "params_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "params": text,
     }
+
+
+_LINEAGE = ("mode", "model", "seed", "params_sha256")
+
+
+def _code_sha256() -> str:
+    """One hash of all code and templates of the package that writes the page."""
+    package = Path(str(resources.files("midivae")))
+    files = sorted(path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(package).as_posix()} {store.sha256(path)}\n".encode())
+    return digest.hexdigest()

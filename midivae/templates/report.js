@@ -1,0 +1,424 @@
+// The gallery of the report: unpacks the samples in the page, draws their rolls when they come into sight, filters,
+// sorts and plays them. All text goes in as text, never as markup.
+const $ = (id) => document.getElementById(id);
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") node.className = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const name = (text) => make("bdi", {}, text);
+const ICONS = {play: "M3 1.5v13l11-6.5z", pause: "M3 1.5h3.5v13H3zM9.5 1.5H13v13H9.5z"};
+function icon(kind) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", ICONS[kind]);
+  svg.append(path);
+  return svg;
+}
+
+// numbers as the rest of the page has them
+function number(value) {
+  if (value === null || value === undefined) return "–";
+  if (Math.abs(value) >= 1000 || Number.isInteger(value)) {
+    return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u202f").replace("-", "−");
+  }
+  return String(Number(value.toPrecision(3))).replace("-", "−");
+}
+const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+const words = (column) => DATA.words[column] || column.replaceAll("_", " ");
+
+let DATA, MIDI, OFFSETS;
+
+async function unpack() {
+  const packed = Uint8Array.from(atob($("samples-data").textContent.trim()), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const length = new DataView(bytes.buffer).getUint32(0, true);
+  DATA = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  MIDI = bytes.subarray(4 + length);
+  OFFSETS = [0];
+  for (const size of DATA.sizes) OFFSETS.push(OFFSETS[OFFSETS.length - 1] + size);
+}
+
+const file = (i) => MIDI.subarray(OFFSETS[i], OFFSETS[i + 1]);
+const job = (i) => DATA.jobs[DATA.columns.job[i]];
+const id = (i) => `${job(i).name}-${String(DATA.columns.index[i]).padStart(7, "0")}`;
+const silent = (i) => DATA.columns.notes[i] === 0;
+const key = (i) => (silent(i) ? "silent" : DATA.keys[DATA.columns.key[i]] || "no key");
+const long = (i) => DATA.columns.n_steps[i] > 192;
+
+// --- what is said of a sample ----------------------------------------------------------------------------------------
+function nearest(i) {
+  const found = DATA.columns.nearest[i];
+  if (!found) return null;
+  const [piece, beat, semitones, distance] = found;
+  const moved = semitones ? `, moved by ${semitones} semitones` : "";
+  return make("p", {}, "nearest in training: ", name(DATA.pieces[piece]), `, beat ${number(beat)}${moved}, distance ${number(distance)}`);
+}
+
+function origin(i) {
+  const {parents, weights, radius, edits, lead} = DATA.columns, lines = [];
+  if (parents[i] && parents[i].length) {
+    const line = make("p", {}, parents[i].length > 1 ? "parents: " : "parent: ");
+    parents[i].forEach((parent, at) => {
+      const weight = weights[i] && weights[i].length ? ` × ${number(weights[i][at])}` : "";
+      line.append(at ? "; " : "", name(DATA.labels[parent]), weight);
+    });
+    if (radius[i] !== null) line.append(`; radius ${number(radius[i])}`);
+    lines.push(line);
+  }
+  if (edits[i]) {
+    const said = edits[i].map(([attribute, asked, got]) => `${words(attribute)}: asked ${number(asked)}, came ${number(got)}`);
+    lines.push(make("p", {}, said.join("; ")));
+  }
+  if (lead[i]) lines.push(make("p", {}, `the first ${number(lead[i])} steps are the parent's`));
+  return lines;
+}
+
+function figures(i, names) {
+  const list = make("dl", {class: "figures"});
+  for (const column of names) {
+    const value = DATA.columns[column][i];
+    const shown = DATA.shares.includes(column) ? percent(value) : number(value);
+    list.append(make("div", {}, make("dt", {}, words(column)), make("dd", {}, shown)));
+  }
+  return list;
+}
+
+// --- rolls -----------------------------------------------------------------------------------------------------------
+const NAMES = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"];
+const BLACK = [1, 3, 6, 8, 10], LEFT = 26, FOOT = 14;
+
+function draw(canvas, i) {
+  const box = canvas.getBoundingClientRect(), scale = Math.min(2, window.devicePixelRatio || 1);
+  if (!box.width) return;
+  canvas.width = Math.round(box.width * scale);
+  canvas.height = Math.round(box.height * scale);
+  const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
+  const colour = (which) => style.getPropertyValue(which);
+  pen.scale(scale, scale);
+  const of = job(i), midi = readMidi(file(i));
+  const quarters = DATA.columns.n_steps[i] / of.steps_per_beat, width = box.width - LEFT, height = box.height - FOOT;
+  const low = of.pitch_low, row = height / of.pitches, across = width / quarters;
+  const y = (pitch) => height - (pitch - low + 1) * row;
+  pen.fillStyle = colour("--keys");
+  for (let pitch = low; pitch < low + of.pitches; pitch++) if (BLACK.includes(pitch % 12)) pen.fillRect(LEFT, y(pitch), width, row);
+  pen.font = "10px system-ui, sans-serif";
+  const bars = quarters / DATA.beats_per_bar, apart = Math.max(1, Math.ceil(18 / (across * DATA.beats_per_bar)));
+  for (let bar = 0; bar < bars; bar++) {
+    const x = LEFT + bar * DATA.beats_per_bar * across;
+    pen.fillStyle = colour("--bars");
+    pen.fillRect(x, 0, 1, height);
+    pen.fillStyle = colour("--line");
+    if (across > 7) for (let beat = 1; beat < DATA.beats_per_bar; beat++) pen.fillRect(x + beat * across, 0, 1, height);
+    pen.fillStyle = colour("--muted");
+    if (bar % apart === 0) pen.fillText(String(bar + 1), x + 2, box.height - 3);
+  }
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  for (let pitch = low; pitch < low + of.pitches; pitch++)
+    if (pitch % 12 === 0) pen.fillText(NAMES[0] + (pitch / 12 - 1), LEFT - 3, Math.min(height - 5, Math.max(5, y(pitch) + row / 2)));
+  for (const note of midi.notes) {
+    const part = of.parts.indexOf(midi.tracks[note.track]);
+    const x = LEFT + note.start * across, length = Math.max(1, note.length * across - 0.7);
+    pen.fillStyle = DATA.colours[Math.max(0, part) % DATA.colours.length];
+    pen.globalAlpha = 0.6;
+    pen.fillRect(x, y(note.pitch), length, Math.max(1.5, row - 0.4));
+    pen.globalAlpha = 1;
+    pen.fillRect(x, y(note.pitch), Math.min(length, Math.max(1.5, across / of.steps_per_beat)), Math.max(1.5, row - 0.4));
+  }
+}
+
+// canvases in or near sight hold a picture, all others give theirs back
+const inSight = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const canvas = entry.target, i = Number(canvas.dataset.sample);
+    if (entry.isIntersecting) { draw(canvas, i); shown.add(canvas); } else if (shown.delete(canvas)) canvas.width = canvas.height = 1;
+  }
+}, {rootMargin: "400px"});
+const shown = new Set();
+function redraw() {
+  for (const canvas of shown) if (canvas.isConnected) draw(canvas, Number(canvas.dataset.sample)); else shown.delete(canvas);
+}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+let resized;
+window.addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 150); });
+
+// --- a card ----------------------------------------------------------------------------------------------------------
+function card(i) {
+  const {tempo_qpm: tempo, duration_s: seconds} = DATA.columns, title = id(i), heading = make("h4", {});
+  const link = job(i).midi_files ? make("a", {href: `../samples/midi/${job(i).name}/${title}.mid`}, title) : title;
+  heading.append(link, make("span", {}, `${key(i)} · ${number(tempo[i])} BPM · ${clock(seconds[i])}`));
+  const play = make("button", {type: "button", class: "play", "aria-label": `Play ${title}`, disabled: silent(i), onclick: () => toggle(i)}, icon("play"));
+  const said = `Piano roll of ${title}: ${key(i)}, ${number(DATA.columns.notes[i])} notes, ${number(DATA.columns.n_steps[i])} steps`;
+  const canvas = make("canvas", {role: "img", "aria-label": said, "data-sample": i});
+  const paper = make("div", {class: "paper"}, canvas);
+  paper.addEventListener("click", (event) => seek(i, (event.clientX - canvas.getBoundingClientRect().left - LEFT) / (canvas.getBoundingClientRect().width - LEFT)));
+  const frame = make("div", {class: "frame"}, paper);
+  if (long(i)) {
+    paper.style.width = `${LEFT + Math.min(16000, Math.max(600, DATA.columns.n_steps[i] * 2))}px`;
+    for (const [attribute, value] of [["tabindex", 0], ["role", "region"], ["aria-label", `Roll of ${title}, scrolls`]]) frame.setAttribute(attribute, value);
+  }
+  const more = make("details", {}, make("summary", {}, "all figures"));
+  more.addEventListener("toggle", () => { if (more.children.length === 1) more.append(figures(i, DATA.measures)); });
+  const row = make("div", {class: "row"});
+  row.append(make("button", {type: "button", class: "small", "aria-label": `Save ${title} as a MIDI file`, onclick: () => save(i)}, "save .mid"));
+  const alike = DATA.columns.alike[i];
+  if (alike !== null) row.append(make("button", {type: "button", class: "small", "aria-label": `Show ${id(alike)}, the nearest to ${title} in latent space`, onclick: () => search(id(alike))}, `nearest latent: ${id(alike)}`));
+  const whole = make("article", {class: `sample${long(i) ? " wide" : ""}`, "aria-label": title, "data-id": title},
+    make("div", {class: "head"}, play, heading), frame, figures(i, DATA.shown), ...origin(i), nearest(i), more, row);
+  inSight.observe(canvas);
+  if (i === playing) mark(whole, true);
+  return whole;
+}
+
+function save(i) {
+  const address = URL.createObjectURL(new Blob([file(i)], {type: "audio/midi"}));
+  make("a", {href: address, download: `${id(i)}.mid`}).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
+}
+
+// --- sound -----------------------------------------------------------------------------------------------------------
+let playing = null, music = null, order = [];
+const player = new Player(() => finished());
+window.midivaePlayer = player; // for whoever measures what is heard
+
+function finished() {
+  paint();
+  $("seek").value = 0;
+}
+
+async function toggle(i) {
+  if (playing === i && player.timer) { player.pause(); paint(); return; }
+  const from = playing === i && player.music ? player.from : 0;
+  await start(i, from);
+}
+
+async function start(i, from) {
+  const old = document.querySelector(".sample.playing");
+  if (old) mark(old, false);
+  if (playing !== i) music = forPlayer(readMidi(file(i)));
+  playing = i;
+  $("player").hidden = false;
+  $("playing").textContent = id(i);
+  $("seek").max = music.seconds.toFixed(2);
+  await player.play(music, Math.min(Math.max(0, from), music.seconds));
+  paint();
+  requestAnimationFrame(follow);
+}
+
+function seek(i, share) {
+  if (silent(i)) return;
+  const quarters = DATA.columns.n_steps[i] / job(i).steps_per_beat, tempos = readMidi(file(i)).tempos;
+  start(i, toSeconds(tempos, Math.max(0, share) * quarters));
+}
+
+function mark(node, on) {
+  node.classList.toggle("playing", on);
+  const cursor = node.querySelector(".cursor");
+  if (on && !cursor) node.querySelector(".paper").append(make("div", {class: "cursor"}));
+  if (!on && cursor) cursor.remove();
+  const button = node.querySelector(".play"), sounding = on && player.timer;
+  button.replaceChildren(icon(sounding ? "pause" : "play"));
+  button.setAttribute("aria-label", `${sounding ? "Pause" : "Play"} ${node.dataset.id}`);
+}
+
+function paint() {
+  for (const node of document.querySelectorAll(".sample")) {
+    const mine = playing !== null && node.dataset.id === id(playing);
+    if (mine || node.classList.contains("playing")) mark(node, mine);
+  }
+  const sounding = Boolean(player.timer);
+  $("toggle").replaceChildren(icon(sounding ? "pause" : "play"));
+  $("toggle").setAttribute("aria-label", sounding ? "Pause" : "Play");
+}
+
+function follow() {
+  if (!music) return;
+  const at = Math.min(player.position, music.seconds);
+  $("seek").value = at;
+  $("seek").setAttribute("aria-valuetext", `${clock(at)} of ${clock(music.seconds)}`);
+  $("time").textContent = `${clock(at)} / ${clock(music.seconds)}`;
+  const cursor = document.querySelector(".sample.playing .cursor");
+  if (cursor) {
+    const whole = DATA.columns.duration_s[playing] || music.seconds, paper = cursor.parentNode, frame = paper.parentNode;
+    const x = LEFT + (at / whole) * (paper.clientWidth - LEFT);
+    cursor.style.left = `${x}px`;
+    if (player.timer && frame.scrollWidth > frame.clientWidth && (x < frame.scrollLeft || x > frame.scrollLeft + frame.clientWidth - 40)) frame.scrollLeft = x - 60;
+  }
+  if (player.timer) requestAnimationFrame(follow);
+}
+
+function beside(step) {
+  const audible = order.filter((i) => !silent(i)), at = audible.indexOf(playing);
+  if (!audible.length) return;
+  start(audible[(at + step + audible.length) % audible.length], 0);
+}
+
+// --- choosing --------------------------------------------------------------------------------------------------------
+const state = {job: null, page: 0};
+const value = (field) => $(field).value;
+
+function chosen() {
+  const wanted = value("search").trim().toLowerCase(), inKey = value("key"), measure = value("measure");
+  const low = value("low") === "" ? -Infinity : Number(value("low")), high = value("high") === "" ? Infinity : Number(value("high"));
+  const ranged = low !== -Infinity || high !== Infinity, quiet = $("audible").checked, found = [];
+  for (let i = 0; i < DATA.sizes.length; i++) {
+    if (state.job !== null && DATA.columns.job[i] !== state.job) continue;
+    if (quiet && silent(i)) continue;
+    if (inKey && key(i) !== inKey) continue;
+    if (ranged) {
+      const here = DATA.columns[measure][i];
+      if (here === null || here < low || here > high) continue;
+    }
+    if (wanted && !text(i).includes(wanted)) continue;
+    found.push(i);
+  }
+  const by = value("sort");
+  if (by) {
+    const sign = $("descending").checked ? -1 : 1, column = by === "nearest" ? DATA.columns.nearest.map((n) => (n ? n[3] : null)) : DATA.columns[by];
+    found.sort((a, b) => {
+      const [x, y] = [column[a], column[b]];
+      if (x === null || y === null) return (x === null) - (y === null) || a - b; // what has no value comes last
+      return sign * (x - y) || a - b;
+    });
+  }
+  return found;
+}
+
+const texts = [];
+function text(i) {
+  if (texts[i] === undefined) {
+    const piece = DATA.columns.nearest[i] ? DATA.pieces[DATA.columns.nearest[i][0]] : "";
+    const parents = (DATA.columns.parents[i] || []).map((parent) => DATA.labels[parent]);
+    texts[i] = [id(i), piece, ...parents].join("\n").toLowerCase();
+  }
+  return texts[i];
+}
+
+function legend(of) {
+  const line = make("p", {class: "legend"});
+  of.parts.forEach((part, at) => line.append(make("span", {}, make("span", {class: `chip p${at % DATA.colours.length}`}), name(part))));
+  return line;
+}
+
+function group(at, found) {
+  const of = DATA.jobs[at], mine = found.filter((i) => DATA.columns.job[i] === at), some = mine.slice(0, DATA.per_job);
+  order.push(...some);
+  const section = make("section", {class: "group", "aria-label": `Job ${of.name}`});
+  section.append(make("h3", {}, make("span", {class: `chip ${of.kind}`}), `Job ${of.name}`), make("p", {class: "about"}, `${of.about} · ${number(mine.length)} of ${number(of.count)} samples`), legend(of));
+  section.append(make("div", {class: "cards"}, ...some.map(card)));
+  if (mine.length > some.length) section.append(make("p", {class: "more"}, make("button", {type: "button", onclick: () => choose(at)}, `All ${number(mine.length)} of ${of.name}`)));
+  return section;
+}
+
+function show() {
+  const found = chosen(), grouped = state.job === null && !value("sort") && !value("search").trim();
+  inSight.disconnect();
+  shown.clear();
+  order = [];
+  state.found = found;
+  state.page = 0;
+  for (const button of $("jobs").children) button.setAttribute("aria-pressed", String(button.dataset.job === String(state.job)));
+  const list = $("list");
+  list.replaceChildren();
+  $("more").hidden = true;
+  if (!found.length) list.append(make("p", {class: "empty"}, "No sample is like that; take a filter away."));
+  else if (grouped) list.append(...DATA.jobs.map((_, at) => at).filter((at) => found.some((i) => DATA.columns.job[i] === at)).map((at) => group(at, found)));
+  else {
+    const of = state.job === null ? null : DATA.jobs[state.job];
+    list.append(make("h3", {}, of ? `Job ${of.name}` : "Samples of all jobs"));
+    if (of) list.append(make("p", {class: "about"}, of.about), legend(of));
+    list.append(make("div", {class: "cards", id: "cards"}));
+    further();
+  }
+  told();
+}
+
+const PAGE = 48;
+function further() {
+  const next = state.found.slice(state.page * PAGE, (state.page + 1) * PAGE), cards = next.map(card);
+  state.page += 1;
+  order.push(...next);
+  $("cards").append(...cards);
+  const left = state.found.length - order.length;
+  $("more").hidden = left <= 0;
+  $("further").textContent = `Show ${Math.min(PAGE, left)} more`;
+  return cards;
+}
+
+function told() {
+  const more = order.length < state.found.length ? `, ${number(order.length)} of them shown` : "";
+  $("count").textContent = `${number(state.found.length)} of ${number(DATA.sizes.length)} samples${more}`;
+}
+
+function choose(at) {
+  state.job = at;
+  show();
+  $("samples").scrollIntoView();
+  const pressed = $("jobs").querySelector('[aria-pressed="true"]');
+  if (pressed) pressed.focus({preventScroll: true});
+}
+
+function search(words) {
+  state.job = null;
+  clear();
+  $("search").value = words;
+  show();
+  $("samples").scrollIntoView();
+  $("search").focus({preventScroll: true});
+}
+
+function clear() {
+  for (const field of ["search", "low", "high"]) $(field).value = "";
+  for (const field of ["key", "sort"]) $(field).selectedIndex = 0;
+  $("audible").checked = $("descending").checked = false;
+}
+
+function fill() {
+  const option = (value, label) => make("option", {value}, label);
+  $("key").append(option("", "any"), ...DATA.keys.map((key) => option(key, key)));
+  if (DATA.columns.notes.some((notes) => notes === 0)) $("key").append(option("silent", "silent"));
+  for (const measure of ["novelty", ...DATA.measures]) $("measure").append(option(measure, words(measure)));
+  $("sort").append(option("", "job"), option("novelty", words("novelty")), option("nearest", "distance from training"), option("duration_s", "seconds"), ...DATA.measures.map((measure) => option(measure, words(measure))));
+  const button = (at, label, kind, count) => make("button", {type: "button", "aria-pressed": false, "data-job": String(at), onclick: () => { state.job = at; show(); }},
+    kind ? make("span", {class: `chip ${kind}`}) : null, `${label} `, make("small", {}, number(count)));
+  $("jobs").append(button(null, "all jobs", null, DATA.sizes.length), ...DATA.jobs.map((of, at) => button(at, of.name, of.kind, of.shown)));
+}
+
+// which jobs the charts show
+for (const box of document.querySelectorAll("[data-set]")) {
+  box.addEventListener("change", () => {
+    for (const node of document.querySelectorAll(`.${box.dataset.set}`)) node.classList.toggle("off", !box.checked);
+  });
+}
+for (const node of document.querySelectorAll(".needs-script")) node.hidden = false;
+
+unpack().then(() => {
+  fill();
+  show();
+  let typed;
+  $("controls").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(show, 150); });
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("clear").addEventListener("click", () => { state.job = null; clear(); show(); });
+  $("further").addEventListener("click", () => { const cards = further(); told(); if (cards.length) cards[0].querySelector("button, a").focus(); });
+  $("toggle").addEventListener("click", () => { if (playing !== null) toggle(playing); });
+  $("seek").addEventListener("input", () => { if (playing !== null) start(playing, Number($("seek").value)); });
+  $("volume").addEventListener("input", () => player.setVolume(Number($("volume").value)));
+  $("before").addEventListener("click", () => beside(-1));
+  $("after").addEventListener("click", () => beside(1));
+  $("close").addEventListener("click", () => { player.stop(); paint(); $("player").hidden = true; });
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}).catch((error) => {
+  $("count").textContent = `The samples could not be unpacked (${error.message}); this page needs a browser of 2023 or later.`;
+});

@@ -1,0 +1,192 @@
+// A small synthesiser on WebAudio: a waveform and an envelope for each family of General MIDI instruments, noise for
+// drums. No sound file, no request. new Synth(context, output).note(...) plays one note; Player plays readMidi's music.
+
+// strength of the harmonics; seconds to full strength; seconds in which it falls to a third, 0: it stays; seconds to fade
+const FAMILIES = [
+  [[1, .45, .22, .12, .07, .04], .004, 1.1, .18], // piano
+  [[1, 0, .1, .5, 0, 0, .12], .002, .7, .4], // chromatic percussion
+  [[1, .7, .35, .5, 0, .2, 0, .25], .012, 0, .06], // organ
+  [[1, .6, .38, .2, .12, .08], .003, .55, .12], // guitar
+  [[1, .5, .16, .06], .005, .9, .1], // bass
+  [[1, .55, .42, .26, .2, .14, .1], .07, 0, .22], // strings
+  [[1, .5, .24, .12, .08], .09, 0, .28], // ensemble, choir
+  [[1, .75, .55, .4, .26, .16, .1], .035, 0, .1], // brass
+  [[1, .15, .6, .1, .3, .06, .14], .025, 0, .09], // reed
+  [[1, .2, .08, .02], .04, 0, .12], // pipe
+  [[1, .5, .33, .25, .2, .16, .14], .008, 0, .08], // synth lead
+  [[1, .4, .2, .2, .1], .18, 0, .5], // synth pad
+  [[1, .2, .4, .1, .2], .05, 1.6, .5], // effects
+  [[1, .5, .3, .22, .1], .004, .5, .14], // plucked, from elsewhere
+  [[1, .1, .4, .05, .2], .002, .25, .1], // percussive
+  [[1, .2], .05, .8, .3], // sound effects
+];
+
+class Synth {
+  constructor(context, output) {
+    this.context = context;
+    this.output = output;
+    this.waves = new Map();
+    const noise = context.createBuffer(1, context.sampleRate / 2, context.sampleRate);
+    const values = noise.getChannelData(0);
+    for (let i = 0, state = 1; i < values.length; i++) {
+      state = (state * 16807) % 2147483647;
+      values[i] = state / 1073741823.5 - 1;
+    }
+    this.noise = noise;
+  }
+
+  wave(family) {
+    if (!this.waves.has(family)) {
+      const harmonics = [0, ...FAMILIES[family][0]];
+      const still = new Float32Array(harmonics.length);
+      this.waves.set(family, this.context.createPeriodicWave(still, new Float32Array(harmonics)));
+    }
+    return this.waves.get(family);
+  }
+
+  note(at, seconds, pitch, velocity, program, drums, pan) {
+    const loud = 0.12 * (velocity / 127) ** 1.4, envelope = this.context.createGain();
+    const place = this.context.createStereoPanner();
+    place.pan.value = pan;
+    envelope.connect(place).connect(this.output);
+    if (drums) return this.drum(at, pitch, loud, envelope);
+    const [, attack, decay, release] = FAMILIES[program >> 3];
+    const source = this.context.createOscillator();
+    source.setPeriodicWave(this.wave(program >> 3));
+    source.frequency.value = 440 * 2 ** ((pitch - 69) / 12);
+    // high notes are as loud as low ones to the ear when they are weaker
+    const level = loud * Math.min(1.4, 2 ** ((64 - pitch) / 36));
+    const rise = Math.min(attack, seconds / 2), stop = at + Math.max(seconds, 0.05);
+    envelope.gain.setValueAtTime(0, at);
+    envelope.gain.linearRampToValueAtTime(level, at + rise);
+    if (decay) envelope.gain.setTargetAtTime(level * 0.12, at + rise, decay);
+    else envelope.gain.setTargetAtTime(level * 0.8, at + rise, 0.3);
+    envelope.gain.setTargetAtTime(0, stop, release / 3);
+    source.connect(envelope);
+    source.start(at);
+    source.stop(stop + release * 2);
+    return source;
+  }
+
+  drum(at, pitch, loud, envelope) {
+    const deep = pitch === 35 || pitch === 36, tom = [41, 43, 45, 47, 48, 50].includes(pitch), long = pitch >= 49;
+    const length = deep || tom ? 0.28 : long ? 0.5 : pitch === 46 ? 0.3 : 0.12;
+    let source;
+    if (deep || tom) {
+      const from = deep ? 130 : 60 + 2.6 * pitch;
+      source = this.context.createOscillator();
+      source.frequency.setValueAtTime(from, at);
+      source.frequency.exponentialRampToValueAtTime(from * 0.36, at + length);
+      source.connect(envelope);
+    } else {
+      const filter = this.context.createBiquadFilter();
+      filter.type = pitch === 38 || pitch === 40 ? "bandpass" : "highpass";
+      filter.frequency.value = filter.type === "bandpass" ? 1800 : 6000;
+      source = this.context.createBufferSource();
+      source.buffer = this.noise;
+      source.connect(filter).connect(envelope);
+    }
+    envelope.gain.setValueAtTime(loud * (deep ? 2.4 : 1.2), at);
+    envelope.gain.exponentialRampToValueAtTime(0.0004, at + length);
+    source.start(at);
+    source.stop(at + length);
+    return source;
+  }
+}
+
+// Plays one piece at a time; notes are handed to the audio clock a little ahead.
+class Player {
+  constructor(onend) {
+    this.onend = onend;
+    this.volume = 0.8;
+    this.music = null;
+    this.timer = 0;
+  }
+
+  prepare() {
+    if (this.context) return;
+    this.context = new AudioContext();
+    this.master = this.context.createGain();
+    this.master.gain.value = this.volume;
+    const limit = this.context.createDynamicsCompressor();
+    limit.threshold.value = -14;
+    limit.ratio.value = 6;
+    // whatever comes, what is heard stays below full scale: halved, then bent along a curve that never reaches it
+    const half = this.context.createGain(), bend = this.context.createWaveShaper();
+    half.gain.value = 0.5;
+    bend.curve = Float32Array.from({length: 1025}, (_, i) => Math.tanh((i - 512) / 256));
+    this.analyser = this.context.createAnalyser();
+    this.master.connect(limit).connect(half).connect(bend).connect(this.analyser).connect(this.context.destination);
+  }
+
+  get position() {
+    if (!this.music) return 0;
+    return this.timer ? Math.max(this.from, this.from + this.context.currentTime - this.begun) : this.from;
+  }
+
+  async play(music, from = 0) {
+    this.stop();
+    this.prepare();
+    await this.context.resume();
+    this.music = music;
+    this.from = from;
+    this.bus = this.context.createGain();
+    this.bus.connect(this.master);
+    this.synth = new Synth(this.context, this.bus);
+    this.begun = this.context.currentTime + 0.08;
+    this.next = music.notes.findIndex((note) => note.at + note.seconds > from);
+    if (this.next < 0) this.next = music.notes.length;
+    this.timer = setInterval(() => this.ahead(), 120);
+    this.ahead();
+  }
+
+  ahead() {
+    const until = this.position + 1.5, notes = this.music.notes;
+    for (; this.next < notes.length && notes[this.next].at < until; this.next++) {
+      const note = notes[this.next], late = Math.max(0, this.from - note.at);
+      if (note.seconds - late > 0)
+        this.synth.note(this.begun + note.at + late - this.from, note.seconds - late, note.pitch, note.velocity, note.program,
+          note.channel === 9, note.pan);
+    }
+    if (this.position > this.music.seconds + 0.6) { this.stop(); this.onend(); }
+  }
+
+  pause() {
+    const at = this.position;
+    this.silence();
+    this.from = at;
+  }
+
+  silence() {
+    clearInterval(this.timer);
+    this.timer = 0;
+    if (this.bus) {
+      const old = this.bus, now = this.context.currentTime;
+      old.gain.setValueAtTime(old.gain.value, now);
+      old.gain.linearRampToValueAtTime(0, now + 0.04);
+      setTimeout(() => old.disconnect(), 200);
+      this.bus = null;
+    }
+  }
+
+  stop() {
+    this.silence();
+    this.music = null;
+  }
+
+  setVolume(value) {
+    this.volume = value;
+    if (this.master) this.master.gain.value = value;
+  }
+}
+
+// The notes in seconds, parts spread a little from left to right.
+function forPlayer(midi) {
+  const parts = Math.max(1, midi.tracks.length - 1);
+  const notes = midi.notes.map((note) => {
+    const at = toSeconds(midi.tempos, note.start);
+    const seconds = toSeconds(midi.tempos, note.start + note.length) - at;
+    return {...note, at, seconds, pan: midi.tracks.length > 1 ? 0.8 * (note.track / parts - 0.5) : 0};
+  });
+  return {notes, seconds: toSeconds(midi.tempos, midi.end)};
+}

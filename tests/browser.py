@@ -1,0 +1,57 @@
+"""A real headless Chromium for tests, where the machine has one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def path() -> str:
+    """Where Chromium is; skips the test where there is none."""
+    named = os.environ.get("MIDIVAE_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on PATH ({', '.join(NAMES)}); install one, or name it in MIDIVAE_CHROMIUM")
+    return found
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser, without a sandbox of its own, as tests run in containers."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra dev")
+    executable = path()
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def watched(page: Any) -> tuple[list[str], list[str]]:
+    """Two lists that fill while a page lives: what it complained of, and the addresses that it asked for."""
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url))
+    return complaints, asked
+
+
+def until(page: Any, expression: str, seconds: float = 20) -> None:
+    """Waits until something holds; `wait_for_function` evaluates text inside the page, which its policy forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"not true after {seconds:g} s: {expression}"
+        page.wait_for_timeout(25)

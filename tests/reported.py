@@ -1,0 +1,75 @@
+"""A small run of all stages with names as hostile as names can be, for what looks at the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from music import piece
+from pieces import as_fetched
+
+from midivae import evaluate, generate, ingest, midi, parallel, schema, store, train
+from midivae.params import Params, parse
+
+# a part's name comes from the params, a licence and a source's name from whoever made the corpus
+HIGH = '<script>alert("part")</script>'
+LOW = "b'a\"s&s \u202egpj.exe"
+SOURCE = "<img src=x onerror=alert(1)>"
+PIECE = '<b onclick=alert(2)>"it\'s" & \u202emid.mid'
+LICENCE = "see http://example.org/</style><style>*{display:none}"
+VALUES: dict[str, Any] = {
+    "compute": {"workers": 1},
+    "ingest": {
+        "parts": {"tracks": {HIGH: ["soprano*", "alto*"], LOW: ["bass*"]}},
+        "split": {"valid": 0.3, "test": 0.3},
+    },
+    "train": {
+        "model": "mlp",
+        "compare": ["autoencoder"],
+        "view": {"steps": 32},
+        "dense": {"hidden": [32], "latent": 16, "epochs": 4, "batch_size": 16},
+    },
+    "generate": {
+        "jobs": [
+            {"name": "sample", "count": 9},
+            {"name": "drawn", "count": 3, "temperature": 1.0, "model": "autoencoder"},
+            {"name": "vary", "mode": "vary", "count": 4, "parents": [f"piece:{PIECE}@2"], "radius": [0.1, 2.0]},
+            {"name": "blend", "mode": "blend", "count": 8, "parents": ["split:test", "split:test"], "steps": 4},
+            {"name": "merged", "mode": "ensemble", "count": 3, "method": "merged"},
+        ]
+    },
+    "evaluate": {"repeats": 2},
+    "report": {"rolls_per_job": 2},
+}
+
+
+def params(**sections: Any) -> Params:
+    return parse({**VALUES, **sections}, "test")
+
+
+def in_this_process(fn: Callable[..., Any], specs: Any, *_: Any, **__: Any) -> Iterator[tuple[int, parallel.Outcome]]:
+    """`fan_out` without children."""
+    for index, spec in enumerate(specs):
+        yield index, parallel.Outcome(fn(spec, lambda _: None))
+
+
+def build(data: Path) -> None:
+    """A data folder after all stages but `report`."""
+    files = {f"{i}.mid": midi.write(piece(i)) for i in range(23)} | {"bad.mid": b"no music"}
+    files[PIECE] = midi.write(piece(23))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIDIVAE_HOME", str(data / "work"))
+        as_fetched(data, files)
+        rename_source(data / "corpus" / "corpus.parquet")
+        patch.setattr(generate, "fan_out", in_this_process)
+        for room in (ingest, train, generate, evaluate):
+            room.run(params(), data)
+
+
+def rename_source(path: Path) -> None:
+    rows = store.read_table(path, schema.CORPUS).to_pylist()
+    named = [{**row, "source": SOURCE, "licence": LICENCE} for row in rows]
+    store.write_table(path, pa.Table.from_pylist(named, schema.CORPUS.columns), schema.CORPUS)
