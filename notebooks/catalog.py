@@ -13,7 +13,7 @@ app = marimo.App(app_title="The catalog of samples")
 @app.cell
 def _():
     import json
-    from pathlib import Path
+    import pathlib
 
     import marimo as mo
     import matplotlib
@@ -23,9 +23,9 @@ def _():
     import numpy as np
     import pandas as pd
 
-    from midivae import catalog
+    from midivae import catalog, playback
 
-    return Path, catalog, json, mo, np, pd, plt
+    return catalog, json, mo, np, pathlib, pd, playback, plt
 
 
 @app.cell
@@ -40,10 +40,10 @@ def _(mo):
 
 
 @app.cell
-def _(Path, mo):
+def _(mo, pathlib):
     # `--data` and `--out` on the command line; the project's own folder without them
-    data = Path(str(mo.cli_args().get("data") or "data"))
-    out = Path(str(mo.cli_args().get("out") or "picked"))
+    data = pathlib.Path(str(mo.cli_args().get("data") or "data"))
+    out = pathlib.Path(str(mo.cli_args().get("out") or "picked"))
     out.mkdir(parents=True, exist_ok=True)
     return data, out
 
@@ -67,25 +67,28 @@ def _(mo):
 
 
 @app.cell
-def _(data, np, out, pd, plt, samples):
+def _(mo, samples):
+    _names = list(samples["job"].value_counts().index)
+    jobs = mo.ui.multiselect(_names, value=_names[:3], label="Jobs")  # the largest ones, until you choose
+    jobs
+    return (jobs,)
+
+
+@app.cell
+def _(data, jobs, np, out, pd, plt, samples):
     held_out = pd.read_parquet(data / "evaluation" / "features_real.parquet")
 
     def distribution(axes, feature):
-        """Shares of values in common bins, a line per job of single windows."""
-        jobs = {job: rows[feature].dropna() for job, rows in samples.groupby("job", sort=False)}
+        """Shares of values in common bins, from as far out as real music goes by half its range."""
         real = held_out[feature].dropna()
-        edges = np.histogram_bin_edges(pd.concat([real, *jobs.values()]).clip(*_range(real)), bins=24)
+        low, high = real.quantile([0.01, 0.99])
+        edges = np.linspace(low - (high - low) / 2, high + (high - low) / 2 + 1e-9, 25)
         axes.hist(real, edges, weights=np.full(len(real), 1 / len(real)), color="0.85", label="held-out")
-        for job, values in jobs.items():
+        for job in jobs.value:
+            values = samples.loc[samples["job"] == job, feature].dropna()
             if len(values):
-                share = np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values)
-                axes.stairs(share, edges, label=job)
+                axes.stairs(np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values), edges, label=job)
         axes.set_xlabel(feature)
-
-    def _range(values):
-        """Where values lie, and as far again on either side."""
-        low, high = values.quantile([0.01, 0.99])
-        return low - (high - low) / 2, high + (high - low) / 2
 
     features, _axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
     for _place, _feature in zip(_axes.flat, ["density", "register", "note_length", "scale_consistency"], strict=True):
@@ -94,7 +97,6 @@ def _(data, np, out, pd, plt, samples):
     features.legend(*_axes.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     features.savefig(out / "features.png", dpi=110)
     features
-    return (held_out,)
 
 
 @app.cell
@@ -119,7 +121,7 @@ def _(json, pd, samples):
         columns=["attribute", "asked", "measured"],
     ).dropna()
     # 1: whoever asks for more always gets more
-    ranks = asked.groupby("attribute")[["asked", "measured"]].corr("spearman").unstack()["asked"]["measured"]
+    ranks = asked.groupby("attribute").apply(lambda rows: rows["asked"].corr(rows["measured"], "spearman"))
     ranks.round(2) if len(asked) else "no job of mode edit in this catalog"
     return (asked,)
 
@@ -127,9 +129,7 @@ def _(json, pd, samples):
 @app.cell
 def _(asked, mo, out, plt):
     mo.stop(asked.empty)
-    control, _axes = plt.subplots(
-        1, asked["attribute"].nunique(), figsize=(12, 3), layout="constrained", squeeze=False
-    )
+    control, _axes = plt.subplots(1, asked["attribute"].nunique(), figsize=(12, 3), layout="constrained", squeeze=False)
     for _place, (_attribute, _rows) in zip(_axes.flat, asked.groupby("attribute"), strict=True):
         _place.axline((0, 0), slope=1, color="0.7")
         _place.scatter(_rows["asked"], _rows["measured"], s=8)
@@ -144,27 +144,42 @@ def _(mo):
     mo.md(
         """
         ## From one piece to another
-        A path of mode `blend`: the share of the second parent grows, and the pitches go from the one to the other.
+        A path of mode `blend`: the first and the last picture are its two parents as the model heard them. Below, how
+        far from the first the others are: their latents, and the cells of their rolls.
         """
     )
 
 
 @app.cell
-def _(catalog, data, mo, np, out, plt):
+def _(catalog, data, mo, np, out, playback, plt):
     path = catalog.query(data, where="method == 'slerp'", sort="sample_id", latents=True)
-    mo.stop(path.empty, "no job of mode blend in this catalog")
-    _share = path["weights"].map(lambda weights: weights[1])
-    path = path.iloc[: int((_share == 1).to_numpy().argmax()) + 1]  # the first of its paths ends where B has all
+    mo.stop(path.empty, "no path of mode blend in this catalog")
+    _weight = np.array(path["weights"].tolist())[:, 1]
+    _end = int(np.flatnonzero(_weight == 1)[0]) + 1  # the first path ends where its second parent has all
+    path, _weight = path.iloc[:_end], _weight[:_end]
+    _files = catalog.query(data, where="method == 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
+    rolls = playback.play(
+        [each["bytes"] for each in _files["midi"]],
+        path["notes"].to_numpy(np.int64),
+        path["n_steps"].to_numpy(np.int64),
+        catalog.layout(data, path["job"].iloc[0]),
+    ).planes(slice(0, _end))
+    _sounding = rolls.any(axis=(2, 3))  # [B, T, P]: in any part, starting or going on
     _z = catalog.latents(path)
-    _from_a = np.linalg.norm(_z - _z[0], axis=1)
-    blend, (_left, _right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-    _left.plot(_share[: len(path)], _from_a / _from_a[-1], marker="o")
-    _left.set(xlabel="share of parent B", ylabel="distance of latents from A, of that to B")
-    for _feature in ("density", "register", "note_length"):
-        _values = path[_feature]
-        _right.plot(_share[: len(path)], _values / _values.iloc[0], marker="o", label=_feature)
-    _right.set(xlabel="share of parent B", ylabel="relative to A")
-    _right.legend()
+    _apart = np.linalg.norm(_z - _z[0], axis=1)
+    _differ = (_sounding ^ _sounding[0]).sum(axis=(1, 2)) / (_sounding | _sounding[0]).sum(axis=(1, 2)).clip(1)
+
+    blend = plt.figure(figsize=(12, 4.5), layout="constrained")
+    _grid = blend.add_gridspec(2, _end, height_ratios=[1, 1.2])
+    for _i, _roll in enumerate(_sounding):
+        _place = blend.add_subplot(_grid[0, _i])
+        _place.imshow(_roll.T, origin="lower", aspect="auto", cmap="Blues", interpolation="nearest")
+        _place.set(title=f"{_weight[_i]:.2f}", xticks=[], yticks=[])
+    _left, _right = blend.add_subplot(_grid[1, : _end // 2]), blend.add_subplot(_grid[1, _end // 2 :])
+    _left.plot(_weight, _apart, marker="o")
+    _left.set(xlabel="weight of the second parent", ylabel="latents: distance")
+    _right.plot(_weight, _differ, marker="o")
+    _right.set(xlabel="weight of the second parent", ylabel="rolls: share of cells that differ")
     blend.savefig(out / "blend.png", dpi=110)
     blend
 
