@@ -82,7 +82,8 @@ def _(data, jobs, np, out, pd, plt, samples):
         """Shares of values in common bins, from as far out as real music goes by half its range."""
         real = held_out[feature].dropna()
         low, high = real.quantile([0.01, 0.99])
-        edges = np.linspace(low - (high - low) / 2, high + (high - low) / 2 + 1e-9, 25)
+        every = pd.concat([real, samples[feature].dropna()])
+        edges = np.linspace(max(low - (high - low) / 2, every.min()), min(high + (high - low) / 2, every.max()), 25)
         axes.hist(real, edges, weights=np.full(len(real), 1 / len(real)), color="0.85", label="held-out")
         for job in jobs.value:
             values = samples.loc[samples["job"] == job, feature].dropna()

@@ -46,7 +46,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The folder after all blocks of the page, in its order, and what each printed."""
     folder = tmp_path_factory.mktemp("tutorial")
     music.write_corpus(folder / "tunes", pieces=40)
-    (folder / "tunes" / "broken.mid").write_bytes(b"MThd and no more")
+    (folder / "tunes" / "zz-broken.mid").write_bytes(b"MThd and no more")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     environment.pop("MIDIVAE_HOME", None)
@@ -68,7 +68,7 @@ def test_the_tutorial_walks_from_files_to_samples(walked: tuple[Path, list[str]]
     folder, said = walked
     ingested = json.loads(said[0].splitlines()[-1])
     assert (ingested["found"], ingested["accepted"]) == (41, 40)
-    assert "broken.mid" in said[1] and "unreadable" in said[1]
+    assert "zz-broken.mid" in said[1] and "unreadable" in said[1]
     assert "accepted" in said[2]
     assert (folder / "data-mine" / "report" / "index.html").is_file()
     assert len(list((folder / "chosen").glob("*.mid"))) == 10
