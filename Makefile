@@ -44,10 +44,10 @@ lint: $(DEV)  ## Check style, types and imports
 	.venv/bin/lint-imports
 
 test: lint  ## Check style, types and imports, and run the tests
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadgroup
 
 test-slow: $(DEV)  ## Run the tests that take minutes
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadgroup -m slow
 
 format: $(DEV)  ## Format the code
 	.venv/bin/ruff format .

@@ -99,8 +99,8 @@ class Recipe:
 # a chorale has some 60 steps; tunes of Nottingham repeat after 64, so they see 128 before their windows of 128
 RECIPES = {
     "jsb": Recipe(64, 32, 32, 16, 0.1, 0.15, 0.1, 1.0),
-    "nottingham": Recipe(128, 64, 128, 8, 0.05, 0.1, 0.05, 0.5),
-    "piano": Recipe(96, 48, 64, 12, 0.1, 0.1, 0.1, 0.5),
+    "nottingham": Recipe(128, 64, 128, 8, 0.05, 0.1, 0.05, 1.0),
+    "piano": Recipe(96, 48, 64, 12, 0.1, 0.1, 0.1, 1.0),
     "muse": Recipe(96, 96, 96, 12, 0.05, 0.1, 0.05, 0.5),
 }
 
@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=16, help="K of the importance-weighted estimate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--score-only", action="store_true", help="score the run in --work as far as it is")
     parser.add_argument("--work", type=Path, default=None, help="where checkpoints go; default: runs/SET-SEED")
     args = parser.parse_args()
     if args.threads:
@@ -230,7 +231,8 @@ def main() -> None:
     start = time.monotonic()
     trainer = engine.Trainer(model, train, valid, network, args.seed, Checkpoints(work), machine)
     first = trainer.progress.step
-    trainer.fit()
+    if not args.score_only:
+        trainer.fit()
     seconds = time.monotonic() - start
     model.load_state_dict(trainer.best)
     result = {

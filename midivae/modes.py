@@ -39,7 +39,7 @@ from midivae.pianoroll import FRAME, ONSET, Layout
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
 STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of an edit: the one is kept that misses least
-ASIDE = 5.0  # how much less likely, as a logit, a song in one key plays notes from outside it
+ASIDE = 8.0  # how much less likely, as a logit, a song in one key plays notes from outside it
 CHOICES = 1  # spawn key of the generators of choices
 
 
@@ -410,11 +410,11 @@ def _song(setting: Setting, job: Song, samples: range) -> Made:
     n = len(samples)
     sections = job.form or "A"
     length = windows_of(job, setting.model, setting.beats_per_bar) // len(sections)
-    state, home = decode.start(prior, n), None
+    state = decode.start(prior, n)
     music = np.zeros((n, 0, *setting.model.config.window_shape[1:2], 2, setting.layout.pitches), bool)
     drawn: dict[tuple[str, int], Latents] = {}
     found: list[Latents] = []
-    outside = None
+    key: _Key | None = None
     for section in sections:
         for window in range(length):
             noise = draws.noise()
@@ -422,35 +422,44 @@ def _song(setting: Setting, job: Song, samples: range) -> Made:
                 z = _around(setting, drawn[section, window], np.full(n, job.radius), noise)
             else:
                 z = decode.latents(prior, noise, state)
-                if job.one_key:
-                    z, home = _at_home(setting, z, home)
+                if key is not None:
+                    z = key.home(setting.controls, z)
                 drawn[section, window] = z
             state = decode.after(prior, state, z)
-            music = _go_on(setting, draws, z, music, outside)
-            if job.one_key and outside is None:
-                outside = _outside(music, setting.layout)
+            music = _go_on(setting, draws, z, music, None if key is None else key.outside)
+            if job.one_key and key is None:
+                key = _Key.of(music, setting.layout)
             found.append(z)
     return Made(np.concatenate(found, axis=1), music)
 
 
-def _outside(music: Planes, layout: Layout) -> Bool[np.ndarray, "B P"]:
-    """The pitches that are not in the best scale of what was played; none after silence."""
-    key, _ = features.best_scale(features.chroma(music, layout))
-    pitch = layout.pitch_low + np.arange(layout.pitches)
-    return np.asarray(~features.in_scale(key)[:, pitch % 12] & (key >= 0)[:, None])
+@dataclass(frozen=True)
+class _Key:
+    """The keys of songs, as their first windows have them.
 
+    Attributes:
+        outside: the pitches that are not in the best scale of what was played; none after silence.
+        centroid: where it lies on the circle of fifths; NaN after silence.
+    """
 
-def _at_home(
-    setting: Setting, z: Latents, home: Float[np.ndarray, "B 2"] | None
-) -> tuple[Latents, Float[np.ndarray, "B 2"]]:
-    """Latents moved to the key of the song: to where on the circle of fifths its first window is."""
-    controls = setting.controls
-    foretold = controls.foretold(z)
-    here = np.stack([foretold[name] for name in latent.KEY], axis=1)
-    if home is None:
-        return z, here
-    directions = controls.directions[[controls.names.index(name) for name in latent.KEY]]
-    return (z + (home - here) @ directions).astype(np.float32), home
+    outside: Bool[np.ndarray, "B P"]
+    centroid: Float[np.ndarray, "B 2"]
+
+    @classmethod
+    def of(cls, music: Planes, layout: Layout) -> _Key:
+        """The keys of what was played."""
+        key, _ = features.best_scale(features.chroma(music, layout))
+        pitch = layout.pitch_low + np.arange(layout.pitches)
+        attributes = features.attributes(music, layout)
+        outside = ~features.in_scale(key)[:, pitch % 12] & (key >= 0)[:, None]
+        return cls(outside, np.stack([attributes[name] for name in latent.KEY], axis=1))
+
+    def home(self, controls: Controls, z: Latents) -> Latents:
+        """Latents moved to where the key lies on the circle of fifths."""
+        foretold = controls.foretold(z)
+        way = np.nan_to_num(self.centroid - np.stack([foretold[name] for name in latent.KEY], axis=1))
+        moved: np.ndarray = z + way @ controls.directions[[controls.names.index(name) for name in latent.KEY]]
+        return moved.astype(np.float32)
 
 
 # --- several instruments ----------------------------------------------------------------------------------------------

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from music import PARTS, piece
 from pieces import as_fetched
 
-from midivae import decode, features, generate, ingest, loader, midi, models, modes, pianoroll, store, train
+from midivae import decode, features, generate, ingest, latent, loader, midi, models, modes, pianoroll, store, train
 from midivae.errors import InputError, MidiError, ParamsError
 from midivae.latent import Controls, measured
 from midivae.parallel import Outcome
 from midivae.params import Params, parse
 from midivae.pianoroll import FRAME, ONSET, Layout
+
+pytestmark = pytest.mark.xdist_group("modes")  # one process trains the model for all
 
 NAMES = tuple(name.lower() for name in PARTS)
 LAYOUT = Layout(NAMES, 36, 48, 4)
@@ -40,7 +42,7 @@ VALUES: dict[str, Any] = {
             "latent": 48,
             "context": 8,
             "batch_size": 16,
-            "max_steps": 300,
+            "max_steps": 240,
             "epochs": 100,
             "anneal_steps": 60,
             "prior_steps": 50,
@@ -70,7 +72,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
-        as_fetched(data, {f"{i:02}.mid": midi.write(piece(i)) for i in range(40)})
+        patch.setattr(latent, "CALIBRATED_ON", 48)
+        patch.setattr(latent, "ROUNDS", 1)
+        as_fetched(data, {f"{i:02}.mid": midi.write(piece(i)) for i in range(32)})
         ingest.run(params([{"name": "a", "count": 1}]), data)
         train.run(params([{"name": "a", "count": 1}]), data)
     return data
