@@ -21,7 +21,7 @@ from music import piece
 from pieces import as_fetched
 from test_project import ROOT, blocks, commands
 
-from midivae import cli, decode, evaluate, generate, ingest, latent, midi, train
+from midivae import cli, decode, evaluate, generate, ingest, latent, midi, modes, train
 from midivae.parallel import Outcome
 from midivae.params import Params, parse
 
@@ -115,6 +115,22 @@ def test_the_page_explains_every_setting_of_every_mode() -> None:
     text = PAGE.read_text()
     settings = {name for job in Params().generate.jobs for name in type(job).model_fields}
     assert {name for name in settings if f"`{name}`" not in text and f"`{name}:" not in text} == set()
+
+
+def test_figures_of_the_page_are_those_of_the_code() -> None:
+    text = " ".join(PAGE.read_text().split())
+    *low, high = (f"{strength:g}" for strength in sorted(modes.STRENGTHS))
+    for said in (
+        f"counts as lower by {modes.ASIDE:g}.",
+        f"at strengths {', '.join(low)} and {high},",
+        f"at most {latent.WINDOWS:,} training windows",
+        f"at least {latent.LEAST_EXPLAINED:g} of its variance",
+        f"a correlation of {latent.TIED:g} or more",
+        f"up to {latent.REACH:g} standard deviations",
+        f"key: up to {latent.REACH * latent.KEY_SD:g} fifths",
+        f"the last {generate.KEPT} folders",
+    ):
+        assert said in text, said
 
 
 @slow
