@@ -301,8 +301,10 @@ class Controls:
         )
         draft = draft._regressed(z.astype(np.float64), away)
         missed = test_values - (test_z @ draft.weights + draft.bias)
-        explained = 1 - np.nanmean(missed**2, axis=0) / np.maximum(np.nanvar(test_values, axis=0), LEAST_SD**2)
-        draft = replace(draft, explained=np.clip(explained, 0, 1))
+        spread = np.nanvar(test_values, axis=0)
+        varies = (sd > LEAST_SD) & (spread > LEAST_SD**2)  # what never varies cannot be changed
+        explained = 1 - np.nanmean(missed**2, axis=0) / np.where(varies, spread, np.inf)
+        draft = replace(draft, explained=np.where(varies, np.clip(explained, 0, 1), 0))
         draft = draft._directed(z.astype(np.float64))
         for _ in range(ROUNDS):
             response = _response(draft, model, z, rng, chance)
