@@ -88,6 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(latent, "CALIBRATED_ON", 8)
         patch.setattr(generate, "fan_out", in_this_process)
         patch.setattr(decode, "BLOCK", 8)  # few samples are made here
+        patch.setattr(modes, "STRENGTHS", (1.0, 2.0))
         as_fetched(folder / "data", files)
         params = asking_for([fewer(job) for job in JOBS])
         for room in (ingest, train, generate, evaluate):
