@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 export ITERATIVE_DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help repro serve rollback git test lint format test-slow docs constraints clean
+.PHONY: help repro serve rollback git test lint format test-slow docs site notebook constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -56,6 +56,12 @@ format: $(DEV)  ## Format the code
 docs: $(DEV)  ## Write docs/cli.md anew from the commands' help
 	.venv/bin/python docs/regenerate.py
 
+site: $(DEV)  ## Write docs/ as a site into site/, for a browser without a network
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
+notebook: $(DEV)  ## Open the notebook that queries, draws and picks samples
+	.venv/bin/marimo edit notebooks/catalog.py
+
 constraints:  ## Resolve all requirements afresh and write constraints.txt
 	rm -rf .venv-fresh && $(PYTHON) -m venv .venv-fresh
 	.venv-fresh/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,flows,cluster]'
@@ -64,7 +70,7 @@ constraints:  ## Resolve all requirements afresh and write constraints.txt
 	mv constraints.new constraints.txt && rm -rf .venv-fresh
 
 clean:  ## Remove what tools leave behind; .venv, data and .midivae stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find midivae flows tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

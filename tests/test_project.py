@@ -18,7 +18,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from midivae import __version__, cli, schema
+from midivae import __version__, cli, params, schema
 from midivae.params import Params
 
 ROOT = Path(__file__).parent.parent
@@ -315,6 +315,12 @@ def parse(words: list[str]) -> None:
 def test_python_in_the_docs_compiles(page: Path) -> None:
     for block in blocks(page, "python"):
         compile(block, page.name, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_parameters_in_the_docs_obey_their_rules(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        params.parse(yaml.safe_load(block), f"{page.name}: {block}")
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", "Makefile", ".ci/run"])

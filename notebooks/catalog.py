@@ -1,0 +1,213 @@
+"""The catalog of samples in a notebook: query it, draw it, pick from it, export what was picked.
+
+To look at and change, `marimo edit notebooks/catalog.py`; as a page without code, `marimo run notebooks/catalog.py`; as
+a program that draws into a folder, `python notebooks/catalog.py --data data --out picked`.
+"""
+
+import marimo
+
+__generated_with = "0.25.2"
+app = marimo.App(app_title="The catalog of samples")
+
+
+@app.cell
+def _():
+    import json
+    import pathlib
+
+    import marimo as mo
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+    import pandas as pd
+
+    from midivae import catalog, playback
+
+    return catalog, json, mo, np, pathlib, pd, playback, plt
+
+
+@app.cell
+def _(mo):
+    mo.md(
+        """
+        # The catalog of samples
+        `midivae generate` wrote a row per sample. Here they are read, drawn and picked. Everything below runs again
+        when you change a query, so change them.
+        """
+    )
+
+
+@app.cell
+def _(mo, pathlib):
+    # `--data` and `--out` on the command line; the project's own folder without them
+    data = pathlib.Path(str(mo.cli_args().get("data") or "data"))
+    out = pathlib.Path(str(mo.cli_args().get("out") or "picked"))
+    out.mkdir(parents=True, exist_ok=True)
+    return data, out
+
+
+@app.cell
+def _(catalog, data):
+    samples = catalog.read(data)  # all columns but latents and MIDI bytes
+    samples.groupby(["job", "mode"], sort=False)[["notes", "density", "polyphony", "novelty"]].mean().round(2)
+    return (samples,)
+
+
+@app.cell
+def _(mo):
+    mo.md(
+        """
+        ## What they are like
+        A feature of each job's samples beside the same feature of music that no training saw. What lies elsewhere than
+        the grey area is not like the corpus.
+        """
+    )
+
+
+@app.cell
+def _(mo, samples):
+    _names = list(samples["job"].value_counts().index)
+    jobs = mo.ui.multiselect(_names, value=_names[:3], label="Jobs")  # the largest ones, until you choose
+    jobs
+    return (jobs,)
+
+
+@app.cell
+def _(data, jobs, np, out, pd, plt, samples):
+    held_out = pd.read_parquet(data / "evaluation" / "features_real.parquet")
+
+    def distribution(axes, feature):
+        """Shares of values in common bins, from as far out as real music goes by half its range."""
+        real = held_out[feature].dropna()
+        low, high = real.quantile([0.01, 0.99])
+        every = pd.concat([real, samples[feature].dropna()])
+        edges = np.linspace(max(low - (high - low) / 2, every.min()), min(high + (high - low) / 2, every.max()), 25)
+        axes.hist(real, edges, weights=np.full(len(real), 1 / len(real)), color="0.85", label="held-out")
+        for job in jobs.value:
+            values = samples.loc[samples["job"] == job, feature].dropna()
+            if len(values):
+                axes.stairs(np.histogram(values.clip(edges[0], edges[-1]), edges)[0] / len(values), edges, label=job)
+        axes.set_xlabel(feature)
+
+    features, _axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
+    for _place, _feature in zip(_axes.flat, ["density", "register", "note_length", "scale_consistency"], strict=True):
+        distribution(_place, _feature)
+    _axes.flat[0].set_ylabel("share of the samples")
+    features.legend(*_axes.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    features.savefig(out / "features.png", dpi=110)
+    features
+
+
+@app.cell
+def _(mo):
+    mo.md(
+        """
+        ## What was asked, and what came
+        A row of mode `edit` has both in its column `edits`. On the line, what came is what was asked.
+        """
+    )
+
+
+@app.cell
+def _(json, pd, samples):
+    edits = samples.loc[samples["mode"] == "edit", "edits"].map(json.loads)
+    asked = pd.DataFrame(
+        [
+            {"attribute": name, "asked": change, "measured": edit["measured"][name]}
+            for edit in edits
+            for name, change in edit["asked"].items()
+        ],
+        columns=["attribute", "asked", "measured"],
+    ).dropna()
+    # 1: whoever asks for more always gets more
+    ranks = asked.groupby("attribute").apply(lambda rows: rows["asked"].corr(rows["measured"], "spearman"))
+    ranks.round(2) if len(asked) else "no job of mode edit in this catalog"
+    return (asked,)
+
+
+@app.cell
+def _(asked, mo, out, plt):
+    mo.stop(asked.empty)
+    control, _axes = plt.subplots(1, asked["attribute"].nunique(), figsize=(12, 3), layout="constrained", squeeze=False)
+    for _place, (_attribute, _rows) in zip(_axes.flat, asked.groupby("attribute"), strict=True):
+        _place.axline((0, 0), slope=1, color="0.7")
+        _place.scatter(_rows["asked"], _rows["measured"], s=8)
+        _place.set(title=_attribute, xlabel="asked")
+    _axes.flat[0].set_ylabel("measured")
+    control.savefig(out / "control.png", dpi=110)
+    control
+
+
+@app.cell
+def _(mo):
+    mo.md(
+        """
+        ## From one piece to another
+        A path of mode `blend`: the first and the last picture are its two parents as the model heard them. Below, how
+        far from the first the others are: their latents, and the cells of their rolls.
+        """
+    )
+
+
+@app.cell
+def _(catalog, data, mo, np, out, playback, plt):
+    path = catalog.query(data, where="method == 'slerp'", sort="sample_id", latents=True)
+    mo.stop(path.empty, "no path of mode blend in this catalog")
+    _weight = np.array(path["weights"].tolist())[:, 1]
+    _end = int(np.flatnonzero(_weight == 1)[0]) + 1  # the first path ends where its second parent has all
+    path, _weight = path.iloc[:_end], _weight[:_end]
+    _files = catalog.query(data, where="method == 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
+    rolls = playback.play(
+        [each["bytes"] for each in _files["midi"]],
+        path["notes"].to_numpy(np.int64),
+        path["n_steps"].to_numpy(np.int64),
+        catalog.layout(data, path["job"].iloc[0]),
+    ).planes(slice(0, _end))
+    _sounding = rolls.any(axis=(2, 3))  # [B, T, P]: in any part, starting or going on
+    _z = catalog.latents(path)
+    _apart = np.linalg.norm(_z - _z[0], axis=1)
+    _differ = (_sounding ^ _sounding[0]).sum(axis=(1, 2)) / (_sounding | _sounding[0]).sum(axis=(1, 2)).clip(1)
+
+    blend = plt.figure(figsize=(12, 4.5), layout="constrained")
+    _grid = blend.add_gridspec(2, _end, height_ratios=[1, 1.2])
+    for _i, _roll in enumerate(_sounding):
+        _place = blend.add_subplot(_grid[0, _i])
+        _place.imshow(_roll.T, origin="lower", aspect="auto", cmap="Blues", interpolation="nearest")
+        _place.set(title=f"{_weight[_i]:.2f}", xticks=[], yticks=[])
+    _left, _right = blend.add_subplot(_grid[1, : _end // 2]), blend.add_subplot(_grid[1, _end // 2 :])
+    _left.plot(_weight, _apart, marker="o")
+    _left.set(xlabel="weight of the second parent", ylabel="latents: distance")
+    _right.plot(_weight, _differ, marker="o")
+    _right.set(xlabel="weight of the second parent", ylabel="rolls: share of cells that differ")
+    blend.savefig(out / "blend.png", dpi=110)
+    blend
+
+
+@app.cell
+def _(mo):
+    mo.md(
+        """
+        ## Pick and export
+        A query as the command line has it, and the ten with least in common with the training pieces. `export` writes
+        a `.mid` file for each, and `catalog.csv`.
+        """
+    )
+
+
+@app.cell
+def _(catalog, data, out):
+    picked = catalog.query(data, where="scale_consistency > 0.9 and notes > 0", sort="-novelty", limit=10)
+    written = catalog.export(data, picked, out)
+    picked[["sample_id", "mode", "key", "notes", "polyphony", "novelty"]]
+    return picked, written
+
+
+@app.cell
+def _(mo, out, written):
+    mo.md(f"{written} samples are in `{out}`.")
+
+
+if __name__ == "__main__":
+    app.run()
