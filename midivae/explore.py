@@ -249,6 +249,7 @@ class Explorer:
         self._scratch = tempfile.TemporaryDirectory(prefix="midivae-explore-")
         self._uploads: OrderedDict[str, str] = OrderedDict()  # file -> what its person calls it
         self._desks: dict[str, Desk] = {}
+        self._directions: dict[Desk, Controls | None] = {}
         self._corners: OrderedDict[tuple[str, str], _Corner] = OrderedDict()
         self._finds: OrderedDict[str, Found] = OrderedDict()
         self._busy, self._keeping = threading.RLock(), threading.Lock()
@@ -272,14 +273,17 @@ class Explorer:
 
     def _controls(self, desk: Desk) -> Controls | None:
         """The directions of a model that has some."""
-        return Controls.read(desk.folder) if (desk.folder / latent.FILE).is_file() else None
+        if desk not in self._directions:
+            there = (desk.folder / latent.FILE).is_file()
+            self._directions[desk] = Controls.read(desk.folder) if there else None
+        return self._directions[desk]
 
     def about(self, name: str | None = None) -> dict[str, Any]:
         """What a page has to know of a model."""
         with self._busy:
             desk = self._desk(name)
+            controls = self._controls(desk)
         setting, layout = desk.setting, desk.setting.layout
-        controls = self._controls(desk)
         knobs = []
         for each in controls.offered if controls is not None else ():
             low, high = controls.usual(each) if controls is not None else (0.0, 0.0)

@@ -150,7 +150,7 @@ function showMusic() {
     const found = music.edits?.measured?.[knob.name];
     const asked = music.edits?.asked?.[knob.name];
     $(`says-${knob.name}`).textContent =
-      asked === undefined || found === undefined || found === null ? "" : `came out as ${inUnits(knob, found)}`;
+      asked === undefined || found === undefined || found === null ? "" : `came out ${inUnits(knob, found)}`;
   }
   $("weights").textContent = music.weights.map((w, i) => `${LETTERS[i]} ${Math.round(100 * w)} %`).join(" · ");
   $("point").setAttribute("aria-valuetext", $("weights").textContent);
@@ -340,7 +340,7 @@ function showKnobs() {
       range.addEventListener("dblclick", () => set(0));
       const says = element("p", "", "muted");
       says.id = `says-${knob.name}`;
-      box.append(label, output, range, says);
+      box.append(label, says, output, range);
       return box;
     }),
   );
