@@ -129,7 +129,9 @@ class Find(Job):
             lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
             raise ParamsError(f"find: {'; '.join(lines)[:400]}") from None
         changes = {name: change for name, change in sorted(found.changes.items()) if change}
-        return found.model_copy(update={"changes": changes})
+        # what a point leaves open, such as how high on a line it lies, decides nothing: one find, one hash
+        at = point_of(weights_of(len(found.parents), found.at).tolist())
+        return found.model_copy(update={"changes": changes, "at": at})
 
 
 _ASKED = ("model", "parents", "at", "radius", "seed", "changes", "tempo_qpm")
@@ -320,14 +322,14 @@ class Explorer:
         return found
 
     def any_pieces(self, count: int, seed: int) -> list[str]:
-        """Parents drawn by lot, from held-out music where there is some."""
+        """Parents drawn by lot, from held-out music as far as it goes."""
         config = self._desk(None).setting.model.config
         bar = self._params.evaluate.beats_per_bar * config.layout.steps_per_beat
         whole = -(-config.view.steps // bar)  # bars of a window
         rows = [row for row in self._pieces if (row["bars"] or 0) >= whole] or self._pieces
-        rows = [row for row in rows if row["split"] == "test"] or rows
         rng = np.random.default_rng(seed)
-        chosen = rng.choice(len(rows), min(count, len(rows)), replace=False).tolist()
+        drawn = rng.permutation(len(rows)).tolist()
+        chosen = sorted(drawn, key=lambda i: rows[i]["split"] != "test")[:count]
         starts = {i: rng.integers(1, max(1, (rows[i]["bars"] or 1) - whole) + 1) for i in chosen}
         return [f"piece:{rows[i]['piece_id']}@{start}" for i, start in starts.items()]
 
