@@ -52,7 +52,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from midivae import catalog, decode, features, latent, midi, models, modes, pianoroll, pictures, playback, schema, store
 from midivae import parents as gathering
-from midivae.errors import InputError, ParamsError
+from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.generate import Desk
 from midivae.latent import Controls
 from midivae.models.base import read_config
@@ -587,6 +587,9 @@ class Explorer:
         """What is kept; rows of another layout would make the file of no use to anybody."""
         if not self._catalog.is_file():
             return schema.CATALOG.columns.empty_table()
+        wrong = store.verify(self.kept)  # what is damaged must not get new hashes
+        if wrong:
+            raise CorruptError("\n".join([f"{self.kept}: not as it was written; move it aside, or mend it:", *wrong]))
         if store.read_extra(self._catalog, schema.CATALOG, "layout") != desk.extra["layout"]:
             raise InputError(f"{self.kept}: has samples of another layout; move it aside, or name another with --keep")
         return store.read_table(self._catalog, schema.CATALOG).replace_schema_metadata(None)

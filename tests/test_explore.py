@@ -22,7 +22,7 @@ from music import piece
 from pieces import as_fetched, hand_made, notes_of
 
 from midivae import catalog, cli, decode, explore, generate, ingest, latent, local, midi, page, parallel, store, train
-from midivae.errors import InputError, ParamsError
+from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.explore import Explorer, Find, point_of, weights_of
 from midivae.local import NAME, TOKEN, Server
 from midivae.parallel import Outcome
@@ -37,7 +37,7 @@ VALUES: dict[str, Any] = {
         "precision": 32,
         "transformer": {
             **{"width": 32, "channels": 8, "heads": 2, "layers": 1, "cell": 8, "latent": 48, "context": 8},
-            **{"batch_size": 16, "max_steps": 160, "epochs": 100, "anneal_steps": 40, "prior_steps": 20},
+            **{"batch_size": 16, "max_steps": 120, "epochs": 100, "anneal_steps": 40, "prior_steps": 20},
             **{"learning_rate": 0.006, "patience": None},
         },
         "dense": {"hidden": [32], "latent": 8, "epochs": 2, "batch_size": 16},
@@ -60,9 +60,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
         patch.setattr(generate, "fan_out", in_this_process)
         patch.setattr(decode, "BLOCK", 8)
-        files = {f"{i:02}.mid": midi.write(piece(i)) for i in range(20)}
+        files = {f"{i:02}.mid": midi.write(piece(i)) for i in range(30)}
         as_fetched(data, files | {"<script>alert(1)<!--.mid": midi.write(piece(99))})
         patch.setattr(latent, "CALIBRATED_ON", 16)
+        patch.setattr(latent, "LEAST_EXPLAINED", 0.1)  # the model is small, and hardly trained
         for stage in (ingest, train, generate):
             stage.run(PARAMS, data)
     return data
@@ -76,6 +77,7 @@ def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / "data" / name).symlink_to(trained / name)
     monkeypatch.setenv("MIDIVAE_HOME", str(trained / "work"))
     monkeypatch.setattr(explore, "fan_out", in_this_process)
+    monkeypatch.setattr(latent, "LEAST_EXPLAINED", 0.1)
     return tmp_path / "data"
 
 
@@ -319,7 +321,7 @@ def test_what_is_kept_stays_when_keeping_fails(explorer: Explorer, data: Path, m
     damaged = bytearray(before)
     damaged[len(before) // 2] ^= 1
     (data / "kept" / "catalog" / "kept-00000-of-00001.parquet").write_bytes(damaged)
-    with pytest.raises(Exception, match="damaged"):
+    with pytest.raises(CorruptError, match="sha256 differs"):
         explorer.keep(some(explorer, seed=1))
     assert (data / "kept" / "catalog" / "kept-00000-of-00001.parquet").read_bytes() == damaged
 
