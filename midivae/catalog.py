@@ -37,6 +37,7 @@ from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.pianoroll import Layout
 
 _HEAVY = ("z", "midi")  # columns that are read only when asked for: most of the catalog's bytes
+KEPT = "kept"  # folder beside `samples`, of what people kept in the explorer
 _SAMPLE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}-\d{7,18}")
 _CSV = "catalog.csv"
 
@@ -113,11 +114,14 @@ def layout(folder: Path, job: str) -> Layout:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The Parquet files of the catalog in, or just below, a folder."""
+    """The Parquet files of the catalog in, or just below, a folder; what people kept of a data folder comes last."""
+    kept = sorted((folder / KEPT / "catalog").glob("*-of-*.parquet"))
     for place in (folder / "samples" / "catalog", folder / "catalog", folder):
         files = sorted(place.glob("*-of-*.parquet"))
         if files and place.name == "catalog":
-            return files
+            return files + kept
+    if kept:
+        return kept
     raise InputError(
         f"{folder}: no catalog of samples there or in samples/catalog; run stage `generate`, or name --data"
     )

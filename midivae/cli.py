@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -558,6 +558,39 @@ def plot(sample: str, output: Path | None, data: Path) -> None:
     drawn = picture.draw(found, name, form)
     store.write_bytes(target, drawn)
     _print(json.dumps({"sample": name, "file": str(target), "bytes": len(drawn)}))
+
+
+# --- the explorer -----------------------------------------------------------------------------------------------------
+PORT = 8733
+
+
+@midivae.command(epilog=_epilog("midivae explore", "midivae explore --data published/current --keep my-finds"))
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Of the page; 0: any that is free."
+)
+@click.option("--keep", type=PATH, metavar="DIR", help="Where samples are kept; without it, `kept` in --data.")
+@click.option("--no-browser", is_flag=True, help="Print the page's address, and open nothing.")
+@stage_options
+def explore(
+    port: int, keep: Path | None, no_browser: bool, params_file: Path, data: Path, verbose: bool, quiet: bool
+) -> None:
+    """Move between pieces on a local page, turn knobs, listen, and keep what is good.
+
+    Prints the page's address, and serves it to this machine alone until it is interrupted. What is kept is job `kept`
+    of the catalog.
+    """
+    import webbrowser
+
+    from midivae import page, params
+
+    _log_to_stderr(verbose, quiet)
+    with page.open_(params.load(params_file), data, keep, port) as server:
+        _print(server.url)
+        click.echo("press Ctrl-C to stop", err=True)
+        if not no_browser:
+            webbrowser.open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 # --- models that follow each other ------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def decode(
     chance: Chance = Chance(),  # noqa: B008  frozen
     uniform: Float32[np.ndarray, "B T N K P"] | None = None,
     before: Bool[np.ndarray, "B L N 2 P"] | None = None,
+    block: int | None = None,
 ) -> Bool[np.ndarray, "B T N 2 P"]:
     """The planes of each latent, onset and frame, made consistent by `complete`.
 
@@ -54,6 +55,7 @@ def decode(
         uniform: numbers in [0, 1), needed where `chance` has a temperature: a cell is set where its number is below its
             probability.
         before: the steps that these windows go on from, all of them known; None: they go on from nothing.
+        block: rows of a block, for whom one sample soon is worth more than many; None: `BLOCK`.
 
     Raises:
         ValueError: only one of temperature and `uniform` is given.
@@ -61,21 +63,24 @@ def decode(
     if (chance.temperature is None) != (uniform is None):
         raise ValueError("temperature and uniform go together: give both to draw cells, neither to threshold them")
     made = np.empty((len(z), *model.config.window_shape), bool)
+    size = BLOCK if block is None else block
     with _one_thread(), torch.inference_mode():
-        for at in range(0, len(z), BLOCK):
-            mine = slice(at, at + BLOCK)
-            latents, numbers = _block(z[mine]), None if uniform is None else _block(uniform[mine]).to(model.device)
-            past = None if before is None or not before.shape[1] else _past(model, before[mine])
+        for at in range(0, len(z), size):
+            mine = slice(at, at + size)
+            latents = _block(z[mine], size)
+            # no cell of a row that fills up a block sounds: a round of the transformer's is as long as its fullest row
+            numbers = None if uniform is None else _block(uniform[mine], size, 1.0).to(model.device)
+            past = None if before is None or not before.shape[1] else _past(model, before[mine], size)
             made[mine] = model.cells(latents.to(model.device), chance, numbers, past)[: len(z[mine])].cpu().numpy()
     behind = None if before is None or not before.shape[1] else before[:, -1:]
     return complete(made, behind)
 
 
-def _past(model: WindowModel, before: Bool[np.ndarray, "B L N 2 P"]) -> Batch:
+def _past(model: WindowModel, before: Bool[np.ndarray, "B L N 2 P"], size: int) -> Batch:
     """A block of windows of which only the steps before are of use."""
     shown = before if model.config.view.n_planes == 2 else before[:, :, :, FRAME:]
-    steps = _block(shown.astype(np.float32)).to(model.device)
-    known = torch.full((BLOCK,), before.shape[1], device=model.device)
+    steps = _block(shown.astype(np.float32), size).to(model.device)
+    known = torch.full((size,), before.shape[1], device=model.device)
     return Batch(steps[:, :0], steps, known, torch.zeros_like(known))
 
 
@@ -143,9 +148,11 @@ def _state(prior: Prior, state: Float32[np.ndarray, "B D"] | None, mine: slice) 
     return prior.state(BLOCK) if state is None else _block(state[mine]).to(prior.center.device)
 
 
-def _block(rows: Float32[np.ndarray, B * shape]) -> Float32[torch.Tensor, R * shape]:
-    """At most `BLOCK` rows as a full block, the last ones zeros."""
-    block = torch.zeros((BLOCK, *rows.shape[1:]))
+def _block(
+    rows: Float32[np.ndarray, B * shape], size: int | None = None, fill: float = 0.0
+) -> Float32[torch.Tensor, R * shape]:
+    """At most `size` rows, `BLOCK` where it is None, as a full block, the last ones all `fill`."""
+    block = torch.full((BLOCK if size is None else size, *rows.shape[1:]), fill)
     block[: len(rows)] = torch.from_numpy(rows)
     return block
 

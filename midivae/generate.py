@@ -15,7 +15,7 @@ directory under the hash of all that made it. A run that was killed, or asks for
 Shapes:
     B  samples    V  steps of a sample    N  parts    P  pitches
 
-Offers: `run`.
+Offers: `run`; `Desk`, for who makes samples one at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -485,6 +485,48 @@ def _midi_column(request: _Request, names: Sequence[str], planes: Bool[np.ndarra
     files = [midi.write(notes) for notes in music]
     paths = [f"midi/{request.job.name}/{name}.mid" for name in names]
     return pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.array(paths)], fields=list(schema.MIDI))
+
+
+# --- samples that others make, one at a time --------------------------------------------------------------------------
+class Desk:
+    """A model at hand, and all that rows of the catalog say of it."""
+
+    def __init__(self, job: Job, params: Params, data: Path) -> None:
+        """The model of a job that has no parents of its own.
+
+        Raises:
+            ParamsError, InputError, CorruptError: as `run`.
+        """
+        self._rolls, self._rolls_sha256 = data / "rolls", _manifest_sha256(data / "rolls")
+        self._request = _request(job, params, data, self._rolls_sha256, {})
+        self.setting = _setting(self._request)
+        self.folder, self.model_sha256 = self._request.folder, self._request.model_sha256
+
+    @cached_property
+    def _bars(self) -> UInt64[np.ndarray, " H"]:
+        return _known(_known_bars(self._rolls, self._rolls_sha256, self._request.beats_per_bar))
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """What a file of these rows says of itself."""
+        return {"layout": self._request.layout.to_json()}
+
+    def rows(self, job: Job, seed: int, samples: range, made: Made) -> pa.Table:
+        """Samples as rows of the catalog.
+
+        Args:
+            job: what they are samples of.
+            samples: their numbers in it.
+            made: what was made, and where it comes from.
+        """
+        request = replace(
+            self._request,
+            job=job,
+            seed=seed,
+            tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else self._request.tempo_qpm,
+            params_sha256=job.digest(exclude={"count", "midi_files"}),
+        )
+        return _rows(request, samples, made, self._bars)
 
 
 # --- the finished catalog ---------------------------------------------------------------------------------------------

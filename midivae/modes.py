@@ -11,7 +11,7 @@ Shapes:
     B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window
     N  parts                 K  planes    P  pitches
 
-Offers: `Setting`, `Made`, `make`; `Draws`; `transposed`, `to_key`, `windows_of`.
+Offers: `Setting`, `Made`, `make`; `Draws`; `transposed`, `to_key`, `windows_of`, `as_json`.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def _edit(setting: Setting, job: Edit, samples: range) -> Made:
         found = latent.measured(was, features.attributes(after, layout))
         best = best.better(_Edited(moved, after, found, setting.controls.misses(changes, mine, found)))
     edits = [
-        _as_json(each, {name: float(values[row]) for name, values in best.found.items()})
+        as_json(each, {name: float(values[row]) for name, values in best.found.items()})
         for row, each in enumerate(asked)
     ]
     return Made(best.z, best.planes, {"parents": _labels(setting, index), "edits": edits})
@@ -328,7 +328,7 @@ def _asked(
     return {name: _between(ranges[name], rng) for name in mine}
 
 
-def _as_json(asked: dict[str, float], found: dict[str, float]) -> str:
+def as_json(asked: dict[str, float], found: dict[str, float]) -> str:
     """Both as the catalog has them, in 6 digits; what has no value is null."""
 
     def plain(values: dict[str, float]) -> dict[str, float | None]:

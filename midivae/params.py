@@ -548,6 +548,8 @@ class Generate(Section):
         taken = sorted({"held-out", "value", "bernoulli", "markov"} & set(names))
         if taken:
             raise ValueError(f"no job may be named {taken[0]!r}: the tables of stage `evaluate` have such a column")
+        if any(re.fullmatch(r"kept(-\d+)?", name) for name in names):
+            raise ValueError("no job may be named 'kept': so is what people keep in the explorer")
         return self
 
 

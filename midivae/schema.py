@@ -202,7 +202,10 @@ CATALOG = Table(
     _columns(
         ("sample_id", pa.string()),  # job and index: "sample-0000012"
         ("job", pa.string()),
-        ("mode", pa.string()),  # sample, reconstruct, vary, blend, edit, continue, song or ensemble
+        (
+            "mode",
+            pa.string(),
+        ),  # sample, reconstruct, vary, blend, edit, continue, song, ensemble; explore: kept by a person
         ("index", pa.int64()),  # 0-based, in the job
         ("seed", pa.int64()),  # of the stage; the sample's generator is seeded by (seed, job, index)
         ("model", pa.string()),  # mlp, autoencoder ...
@@ -214,7 +217,7 @@ CATALOG = Table(
         ("z", FLOATS),  # the latent; where a sample has several (windows, merged parts), one after the other
         ("parents", STRINGS),  # "piece:<piece_id>@<bar>", "sample:<sample_id>", "file:<name>@<bar>"; bars count from 1
         ("weights", FLOATS),  # of the parents, in a blend
-        ("radius", pa.float32(), "null"),  # vary: how far from the parent, in standard deviations of the prior
+        ("radius", pa.float32(), "null"),  # vary, explore: how far from the parent, in standard deviations of the prior
         # edit: JSON {"asked": {attribute: change}, "measured": {attribute: change, of every attribute}}; see latent.py
         ("edits", pa.string(), "null"),
         ("transpose", pa.int32()),  # semitones by which the decoded music was moved
