@@ -113,3 +113,11 @@ def test_every_text_is_escaped() -> None:
         found = parse(svg)
         assert found.attrib["aria-label"] == HOSTILE
         assert HOSTILE in [text.text for text in found]
+
+
+def test_what_lies_beyond_the_top_is_an_arrow() -> None:
+    rows = [charts.Dots("a", [("s0", 1.0), ("s1", 50.0)], 0.0, 0.5)]
+    whole, cut = str(charts.dots(rows, "x", "says")), str(charts.dots(rows, "x", "says", top=2.0))
+    assert whole.count("<circle") == 2
+    assert cut.count("<circle") == 1
+    assert '<path class="dot s1"' in cut
