@@ -471,6 +471,7 @@ class Explorer:
             ParamsError: it names what is not there.
             InputError: a parent cannot be had.
         """
+        find = self._resolved(find)
         key = find.digest()
         with self._busy:
             if key not in self._finds:
@@ -479,6 +480,10 @@ class Explorer:
                     self._finds.popitem(last=False)
             self._finds.move_to_end(key)
             return self._finds[key]
+
+    def _resolved(self, find: Find) -> Find:
+        """With its model by name: one find, one hash."""
+        return find if find.model else find.model_copy(update={"model": _model_name(self.models[0])})
 
     def _made(self, find: Find) -> Found:
         desk = self._desk(find.model)
@@ -567,6 +572,7 @@ class Explorer:
         Raises:
             InputError, CorruptError: what was kept before cannot be read; it stays as it is.
         """
+        find = self._resolved(find)
         found = self.make(find)
         desk = self._desk(find.model)
         with self._keeping, _alone(self.kept):

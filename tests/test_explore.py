@@ -145,7 +145,7 @@ def test_a_point_comes_back_from_the_32_bits_of_its_weights(parents: int, x: int
         ({"model": "autoencoder"}, "no model 'autoencoder'"),
         ({"tempo_qpm": 0}, "tempo_qpm"),
         ({"midi_files": False}, "unknown 'midi_files'"),
-        ({"model": "mlp", "changes": {"register": 1}}, "this model has none"),
+        ({"model": "mlp", "changes": {"register": 1}}, "no knob 'register'; this model has"),
         ({"parents": ["piece:0123456789abcdef@1"]}, "there is none of this id"),
     ],
 )
@@ -194,7 +194,7 @@ def test_the_same_find_is_the_same_music_in_another_process_of_the_explorer(expl
 
 
 def test_other_models_and_samples_as_parents(explorer: Explorer) -> None:
-    assert explorer.about("mlp")["knobs"] == []
+    assert explorer.about("mlp")["model"] == "mlp"
     assert explorer.make(some(explorer, model="mlp")).row["model"].to_pylist() == ["mlp"]
     sample = catalog.query(explorer._data, "sample_id == 'a-0000001'", latents=True)
     found = explorer.make(Find.parse({"parents": ["sample:a-0000001"]}))
