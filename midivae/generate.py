@@ -291,13 +291,20 @@ def _gather(request: _Request, params: Params, rolls: Path, requests: Mapping[st
         name, _, index = sample_id.rpartition("-")
         of, first = requests[name], int(index) // decode.BLOCK * decode.BLOCK
         made = modes.make(_setting(of), range(first, int(index) + 1))
-        return parents.Known(made.planes[-1], made.z[-1])
+        return parents.Known(made.planes[-1], made.z[-1] if _begins_with_its_latent(of, request) else None)
 
     request.pool.mkdir(parents=True, exist_ok=True)
     try:
         parents.gather(job.parents, request.pool, rolls, params.ingest, view, sample)
     except (InputError, ParamsError) as error:
         raise type(error)(f"generate job {job.name!r}: {error}") from error
+
+
+def _begins_with_its_latent(of: _Request, for_: _Request) -> bool:
+    """Whether the first window of samples is what their first latent is decoded to, by the model that asks."""
+    job = of.job
+    other_music = (isinstance(job, Continue) and job.lead) or (isinstance(job, Ensemble) and job.method == "merged")
+    return of.model_sha256 == for_.model_sha256 and job.transpose == 0 and not other_music
 
 
 def _chance(job: Job, model: models.WindowModel) -> Chance:

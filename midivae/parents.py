@@ -34,10 +34,14 @@ STEPS, WINDOWS = "steps.npy", "windows.parquet"
 
 @dataclass(frozen=True)
 class Known:
-    """A sample that another job comes from: its music and its latents, one per window."""
+    """A sample that another job comes from.
+
+    Attributes:
+        z: its latents, one per window; None: its music is to be encoded.
+    """
 
     planes: Bool[np.ndarray, "T N 2 P"]
-    z: Float32[np.ndarray, " Z"]
+    z: Float32[np.ndarray, " Z"] | None
 
 
 # --- from texts to a pool ---------------------------------------------------------------------------------------------

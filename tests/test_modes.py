@@ -488,6 +488,22 @@ def test_rows_do_not_depend_on_count_or_neighbours(data: Path, job: dict[str, An
     assert (whole["notes"] > 0).mean() > 0.9
 
 
+def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(data: Path) -> None:
+    corpus = loader.load(data / "rolls", ["test"])
+    lead = {"name": "c", "mode": "continue", "count": 1, "parents": [f"piece:{corpus.piece_ids[0]}@1"]}
+    moved, plain = {"name": "m", "count": 1, "transpose": 2}, {"name": "s", "count": 1}
+    asked = [f"sample:{name}-0000000" for name in "cms"]
+    job = {"name": "r", "mode": "reconstruct", "count": 3, "parents": asked}
+    found = made(data, lead, moved, plain, job, {**job, "name": "x", "model": "mlp"})
+    music = {name: found.query(f"job == '{name}'").iloc[0] for name in "cms"}
+    for name, folder in (("r", data / "model"), ("x", data / "model" / "compare" / "mlp")):
+        model, mine = models.load(folder), found.query(f"job == '{name}'")
+        for row, parent in zip(mine.to_dict("records"), "cms", strict=True):
+            encoded = decode.encode(model, music[parent]["planes"][None, :STEPS])[0]
+            own = name == "r" and parent == "s"
+            assert np.allclose(row["z"], music[parent]["z"] if own else encoded, atol=1e-4)
+
+
 def test_a_change_of_a_parent_makes_samples_anew(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.mid"
     path.write_bytes(midi.write(piece(77)))
