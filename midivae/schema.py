@@ -202,10 +202,8 @@ CATALOG = Table(
     _columns(
         ("sample_id", pa.string()),  # job and index: "sample-0000012"
         ("job", pa.string()),
-        (
-            "mode",
-            pa.string(),
-        ),  # sample, reconstruct, vary, blend, edit, continue, song, ensemble; explore: kept by a person
+        # sample, reconstruct, vary, blend, edit, continue, song or ensemble; explore: kept by a person
+        ("mode", pa.string()),
         ("index", pa.int64()),  # 0-based, in the job
         ("seed", pa.int64()),  # of the stage; the sample's generator is seeded by (seed, job, index)
         ("model", pa.string()),  # mlp, autoencoder ...

@@ -150,7 +150,7 @@ function showMusic() {
     const found = music.edits?.measured?.[knob.name];
     const asked = music.edits?.asked?.[knob.name];
     $(`says-${knob.name}`).textContent =
-      asked === undefined || found === undefined || found === null ? "" : `came out ${inUnits(knob, found)}`;
+      asked === undefined || found === undefined || found === null ? "" : `came out ${inUnits(knob, found).replace(/ (semitones|fifths|points)$/, "")}`;
   }
   $("weights").textContent = music.weights.map((w, i) => `${LETTERS[i]} ${Math.round(100 * w)} %`).join(" · ");
   $("point").setAttribute("aria-valuetext", $("weights").textContent);
