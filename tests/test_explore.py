@@ -508,6 +508,22 @@ def changes(tab: Any, act: Any) -> None:
     expect(tab.locator("#status")).not_to_have_attribute("data-made", before, timeout=20_000)
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
+def test_axe_finds_nothing_serious(tab: Any, scheme: str, width: int) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is in the extra dev"
+    )
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.wait_for_timeout(300)
+    found = axe.Axe().run(tab).response["violations"]
+    serious = {v["id"]: v["nodes"][0]["html"] for v in found if v["impact"] in ("serious", "critical")}
+    assert serious == {}
+    tab.get_by_role("button", name="Change parent B").click()  # and the list of music to choose from
+    found = axe.Axe().run(tab).response["violations"]
+    assert {v["id"]: v["nodes"][0]["html"] for v in found if v["impact"] in ("serious", "critical")} == {}
+
+
 def test_a_person_finds_hears_and_keeps(tab: Any, explorer: Explorer, server: Server, data: Path) -> None:
     assert server.site.token not in tab.url  # out of sight, and out of what is shared
     assert tab.evaluate("() => synth.level()") == 0
