@@ -45,6 +45,10 @@ TINY = {
             {"name": "normal", "count": 5, "prior": "normal"},
             {"name": "mlp", "count": 5, "model": "mlp"},
             {"name": "autoencoder", "count": 10, "model": "autoencoder"},
+            {"name": "reconstruct", "mode": "reconstruct", "count": 3},
+            {"name": "vary", "mode": "vary", "count": 3},
+            {"name": "joint", "mode": "ensemble", "count": 3},
+            {"name": "merged", "mode": "ensemble", "method": "merged", "count": 3},
         ]
     },
     "evaluate": {"repeats": 2},
@@ -164,9 +168,9 @@ print(d.shape[0], d.describe().shape[0])
 print(sorted(d.job.value_counts().items()))
 """
     out = project.call(sys.executable, "-c", WITHOUT_US + program).stdout
-    assert out == "40 8\n[('autoencoder', 10), ('mlp', 5), ('normal', 5), ('sample', 20)]\n"
+    assert out.startswith("52 8\n[('autoencoder', 10), ('joint', 3), ('merged', 3), ('mlp', 5), ('normal', 5), ")
     files = sorted((project.folder / "data" / "samples" / "midi").rglob("*.mid"))
-    assert len(files) == 40
+    assert len(files) == 52
     assert all(path.read_bytes()[:4] == b"MThd" for path in files)
 
 
