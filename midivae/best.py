@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from midivae import catalog, schema
-from midivae.errors import CorruptError, InputError, ParamsError
+from midivae import catalog, schema, store
+from midivae.errors import ParamsError
+from midivae.schema import HELD_OUT
 
-HELD_OUT = "held-out"  # as `evaluate` calls it
 MEASURES = tuple(name for name in schema.FEATURES if name not in ("notes", "pitch_range"))
 
 
@@ -39,8 +39,8 @@ def best(data: Path, k: int, jobs: tuple[str, ...] = ()) -> list[str]:
     unknown = sorted(set(jobs) - set(samples["job"]))
     if unknown:
         raise ParamsError(f"no job {unknown[0]!r} in the catalog; there are {', '.join(sorted(set(samples['job'])))}")
-    summary = _table(data / "evaluation" / "features.csv")
-    refused = set(_table(data / "evaluation" / "refused.csv")["sample_id"])
+    summary = store.read_csv(data / "evaluation" / "features.csv", "evaluate")
+    refused = set(store.read_csv(data / "evaluation" / "refused.csv", "evaluate")["sample_id"])
     valid = samples[~samples["sample_id"].isin(refused) & (samples["notes"] > 0)]
     valid = valid.dropna(subset=[*MEASURES, "novelty"])
     real = summary[summary["set"] == HELD_OUT].set_index("feature")
@@ -61,12 +61,3 @@ def _order(rows: pd.DataFrame, real: pd.DataFrame) -> list[int]:
     total = (closeness + novelty).tolist()
     names = rows["sample_id"].tolist()
     return sorted(range(len(names)), key=lambda i: (total[i], names[i]))
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run stage `evaluate`") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{path}: not readable as CSV ({error}); rerun stage `evaluate`") from error

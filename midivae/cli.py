@@ -177,16 +177,17 @@ log_options = _options(
     click.option("-v", "--verbose", is_flag=True, help="Log details too."),
     click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only."),
 )
+params_option = click.option(
+    "--params",
+    "params_file",
+    type=PATH,
+    default=Path("params.yaml"),
+    show_default=True,
+    metavar="FILE",
+    help="The parameters, a section per stage.",
+)
 stage_options = _options(
-    click.option(
-        "--params",
-        "params_file",
-        type=PATH,
-        default=Path("params.yaml"),
-        show_default=True,
-        metavar="FILE",
-        help="The parameters, a section per stage.",
-    ),
+    params_option,
     data_option,
     log_options,
 )
@@ -594,15 +595,6 @@ def explore(
 
 
 # --- models that follow each other ------------------------------------------------------------------------------------
-params_option = click.option(
-    "--params",
-    "params_file",
-    type=PATH,
-    default=Path("params.yaml"),
-    show_default=True,
-    metavar="FILE",
-    help="The parameters, a section per stage.",
-)
 rules_option = click.option(
     "--rules",
     type=PATH,

@@ -13,7 +13,7 @@ Offers: `BLOCK`, `usual`; `decode` / `encode`; of a fitted prior `latents` / `no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -62,18 +62,17 @@ def decode(
     """
     if (chance.temperature is None) != (uniform is None):
         raise ValueError("temperature and uniform go together: give both to draw cells, neither to threshold them")
-    made = np.empty((len(z), *model.config.window_shape), bool)
     size = BLOCK if block is None else block
-    with _one_thread(), torch.inference_mode():
-        for at in range(0, len(z), size):
-            mine = slice(at, at + size)
-            latents = _block(z[mine], size)
-            # no cell of a row that fills up a block sounds: a round of the transformer's is as long as its fullest row
-            numbers = None if uniform is None else _block(uniform[mine], size, 1.0).to(model.device)
-            past = None if before is None or not before.shape[1] else _past(model, before[mine], size)
-            made[mine] = model.cells(latents.to(model.device), chance, numbers, past)[: len(z[mine])].cpu().numpy()
-    behind = None if before is None or not before.shape[1] else before[:, -1:]
-    return complete(made, behind)
+    before = before if before is not None and before.shape[1] else None
+
+    def cells(mine: slice) -> torch.Tensor:
+        # no cell of a row that fills up a block sounds: a round of the transformer's is as long as its fullest row
+        numbers = None if uniform is None else _block(uniform[mine], size, 1.0).to(model.device)
+        past = None if before is None else _past(model, before[mine], size)
+        return model.cells(_block(z[mine], size).to(model.device), chance, numbers, past)
+
+    made = _in_blocks(cells, np.empty((len(z), *model.config.window_shape), bool), size)
+    return complete(made, None if before is None else before[:, -1:])
 
 
 def _past(model: WindowModel, before: Bool[np.ndarray, "B L N 2 P"], size: int) -> Batch:
@@ -86,38 +85,27 @@ def _past(model: WindowModel, before: Bool[np.ndarray, "B L N 2 P"], size: int) 
 
 def encode(model: WindowModel, planes: Bool[np.ndarray, "B T N 2 P"]) -> Float32[np.ndarray, "B Z"]:
     """The mean of each window's posterior; rows depend on their window and their place, as in `decode`."""
-    made = np.empty((len(planes), model.latent), np.float32)
     shown = planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME:]
-    with _one_thread(), torch.inference_mode():
-        for at in range(0, len(planes), BLOCK):
-            mine = slice(at, at + BLOCK)
-            block = _block(shown[mine].astype(np.float32)).to(model.device)
-            made[mine] = model.encode(block)[0][: len(planes[mine])].cpu().numpy()
-    return made
+    made = np.empty((len(planes), model.latent), np.float32)
+    return _in_blocks(lambda mine: model.encode(_block(shown[mine].astype(np.float32)).to(model.device))[0], made)
 
 
 def latents(
     prior: Prior, noise: Float32[np.ndarray, "B Z"], state: Float32[np.ndarray, "B D"] | None = None
 ) -> Float32[np.ndarray, "B Z"]:
     """The latents that a fitted prior makes of noise, given its state; None: nothing is known before."""
-    made = np.empty_like(noise)
-    with _one_thread(), torch.inference_mode():
-        for at in range(0, len(noise), BLOCK):
-            mine = slice(at, at + BLOCK)
-            block = _block(noise[mine]).to(prior.center.device)
-            made[mine] = prior.to_latent(block, _state(prior, state, mine))[: len(noise[mine])].cpu().numpy()
-    return made
+    device = prior.center.device
+    return _in_blocks(
+        lambda mine: prior.to_latent(_block(noise[mine]).to(device), _state(prior, state, mine)), np.empty_like(noise)
+    )
 
 
 def noise(prior: Prior, z: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
     """The noise of which a fitted prior makes these latents with nothing known before them: inverts `latents`."""
-    made = np.empty_like(z)
-    with _one_thread(), torch.inference_mode():
-        for at in range(0, len(z), BLOCK):
-            mine = slice(at, at + BLOCK)
-            block = _block(z[mine]).to(prior.center.device)
-            made[mine] = prior.to_noise(block, _state(prior, None, mine))[0][: len(z[mine])].cpu().numpy()
-    return made
+    device = prior.center.device
+    return _in_blocks(
+        lambda mine: prior.to_noise(_block(z[mine]).to(device), _state(prior, None, mine))[0], np.empty_like(z)
+    )
 
 
 def after(
@@ -128,14 +116,8 @@ def after(
     Args:
         at_start: whether that first one begins a piece.
     """
-    made = []
-    with _one_thread(), torch.inference_mode():
-        for at in range(0, len(z), BLOCK):
-            mine = slice(at, at + BLOCK)
-            block = _block(z[mine]).to(prior.center.device)
-            before = _state(prior, state, mine) if state is not None else prior.state(BLOCK, at_start)
-            made.append(prior.after(before, block)[: len(z[mine])].cpu().numpy())
-    return np.concatenate(made)
+    device, made = prior.center.device, np.empty((len(z), prior.begin.shape[1]), np.float32)
+    return _in_blocks(lambda mine: prior.after(_state(prior, state, mine, at_start), _block(z[mine]).to(device)), made)
 
 
 def start(prior: Prior, n: int) -> Float32[np.ndarray, "{n} D"]:
@@ -144,8 +126,20 @@ def start(prior: Prior, n: int) -> Float32[np.ndarray, "{n} D"]:
         return prior.state(n, at_start=True).cpu().numpy().copy()
 
 
-def _state(prior: Prior, state: Float32[np.ndarray, "B D"] | None, mine: slice) -> Float32[torch.Tensor, "R D"]:
-    return prior.state(BLOCK) if state is None else _block(state[mine]).to(prior.center.device)
+def _state(
+    prior: Prior, state: Float32[np.ndarray, "B D"] | None, mine: slice, at_start: bool = False
+) -> Float32[torch.Tensor, "R D"]:
+    return prior.state(BLOCK, at_start) if state is None else _block(state[mine]).to(prior.center.device)
+
+
+def _in_blocks(of: Callable[[slice], torch.Tensor], made: np.ndarray, size: int | None = None) -> np.ndarray:
+    """Fills `made`, a block of rows after the other, with what `of` gives of them; it may give more rows."""
+    step = BLOCK if size is None else size
+    with _one_thread(), torch.inference_mode():
+        for at in range(0, len(made), step):
+            mine = slice(at, at + step)
+            made[mine] = of(mine)[: len(made[mine])].cpu().numpy()
+    return made
 
 
 def _block(

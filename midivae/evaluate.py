@@ -41,8 +41,8 @@ from midivae.gather import Gathered, World
 from midivae.jobs import Job
 from midivae.models import WindowModel
 from midivae.params import Params
-from midivae.schema import FEATURES
-from midivae.sets import HELD_OUT, PAIRED, PER_FEATURE, VECTOR, Floor, Measured
+from midivae.schema import FEATURES, HELD_OUT
+from midivae.sets import PAIRED, PER_FEATURE, VECTOR, Floor, Measured, mean
 from midivae.tables import Real, Tables
 
 CONVINCING = 0.95  # the share of divisions in which one model must be nearer, before we say that it is
@@ -342,7 +342,7 @@ def _model_table(
         if each.name in compared:
             row |= {"valid_midi_share": float(measured.valid.mean()), **_nearness_of_all(compared[each.name])}
             n = sets.drawable(measured, floor)
-            row |= {f"frechet_{other.name}": _mean(sets.frechet_of(other, floor, n).mine) for other in trivial}
+            row |= {f"frechet_{other.name}": mean(sets.frechet_of(other, floor, n).mine) for other in trivial}
         row |= {"latent_sd": where.sd if where else np.nan, "latent_gap_nats": where.gap_nats if where else np.nan}
         rows.append(row)
     return rows
@@ -362,28 +362,22 @@ def _nearness_of_all(rows: Sequence[Row]) -> Row:
 def _character(each: Set) -> Row:
     """What the windows of a set are like: the share of silence, and means over the others."""
     measured, gathered = each.measured, each.gathered
-    means = {name: _mean(measured[name]) for name in ("notes", *_SHOWN)}
+    means = {name: mean(measured[name]) for name in ("notes", *_SHOWN)}
     near = gathered.neighbours.distance
     there = near[~np.isnan(near)]
     return {
         "silent_share": measured.silent_share,
         **means,
-        "novelty": _mean(measured.novelty),
-        **{f"novelty_{bars}_bars": _mean(gathered.phrases[bars]) for bars in gather.PHRASES[1:]},
-        "neighbour_distance": _mean(near),
+        "novelty": mean(measured.novelty),
+        **{f"novelty_{bars}_bars": mean(gathered.phrases[bars]) for bars in gather.PHRASES[1:]},
+        "neighbour_distance": mean(near),
         "copied_share": float((there == 0).mean()) if len(there) else np.nan,
         "diversity": each.diversity.rolls,
         "distinct_bars": each.diversity.distinct_bars,
         "diversity_windows": each.diversity.windows,
-        "chord_nats": _mean(gathered.nats),
-        "tonal_distance": _mean(gathered.tonal),
+        "chord_nats": mean(gathered.nats),
+        "tonal_distance": mean(gathered.tonal),
     }
-
-
-def _mean(values: np.ndarray) -> float:
-    """The mean of the values that there are."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else np.nan
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
@@ -440,8 +434,8 @@ def _nearness(rows: Sequence[Row]) -> Row:
     nearness: Row = {}
     for distance in ("frechet", "frechet_mu", *PER_FEATURE, *PAIRED):
         mine = [row for row in rows if row["distance"] == distance and row["feature"] in ("all", *VECTOR)]
-        nearness[distance] = _mean(np.array([row["mean"] for row in mine]))
-        nearness[f"{distance}_real_to_real"] = _mean(np.array([row["real_mean"] for row in mine]))
+        nearness[distance] = mean(np.array([row["mean"] for row in mine]))
+        nearness[f"{distance}_real_to_real"] = mean(np.array([row["real_mean"] for row in mine]))
     for name in ("frechet", "frechet_mu"):
         nearness[f"{name}_times_real_to_real"] = nearness[name] / (nearness[f"{name}_real_to_real"] or np.nan)
     return nearness
@@ -462,7 +456,7 @@ def _mode_metrics(of_modes: Tables) -> Row:
         mine = [row for row in of_modes.paths if row["job"] == job]
         metrics[f"{_prefix(job)}_paths"] = len(mine)
         for name in ("spearman", "monotone_share", "largest_step", "length", "nats_ends", "nats_middle"):
-            metrics[f"{_prefix(job)}_path_{name}"] = _mean(np.array([row[name] for row in mine]))
+            metrics[f"{_prefix(job)}_path_{name}"] = mean(np.array([row[name] for row in mine]))
     metrics |= _parent_metrics(of_modes.parents)
     for row in of_modes.longform:
         prefix = _prefix(row["job"]) + (f"_{row['form'].lower()}" if row["form"] else "")
@@ -511,7 +505,7 @@ def _quantiles(name: str, feature: str, values: np.ndarray) -> Row:
     names = ("min", "p05", "p25", "median", "p75", "p95", "max")
     found = np.quantile(there, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)) if len(there) else np.full(len(names), np.nan)
     spread = float(there.std()) if len(there) else np.nan
-    return row | {"mean": _mean(there), "sd": spread} | dict(zip(names, found.tolist(), strict=True))
+    return row | {"mean": mean(there), "sd": spread} | dict(zip(names, found.tolist(), strict=True))
 
 
 def _histogram(feature: str, sets: Sequence[Measured]) -> list[Row]:

@@ -206,17 +206,7 @@ def _look_at(check: _Check, _beat: Beat) -> dict[str, Any]:
     """
     ingest = check.ingest
     notes = midi.read(check.data, ingest.limits)
-    end = int((notes.onset_tick.astype(np.int64) + notes.duration_tick).max(initial=0))
-    steps = end * ingest.steps_per_beat // notes.ticks_per_quarter + 1
-    if steps > ingest.limits.max_steps:
-        raise InputError(f"it is {steps} steps long, and the most is {ingest.limits.max_steps} (ingest.limits)")
-    part = pianoroll.assign_parts(notes, ingest.parts)
-    low, high = ingest.pitch_low, ingest.pitch_low + ingest.pitches - 1
-    if not np.any((part >= 0) & (notes.pitch >= low) & (notes.pitch <= high)):
-        raise InputError(
-            f"none of its notes belongs to the parts {list(ingest.parts.names)} (rule `{ingest.parts.rule}`) and the "
-            f"pitches {low} to {high} of the models; its tracks are {list(notes.track_names)!r:.200}"
-        )
+    _, steps = gathering.usable(notes, ingest)
     return {"steps": steps, "notes": len(notes.pitch)}
 
 
@@ -417,10 +407,8 @@ class Explorer:
         except (InputError, ParamsError) as error:
             raise type(error)(str(error).replace(f"{scratch}/", "")) from None
         pool = gathering.Pool.open(folder)
-        z = pool.z.get(0)
-        if z is None or len(z) < model.latent:
-            z = decode.encode(model, pool.windows(np.zeros(1, np.int64), view))[0]
-        return _Corner(pool.labels[0], z[: model.latent])
+        z, _ = modes.encoded(model, pool, np.zeros(1, np.int64))
+        return _Corner(pool.labels[0], z[0])
 
     def _path_of(self, file: str) -> Path:
         """Where an uploaded file lies, or one that was uploaded for a sample that was kept."""
@@ -439,8 +427,8 @@ class Explorer:
         played = playback.play([row["midi"]["bytes"]], np.array([int(row["notes"])], np.int64), n_steps, layout)
         if played.reasons:
             raise InputError(f"parent sample:{sample_id}: {played.reasons[0]}")
-        own = row["model_sha256"] == desk.model_sha256
-        return gathering.Known(played.planes()[0], np.array(row["z"] if own else [], np.float32))
+        z = np.array(row["z"], np.float32) if row["model_sha256"] == desk.model_sha256 else None
+        return gathering.Known.of(played.planes()[0], z, row["method"], row["transpose"], row["lead_steps"])
 
     def _row(self, sample_id: str) -> dict[str, Any]:
         """A row of the catalog.

@@ -21,8 +21,8 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `in_scale` and `KEYS`, `lines`,
-`bar_hashes`, `phrase_hashes`, `novelty`; `mix`.
+Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `major_of`, `in_scale` and `KEYS`,
+`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `pitched_parts`; `mix`.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def _starts(planes: Planes, sounding: Bool[np.ndarray, "B T N P"]) -> Bool[np.nd
     return start
 
 
-def _pitched(layout: Layout) -> list[int]:
+def pitched_parts(layout: Layout) -> list[int]:
     """The parts that have pitches."""
     return [index for index, name in enumerate(layout.parts) if name != DRUMS]
 
 
 def _without_drums(cells: np.ndarray, layout: Layout) -> np.ndarray:
     """The cells [B, T, N, ...] of the parts that have pitches."""
-    pitched = _pitched(layout)
+    pitched = pitched_parts(layout)
     return cells if len(pitched) == len(layout.parts) else cells[:, :, pitched]
 
 
@@ -176,7 +176,7 @@ def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, 
 def _attributes_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
     c = _cells(planes, layout)
     x, y = fifths(c.notes @ _pitch_class_of_row(layout)).T
-    pitched = _pitched(layout)
+    pitched = pitched_parts(layout)
     shares = balance(c.pitched_start) if len(pitched) > 1 else np.empty((len(planes), 0))
     return {
         "density": density(c.starts, layout.steps_per_beat),
@@ -431,7 +431,7 @@ def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B 
 
 def _vectors_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
     n_rolls, steps = planes.shape[:2]
-    roll, part, row, onset, offset = cell_runs(planes[:, :, _pitched(layout)])
+    roll, part, row, onset, offset = cell_runs(planes[:, :, pitched_parts(layout)])
     beats = np.arange(steps + 1) / layout.steps_per_beat
     class_of_length = np.abs(beats[:, None] - np.array(NOTE_LENGTHS)).argmin(axis=1)
     pitch_class, length = (row + layout.pitch_low) % 12, class_of_length[offset - onset]
@@ -514,6 +514,11 @@ def best_scale(
     total = wide.sum(axis=1)
     fit = np.where(inside == most[:, None], wide @ _PROFILES, np.iinfo(np.int64).min)
     return np.where(total > 0, fit.argmax(axis=1), -1), _ratio(most, total)
+
+
+def major_of(key: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    """The major key with the same tones: of a minor key its relative; -1, no key, stays."""
+    return np.where(key < 12, key, (key + 3) % 12)
 
 
 def in_scale(key: Int[np.ndarray, " B"]) -> Bool[np.ndarray, "B 12"]:

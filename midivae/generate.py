@@ -171,21 +171,24 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
     name = job.model or params.train.model
     main = (data / "model").absolute()  # children on other machines have other working directories
     folder = main if name == params.train.model else main / "compare" / name
-    model = models.load(folder)
+    path = folder / "model.safetensors"
+    weights = store.sha256(path) if path.is_file() else ""  # loading says what is missing
+    model = _model(folder, weights)
     config = model.config
     params_sha256 = job.digest(exclude={"count", "midi_files"})  # neither decides what a sample is
     if config.data_sha256 != rolls_sha256:
         log.warning("%s was trained on other rolls than those in %s: novelty is against these", folder, data / "rolls")
     _check_mode(job, model, folder, params.evaluate.beats_per_bar)
+    identities = [_identity(job, text, earlier) for text in getattr(job, "parents", ())]
     facts = {
         "job": params_sha256,
         "seed": params.generate.seed,
-        "weights": store.sha256(folder / "model.safetensors"),
+        "weights": weights,
         "config": store.sha256(folder / "config.json"),
         "controls": store.sha256(folder / latent.FILE) if _needs_controls(job) else None,
         "rolls": rolls_sha256,
-        "parents": [_identity(job, text, earlier) for text in getattr(job, "parents", ())],
-        "ingest": params.ingest.digest() if getattr(job, "parents", ()) else None,
+        "parents": identities,
+        "ingest": params.ingest.digest() if identities else None,
         "beats_per_bar": params.evaluate.beats_per_bar,
         "code": _code_version(),
         "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
@@ -196,13 +199,13 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
         seed=params.generate.seed,
         folder=folder,
         model=name,
-        model_sha256=str(facts["weights"]),
+        model_sha256=weights,
         layout=config.layout,
         chance=_chance(job, model),
         tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
         programs=_programs(job, config.layout, config.programs),
         fitted=_fitted(job, model),
-        pool=_kept() / f"parents-{key}" if facts["parents"] else None,
+        pool=_kept() / f"parents-{key}" if identities else None,
         beats_per_bar=params.evaluate.beats_per_bar,
         params_sha256=params_sha256,
         key=key,
@@ -285,13 +288,15 @@ def _gather(request: _Request, params: Params, rolls: Path, requests: Mapping[st
         or _readable(request.pool / parents.WINDOWS, schema.PARENTS)
     ):
         return
-    view = models.load(request.folder).config.view
+    view = _model(request.folder, request.model_sha256).config.view
 
     def sample(sample_id: str) -> parents.Known:
         name, _, index = sample_id.rpartition("-")
         of, first = requests[name], int(index) // decode.BLOCK * decode.BLOCK
         made = modes.make(_setting(of), range(first, int(index) + 1))
-        return parents.Known(made.planes[-1], made.z[-1] if _begins_with_its_latent(of, request) else None)
+        z = made.z[-1] if of.model_sha256 == request.model_sha256 else None
+        lead_steps = made.origin.get("lead_steps", [0])[-1]
+        return parents.Known.of(made.planes[-1], z, _method(of.job), of.job.transpose, lead_steps)
 
     request.pool.mkdir(parents=True, exist_ok=True)
     try:
@@ -300,11 +305,9 @@ def _gather(request: _Request, params: Params, rolls: Path, requests: Mapping[st
         raise type(error)(f"generate job {job.name!r}: {error}") from error
 
 
-def _begins_with_its_latent(of: _Request, for_: _Request) -> bool:
-    """Whether the first window of samples is what their first latent is decoded to, by the model that asks."""
-    job = of.job
-    other_music = (isinstance(job, Continue) and job.lead) or (isinstance(job, Ensemble) and job.method == "merged")
-    return of.model_sha256 == for_.model_sha256 and job.transpose == 0 and not other_music
+def _method(job: Job) -> str | None:
+    """How a job goes about its mode, as the catalog has it."""
+    return job.form if isinstance(job, Song) else getattr(job, "method", None)
 
 
 def _chance(job: Job, model: models.WindowModel) -> Chance:
@@ -405,7 +408,7 @@ def _make_part(part: _Part, beat: Beat) -> None:
     store.write_table(part.target, pa.concat_tables(blocks), schema.CATALOG, extra)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _model(folder: Path, _model_sha256: str) -> models.WindowModel:
     """The model, loaded once per process."""
     return models.load(folder)
@@ -448,7 +451,7 @@ def _rows(request: _Request, samples: range, made: Made, known: UInt64[np.ndarra
         "params_sha256": request.params_sha256,
         "temperature": request.chance.temperature,
         "prior": "fitted" if request.fitted else "normal",
-        "method": job.form if isinstance(job, Song) else getattr(job, "method", None),
+        "method": _method(job),
         "parents": [],
         "weights": [],
         "radius": None,

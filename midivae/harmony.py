@@ -10,7 +10,7 @@ bits, C the lowest; an empty one is a chord. Chords and pairs of chords that are
 Shapes:
     B  rolls    T  steps    N  parts    K  planes    P  pitches    Q  whole beats
 
-Offers: `chords`, `Bigram`; `tonal_distance`, `pitched`.
+Offers: `chords`, `Bigram`; `tonal_distance`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
-from midivae.features import DRUMS
+from midivae.features import pitched_parts
 from midivae.pianoroll import FRAME, Layout
 
 CHORDS = 4096
@@ -34,15 +34,10 @@ Planes = Bool[np.ndarray, "B T N 2 P"]
 Chords = Int64[np.ndarray, "B Q"]
 
 
-def pitched(layout: Layout) -> list[int]:
-    """The parts that have pitches."""
-    return [index for index, name in enumerate(layout.parts) if name != DRUMS]
-
-
 def chords(planes: Planes, layout: Layout) -> Chords:
     """The chord of every whole beat."""
     n_beats = planes.shape[1] // layout.steps_per_beat
-    on_beats = planes[:, : n_beats * layout.steps_per_beat : layout.steps_per_beat][:, :, pitched(layout), FRAME]
+    on_beats = planes[:, : n_beats * layout.steps_per_beat : layout.steps_per_beat][:, :, pitched_parts(layout), FRAME]
     sounds = on_beats.any(axis=2)  # [B, Q, P]
     bit = 1 << (layout.pitch_low + np.arange(layout.pitches)) % 12
     found: np.ndarray = np.bitwise_or.reduce(np.where(sounds, bit, 0), axis=2).astype(np.int64)
@@ -154,7 +149,7 @@ def tonal_distance(planes: Planes, layout: Layout) -> Float[np.ndarray, " B"]:
     reshape that groups neighbouring pitches (Pypianoroll's `tonal_distance`); silence as a point at the origin, near
     which everything is.
     """
-    parts = pitched(layout)
+    parts = pitched_parts(layout)
     n_beats = planes.shape[1] // layout.steps_per_beat
     frames = planes[:, : n_beats * layout.steps_per_beat][:, :, parts, FRAME]
     shape = (len(planes), n_beats, layout.steps_per_beat, len(parts), layout.pitches)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int64
 
-from midivae.features import DRUMS
+from midivae.features import pitched_parts
 from midivae.pianoroll import FRAME, ONSET, Layout
 
 _QUERIES_AT_ONCE, _REFERENCES_AT_ONCE = 256, 4096
@@ -24,7 +24,7 @@ Planes = Bool[np.ndarray, "B T N 2 P"]
 
 def moved(planes: Planes, semitones: Int[np.ndarray, " B"], layout: Layout) -> Planes:
     """Each roll moved up by its number of semitones, drums left where they are; what leaves the range is lost."""
-    pitched = np.array([index for index, name in enumerate(layout.parts) if name != DRUMS], np.intp)
+    pitched = np.array(pitched_parts(layout), np.intp)
     made = planes.copy()
     for by in np.unique(semitones).tolist():
         mine = np.flatnonzero(semitones == by)
@@ -103,7 +103,7 @@ def pairwise_apart(planes: Planes) -> Float[np.ndarray, " _"]:
 # --- beat by beat, in whatever key ------------------------------------------------------------------------------------
 def beat_chroma(planes: Planes, layout: Layout) -> Bool[np.ndarray, "B Q 12"]:
     """Which pitch classes sound during each whole beat, C first; drums left out."""
-    pitched = [index for index, name in enumerate(layout.parts) if name != DRUMS]
+    pitched = pitched_parts(layout)
     n_beats = planes.shape[1] // layout.steps_per_beat
     frames = planes[:, : n_beats * layout.steps_per_beat][:, :, pitched, FRAME]
     beats = np.asarray(

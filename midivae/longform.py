@@ -74,12 +74,11 @@ def key_stability(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per
     whole = int(features.best_scale(features.chroma(planes[None], layout))[0][0])
     keys, _ = features.best_scale(features.chroma(windows, layout))
     keys = keys[keys >= 0]
-    return KeyStability(len(keys), int((keys == whole).sum()), int((_scale(keys) == _scale(np.array([whole]))).sum()))
-
-
-def _scale(keys: np.ndarray) -> np.ndarray:
-    """The major key with the same tones."""
-    return np.where(keys < 12, keys, (keys + 3) % 12)
+    return KeyStability(
+        len(keys),
+        int((keys == whole).sum()),
+        int((features.major_of(keys) == features.major_of(np.array([whole]))).sum()),
+    )
 
 
 # --- self-similarity --------------------------------------------------------------------------------------------------
@@ -98,7 +97,7 @@ def self_similarity(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_p
     in each frame; drums left out.
     """
     steps, hop = FRAME_BARS * steps_per_bar, HOP_BARS * steps_per_bar
-    pitched = [index for index, name in enumerate(layout.parts) if name != features.DRUMS]
+    pitched = features.pitched_parts(layout)
     _, _, row, onset, offset = cell_runs(planes[None][:, :, pitched])
     begins = np.arange(0, len(planes) - steps + 1, hop)
     mine = (onset >= begins[:, None]) & (onset < begins[:, None] + steps)  # [F, M]

@@ -11,7 +11,7 @@ Shapes:
     B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window
     N  parts                 K  planes    P  pitches
 
-Offers: `Setting`, `Made`, `make`; `Draws`; `transposed`, `to_key`, `windows_of`, `as_json`.
+Offers: `Setting`, `Made`, `make`; `Draws`; `encoded`; `transposed`, `to_key`, `windows_of`, `as_json`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from midivae.models.base import Chance
 from midivae.models.prior import Prior
 from midivae.params import Blend, Continue, Edit, Ensemble, Job, Song, Vary
 from midivae.parents import Pool
-from midivae.pianoroll import FRAME, ONSET, Layout
+from midivae.pianoroll import Layout
 
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
@@ -192,13 +192,14 @@ def _one_each(setting: Setting, samples: range, choices: list[np.random.Generato
     return np.array([_chosen(pool, i % parents, rng) for i, rng in zip(samples, choices, strict=True)])
 
 
-def _encoded(setting: Setting, index: Int[np.ndarray, " B"]) -> tuple[Latents, Bool[np.ndarray, "B T N 2 P"]]:
+def encoded(
+    model: WindowModel, pool: Pool, index: Int[np.ndarray, " B"]
+) -> tuple[Latents, Bool[np.ndarray, "B T N 2 P"]]:
     """The latents of windows, and the windows; a sample of this model has the latent that it was made of."""
-    pool, model = setting.pool, setting.model
     planes = pool.windows(index, model.config.view)
     z = decode.encode(model, planes)
     for row, window in enumerate(index.tolist()):
-        if window in pool.z and len(pool.z[window]) >= model.latent:
+        if window in pool.z:
             z[row] = pool.z[window][: model.latent]
     return z, planes
 
@@ -219,7 +220,7 @@ def _reconstruct(setting: Setting, job: FromOne, samples: range) -> Made:
     draws = Draws.of(setting, samples)
     draws.noise()
     index = _one_each(setting, samples, _choices(setting, samples))
-    z, _ = _encoded(setting, index)
+    z, _ = encoded(setting.model, setting.pool, index)
     planes = decode.decode(setting.model, z, setting.chance, draws.cells())
     return Made(z, planes, {"parents": _labels(setting, index)})
 
@@ -229,7 +230,7 @@ def _vary(setting: Setting, job: Vary, samples: range) -> Made:
     noise = draws.noise()
     index = _one_each(setting, samples, choices)
     radius = np.array([_between(job.radius, rng) for rng in choices])
-    z, _ = _encoded(setting, index)
+    z, _ = encoded(setting.model, setting.pool, index)
     z = _around(setting, z, radius, noise)
     planes = decode.decode(setting.model, z, setting.chance, draws.cells())
     return Made(z, planes, {"parents": _labels(setting, index), "radius": radius.tolist()})
@@ -250,7 +251,7 @@ def _blend(setting: Setting, job: Blend, samples: range) -> Made:
     pool, space = setting.pool, setting.space
     m = len(job.parents)
     index = np.array([[_chosen(pool, parent, rng) for parent in range(m)] for rng in choices])  # [B, M]
-    z = np.stack([_encoded(setting, index[:, parent])[0] for parent in range(m)], axis=1)  # [B, M, Z]
+    z = np.stack([encoded(setting.model, pool, index[:, parent])[0] for parent in range(m)], axis=1)  # [B, M, Z]
     noise = np.stack([space.noise(z[:, parent]) for parent in range(m)], axis=1)
     if along:
         share = np.array([i % job.steps for i in samples]) / (job.steps - 1)
@@ -280,7 +281,7 @@ def _edit(setting: Setting, job: Edit, samples: range) -> Made:
     index = _one_each(setting, samples, choices)
     ranges = job.changes or {name: setting.controls.usual(name) for name in setting.controls.offered}
     asked = [_asked(ranges, job.together, i, rng) for i, rng in zip(samples, choices, strict=True)]
-    z, _ = _encoded(setting, index)
+    z, _ = encoded(setting.model, setting.pool, index)
     uniform, layout = draws.cells(), setting.layout
     before = decode.decode(setting.model, z, setting.chance, uniform)
     was = features.attributes(before, layout)
@@ -365,7 +366,7 @@ def _continue(setting: Setting, job: Continue, samples: range) -> Made:
     prior = setting.prior
     draws = Draws.of(setting, samples)
     index = _one_each(setting, samples, _choices(setting, samples))
-    z, music = _encoded(setting, index)
+    z, music = encoded(setting.model, setting.pool, index)
     begins = setting.pool.begins(index)
     state = np.where(begins[:, None], decode.after(prior, None, z, at_start=True), decode.after(prior, None, z))
     lead, found = music.shape[1], []
@@ -376,14 +377,7 @@ def _continue(setting: Setting, job: Continue, samples: range) -> Made:
         found.append(z)
     kept = 0 if job.lead else lead
     origin = {"parents": _labels(setting, index), "lead_steps": [lead - kept] * len(samples)}
-    return Made(np.concatenate(found, axis=1), _begun(music[:, kept:]), origin)
-
-
-def _begun(music: Planes) -> Planes:
-    """Music whose first step begins what sounds there."""
-    music = music.copy()
-    music[:, 0, :, ONSET] |= music[:, 0, :, FRAME]
-    return music
+    return Made(np.concatenate(found, axis=1), decode.complete(music[:, kept:]), origin)
 
 
 def windows_of(song: Song, model: WindowModel, beats_per_bar: int) -> int:
@@ -486,11 +480,7 @@ def to_key(key: Int[np.ndarray, " B"], wanted: Int[np.ndarray, " B"]) -> Int[np.
 
     A minor scale counts as the major scale of the same pitches: what is to fit are the pitches.
     """
-
-    def tonic(index: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
-        return np.where(index >= 12, index + 3, index) % 12
-
-    shift = (tonic(wanted) - tonic(key) + 6) % 12 - 6
+    shift = (features.major_of(wanted) - features.major_of(key) + 6) % 12 - 6
     return np.where((key < 0) | (wanted < 0), 0, shift)
 
 
@@ -501,7 +491,7 @@ def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> 
     is another note's place, the two are one.
     """
     moved = planes.copy()
-    parts = [i for i, name in enumerate(layout.parts) if name != features.DRUMS]
+    parts = features.pitched_parts(layout)
     row = np.arange(layout.pitches)
     for semitones in np.unique(shift).tolist():
         mine = np.flatnonzero(shift == semitones)

@@ -8,7 +8,7 @@ Shapes:
     B  samples    T  steps of a window    N  parts    P  pitches    S  steps of all parents
     X  bytes of a packed step             Z  latent
 
-Offers: `gather` (texts to a pool on disk), `Pool` (`open`, `windows`, `begins`), `Known`.
+Offers: `gather` (texts to a pool on disk), `Pool` (`open`, `windows`, `begins`), `Known`; `usable`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from midivae import grid, loader, midi, pianoroll, schema, store
 from midivae.errors import InputError, MidiError, ParamsError
 from midivae.loader import Corpus
+from midivae.notes import Notes
 from midivae.params import Ingest, Parent, View
 from midivae.pianoroll import Layout
 
@@ -42,6 +43,22 @@ class Known:
 
     planes: Bool[np.ndarray, "T N 2 P"]
     z: Float32[np.ndarray, " Z"] | None
+
+    @classmethod
+    def of(
+        cls,
+        planes: Bool[np.ndarray, "T N 2 P"],
+        z: Float32[np.ndarray, " Z"] | None,
+        method: str | None,
+        transpose: int,
+        lead_steps: int,
+    ) -> Known:
+        """A sample as its row in the catalog describes it; `z` None: its latents are of another model.
+
+        Latents are of use where the first window is what the first of them was decoded to: not of a transposed sample,
+        of a continuation that begins with its lead, and of merged parts.
+        """
+        return cls(planes, None if transpose or lead_steps or method == "merged" else z)
 
 
 # --- from texts to a pool ---------------------------------------------------------------------------------------------
@@ -89,7 +106,7 @@ def gather(
                 "start": pa.array(found.start + at[text], pa.int64()),
                 "stop": pa.array(found.stop + at[text], pa.int64()),
                 "first": pa.array(found.first + at[text], pa.int64()),
-                "z": pa.array([None if found.z is None else found.z] * len(found.start), schema.FLOATS),
+                "z": pa.array([found.z] * len(found.start), schema.FLOATS),
             }
         )
         for i, text in enumerate(texts)
@@ -111,8 +128,7 @@ def _look_up(
         return _one(_piece(parent, rolls), f"piece:{parent.name}", parent, view)
     if parent.kind == "file":
         return _one(_file(Path(parent.name), ingest, layout), f"file:{Path(parent.name).name}", parent, view)
-    known = sample(parent.name)
-    return _sample(parent, known, layout)
+    return _sample(parent, sample(parent.name), layout)
 
 
 def _split(parent: Parent, rolls: Path, view: View) -> _Found:
@@ -159,14 +175,11 @@ def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
         notes = midi.read(path.read_bytes(), ingest.limits)
     except (OSError, MidiError) as error:
         raise InputError(f"parent file:{path}: {error}; name a MIDI file that can be read") from error
-    part = pianoroll.assign_parts(notes, ingest.parts)
+    try:
+        part, _ = usable(notes, ingest)
+    except InputError as error:
+        raise InputError(f"parent file:{path}: {error}; name another, or train on other parts") from error
     roll = pianoroll.from_notes(notes, part, layout)
-    if not roll.planes.any():
-        raise InputError(
-            f"parent file:{path}: none of its notes belongs to the parts {list(layout.parts)} (rule "
-            f"`{ingest.parts.rule}`) and the pitches {layout.pitch_low} to {layout.pitch_low + layout.pitches - 1} of "
-            f"the model; its tracks are {list(notes.track_names)!r:.200}; rename them, or train on other parts"
-        )
     signatures = np.array([tuple(each) for each in notes.time_signatures], np.int64).reshape(-1, 3)
     bars = grid.bar_starts(signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(roll.planes))
     return Corpus(
@@ -178,6 +191,25 @@ def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
         np.zeros((1, len(layout.parts)), np.int32),
         layout,
     )
+
+
+def usable(notes: Notes, ingest: Ingest) -> tuple[Int[np.ndarray, " N"], int]:
+    """The part of each note of a file that can be a parent, and its length in steps, before a roll is made of it.
+
+    Raises:
+        InputError: it is too long, or none of its notes belongs to a part of the rolls.
+    """
+    steps = notes.end_tick * ingest.steps_per_beat // notes.ticks_per_quarter + 1
+    if steps > ingest.limits.max_steps:
+        raise InputError(f"it is {steps} steps long, and the most is {ingest.limits.max_steps} (ingest.limits)")
+    part = pianoroll.assign_parts(notes, ingest.parts)
+    low, high = ingest.pitch_low, ingest.pitch_low + ingest.pitches - 1
+    if not np.any((part >= 0) & (notes.pitch >= low) & (notes.pitch <= high)):
+        raise InputError(
+            f"none of its notes belongs to the parts {list(ingest.parts.names)} (rule `{ingest.parts.rule}`) and the "
+            f"pitches {low} to {high} of the models; its tracks are {list(notes.track_names)!r:.200}; rename them"
+        )
+    return part, steps
 
 
 def _one(piece: Corpus, label: str, parent: Parent, view: View) -> _Found:

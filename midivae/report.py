@@ -43,17 +43,16 @@ from markupsafe import Markup
 
 from midivae import __version__, catalog, charts, decode, loader, midi, models, pictures, schema, store
 from midivae.charts import Real, number
-from midivae.errors import CorruptError, InputError
 from midivae.models import WindowModel
 from midivae.params import Params
 from midivae.pianoroll import FRAME, Layout, Roll
+from midivae.schema import HELD_OUT
 
 log = logging.getLogger(__name__)
 
 Section = dict[str, Any]
 Frame = pd.DataFrame
 
-HELD_OUT = "held-out"  # as `evaluate` calls it
 UNITS = {
     "notes": "notes",
     "density": "notes per beat",
@@ -197,18 +196,9 @@ def _percent(share: Real | None) -> str:
 
 
 def _table(path: Path) -> Frame:
-    """A table that a stage wrote as CSV.
-
-    Raises:
-        InputError: no such file.
-        CorruptError: not CSV.
-    """
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run stage `{_stage_of(path)}`") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{path}: not readable as CSV ({error}); rerun stage `{_stage_of(path)}`") from error
+    """A table that a stage wrote as CSV."""
+    table: Frame = store.read_csv(path, _stage_of(path))
+    return table
 
 
 def _stage_of(path: Path) -> str:

@@ -166,6 +166,8 @@ FEATURES: tuple[str, ...] = (
     "syncopation",  # share of notes that start off the beat
 )
 
+HELD_OUT = "held-out"  # what tables of the evaluation call held-out music, beside the names of jobs
+
 # one row per window of held-out music, measured as samples are
 WINDOWS = Table(
     "windows",

@@ -26,7 +26,7 @@ distance; the share of silent samples stands beside them. A feature that has no 
 has none in windows of one bar, is left out of all distances; one that has a single value there has no standard
 deviation to measure by, so it is in neither wasserstein_sd nor frechet.
 
-Offers: `Measured`, `Floor` and `floor_of`, `compare`, `frechet_of`, `drawable`; `VECTOR`, `PER_FEATURE`,
+Offers: `Measured`, `Floor` and `floor_of`, `compare`, `frechet_of`, `drawable`, `mean`; `VECTOR`, `PER_FEATURE`,
 `DISTANCE_COLUMNS`.
 """
 
@@ -47,7 +47,6 @@ from midivae.schema import FEATURES
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = "held-out"
 # `notes` is `density` times a constant, and `pitch_range` a difference of two: they would count twice
 VECTOR = tuple(name for name in FEATURES if name not in ("notes", "pitch_range"))
 PER_FEATURE = ("overlapping_area", "kld_nats", "wasserstein_sd")
@@ -276,6 +275,12 @@ def _row(name: str, feature: str, distance: str, n: int, beside: Beside) -> Row:
             low = max(low, 0.0)
         values += [mean, sd, low, high]
     return dict(zip(DISTANCE_COLUMNS, (name, feature, distance, n, *values), strict=True))
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean of the values that there are."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else np.nan
 
 
 def _mean_and_sd(values: np.ndarray) -> tuple[float, float]:

@@ -8,7 +8,8 @@ What it promises:
     * The same table gives the same bytes.
 
 Offers: `write_table` / `read_table`, `read_columns` and `scan` (many files of one table), `compress` / `decompress`,
-`write_json` / `read_json`, `write_bytes`, `sha256`, `publishing`, `verify`, `clone`, `work_dir` and `code_version`.
+`write_json` / `read_json`, `read_csv`, `write_bytes`, `sha256`, `publishing`, `verify`, `clone`, `work_dir` and
+`code_version`.
 """
 
 from __future__ import annotations
@@ -84,6 +85,23 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file; run the stage that writes it") from None
     except ValueError as error:
         raise CorruptError(f"{path}: not valid JSON ({error}); delete it and rerun the stage that writes it") from error
+
+
+def read_csv(path: Path, stage: str) -> Any:
+    """A table that a stage wrote as CSV, as a pandas frame; only an empty cell is a missing value.
+
+    Raises:
+        InputError: no such file.
+        CorruptError: not CSV.
+    """
+    import pandas as pd  # here, as it takes half a second and few need it
+
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run stage `{stage}`") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path}: not readable as CSV ({error}); rerun stage `{stage}`") from error
 
 
 def sha256(path: Path) -> str:

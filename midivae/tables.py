@@ -26,8 +26,8 @@ from midivae import control, decode, features, gather, harmony, jobs, likeness, 
 from midivae.control import Row
 from midivae.gather import Gathered, World
 from midivae.jobs import Job
-from midivae.schema import FEATURES
-from midivae.sets import HELD_OUT
+from midivae.schema import FEATURES, HELD_OUT
+from midivae.sets import mean
 
 PARENT_COLUMNS = (
     *("job", "mode", "radius", "rows", "onset_f1", "frame_f1", "exact_steps"),
@@ -102,7 +102,9 @@ def tables(found: Sequence[Job], real: Real, world: World, catalog: Path) -> Tab
                 made.seams += _seams(job, real, world)
             case "ensemble":
                 made.ensemble += _ensemble(job, world)
-    made.ensemble = [*_real_ensemble(real, world), *made.ensemble] if len(harmony.pitched(world.layout)) > 1 else []
+    made.ensemble = (
+        [*_real_ensemble(real, world), *made.ensemble] if len(features.pitched_parts(world.layout)) > 1 else []
+    )
     return made
 
 
@@ -265,21 +267,15 @@ def _long_row(job: str, form: str, bars: int, mine: _Long, real: _Long) -> Row:
         "real_key_stability": real.share(lambda keys: keys.share),
         "scale_stability": mine.share(lambda keys: keys.scale_share),
         "real_scale_stability": real.share(lambda keys: keys.scale_share),
-        "pitch_overlap": _mean(mine.pitch),
-        "real_pitch_overlap": _mean(real.pitch),
-        "duration_overlap": _mean(mine.duration),
-        "real_duration_overlap": _mean(real.duration),
+        "pitch_overlap": mean(mine.pitch),
+        "real_pitch_overlap": mean(real.pitch),
+        "duration_overlap": mean(mine.duration),
+        "real_duration_overlap": mean(real.duration),
         "pitch_consistency": pitch.consistency,
         "pitch_variance": pitch.variance,
         "duration_consistency": duration.consistency,
         "duration_variance": duration.variance,
     }
-
-
-def _mean(values: np.ndarray) -> float:
-    """The mean of the values that there are."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else np.nan
 
 
 # --- continue ---------------------------------------------------------------------------------------------------------
@@ -320,9 +316,9 @@ def _seams(job: Job, real: Real, world: World) -> list[Row]:
                 "measure": measure,
                 "bars": bars,
                 "rows": int((~np.isnan(here)).sum()),
-                "mean": _mean(here),
+                "mean": mean(here),
                 "real_rows": len(known),
-                "real_mean": _mean(there),
+                "real_mean": mean(there),
                 "real_sd": float(known.std()) if len(known) else np.nan,
             }
         )
@@ -350,9 +346,9 @@ def _ensemble_row(name: str, method: str, tonal: np.ndarray, measures: np.ndarra
         "set": name,
         "method": method,
         "rows": len(there),
-        "tonal_distance": _mean(tonal),
+        "tonal_distance": mean(tonal),
         "sd": float(there.std()) if len(there) else np.nan,
-        "scale_consistency": _mean(measures[:, _SCALE]),
+        "scale_consistency": mean(measures[:, _SCALE]),
     }
 
 

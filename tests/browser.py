@@ -55,3 +55,12 @@ def until(page: Any, expression: str, seconds: float = 20) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"not true after {seconds:g} s: {expression}"
         page.wait_for_timeout(25)
+
+
+def serious(page: Any) -> dict[str, str]:
+    """What axe-core finds in a page that shuts people out: by rule, the first place."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is in the extra dev"
+    )
+    found = axe.Axe().run(page).response["violations"]
+    return {each["id"]: each["nodes"][0]["html"] for each in found if each["impact"] in ("serious", "critical")}

@@ -20,7 +20,7 @@ from typing import Any
 
 import music
 import yaml
-from test_project import ROOT
+from inline import copy_project
 
 from flows import OFFLINE, process
 from midivae.params import parse
@@ -56,18 +56,8 @@ class Project:
 
     def __init__(self, folder: Path, pieces: int = 24) -> None:
         self.folder, self.place = folder, folder / ".nightly"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
         wanted = ("midivae/", "flows/", ".dvc/", "data/", ".git", ".dvcignore", "dvc.yaml", "prefect.yaml", "docs/")
-        for name in filter(None, listed.split("\0")):
-            if name.startswith(wanted) and (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, folder / name)
+        copy_project(folder, lambda name: name.startswith(wanted))
         (folder / "params.yaml").write_text(yaml.safe_dump(parse(TINY, "tiny").model_dump(mode="json")))
         self.settings()
         self.git("init", "--quiet", "--initial-branch", "main")

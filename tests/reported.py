@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from inline import in_this_process
 from music import piece
 from pieces import as_fetched
 
-from midivae import evaluate, generate, ingest, midi, parallel, schema, store, train
+from midivae import evaluate, generate, ingest, midi, schema, store, train
 from midivae.params import Params, parse
 
 # a part's name comes from the params, a licence and a source's name from whoever made the corpus
@@ -48,12 +48,6 @@ VALUES: dict[str, Any] = {
 
 def params(**sections: Any) -> Params:
     return parse({**VALUES, **sections}, "test")
-
-
-def in_this_process(fn: Callable[..., Any], specs: Any, *_: Any, **__: Any) -> Iterator[tuple[int, parallel.Outcome]]:
-    """`fan_out` without children."""
-    for index, spec in enumerate(specs):
-        yield index, parallel.Outcome(fn(spec, lambda _: None))
 
 
 def build(data: Path) -> None:

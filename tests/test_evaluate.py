@@ -411,7 +411,7 @@ def measured(name: str, model: str, centre: float, n: int, silent: int = 0, temp
     ],
 )
 def test_verdict(vae: Measured, plain: Measured, right: bool | None) -> None:
-    real = measured(sets.HELD_OUT, "", 0, 200)
+    real = measured(schema.HELD_OUT, "", 0, 200)
     floor = sets.floor_of(real, params.Evaluate())
     verdict = evaluate._verdict([plain, vae], floor)
     assert verdict.right is right

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from browser import chromium, serious, watched
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from inline import in_this_process
 from music import piece
 from pieces import as_fetched, hand_made, notes_of
 
@@ -25,7 +26,6 @@ from midivae import catalog, cli, decode, explore, generate, ingest, latent, loc
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.explore import Explorer, Find, point_of, weights_of
 from midivae.local import NAME, TOKEN, Server
-from midivae.parallel import Outcome
 from midivae.params import Params, parse
 
 EVIL = "<img src=x onerror=alert(1)>\u202e\"'.mid"
@@ -45,11 +45,6 @@ VALUES: dict[str, Any] = {
     "generate": {"jobs": [{"name": "a", "count": 3}], "samples_per_part": 64},
 }
 PARAMS: Params = parse(VALUES, "test")
-
-
-def in_this_process(fn: Any, specs: list[Any], *_: Any, **__: Any) -> Iterator[tuple[int, Outcome]]:
-    for index, spec in enumerate(specs):
-        yield index, Outcome(fn(spec, lambda _: None))
 
 
 @pytest.fixture(scope="module")
@@ -460,37 +455,32 @@ def test_a_port_that_is_taken_is_an_error_with_a_name(server: Server) -> None:
         Server(replace(server.site), server.server_port)
 
 
+def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, row = explorer._desk(None), explorer._row("a-0000000")
+    assert explorer._known(desk, "a-0000000").z is not None
+    for other in ({"transpose": 2}, {"lead_steps": 16}, {"method": "merged"}, {"model_sha256": "0"}):
+        monkeypatch.setattr(explorer, "_row", lambda _, other=other: {**row, **other})
+        assert explorer._known(desk, "a-0000000").z is None
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
-def chromium() -> str | None:
-    """A Chromium on this machine: where MIDIVAE_CHROMIUM says, or on PATH."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return os.environ.get("MIDIVAE_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-
-
 @pytest.fixture
 def tab(server: Server, explorer: Explorer) -> Iterator[Any]:
     """The open page; what it must never do fails the test in the end."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = chromium()
-    if program is None:
-        pytest.skip("no Chromium on PATH; name one in MIDIVAE_CHROMIUM")
-    wrong: list[str] = []
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as browser:
         context = browser.new_context(accept_downloads=True)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.origin)
         opened = context.new_page()
         opened.set_default_timeout(20_000)
-        opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        mine = (server.origin + "/", f"blob:{server.origin}/")
-        opened.on("request", lambda asked: None if asked.url.startswith(mine) else wrong.append(asked.url))
+        complaints, asked = watched(opened)
         opened.goto(server.url)
         waits(opened, "#status", "notes")
         yield opened
-        browser.close()
-    assert wrong == []
+    mine = (server.origin + "/", f"blob:{server.origin}/")
+    assert complaints == []
+    assert [url for url in asked if not url.startswith(mine)] == []
 
 
 def waits(tab: Any, place: str, text: str) -> None:
@@ -510,18 +500,12 @@ def changes(tab: Any, act: Any) -> None:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
 def test_axe_finds_nothing_serious(tab: Any, scheme: str, width: int) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is in the extra dev"
-    )
     tab.emulate_media(color_scheme=scheme)
     tab.set_viewport_size({"width": width, "height": 800})
     tab.wait_for_timeout(300)
-    found = axe.Axe().run(tab).response["violations"]
-    serious = {v["id"]: v["nodes"][0]["html"] for v in found if v["impact"] in ("serious", "critical")}
-    assert serious == {}
+    assert serious(tab) == {}
     tab.get_by_role("button", name="Change parent B").click()  # and the list of music to choose from
-    found = axe.Axe().run(tab).response["violations"]
-    assert {v["id"]: v["nodes"][0]["html"] for v in found if v["impact"] in ("serious", "critical")} == {}
+    assert serious(tab) == {}
 
 
 def test_a_person_finds_hears_and_keeps(tab: Any, explorer: Explorer, server: Server, data: Path) -> None:

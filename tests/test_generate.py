@@ -19,6 +19,7 @@ import pretty_midi
 import pyarrow.parquet as pq
 import pytest
 import torch
+from inline import in_this_process, linked
 from music import piece
 from pieces import as_fetched
 
@@ -91,22 +92,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of its own, with the trained models, and an empty work directory."""
-    (tmp_path / "data").mkdir()
-    for name in ("rolls", "model"):
-        (tmp_path / "data" / name).symlink_to(trained / name)
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
-    return tmp_path / "data"
+    return linked(trained, tmp_path / "data")
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are made in this process, where shapes are checked and no child has to start."""
-
-    def fan_out(fn: Callable[..., Any], specs: list[Any], *_: Any, **__: Any) -> Iterator[tuple[int, Outcome]]:
-        for index, spec in enumerate(specs):
-            yield index, Outcome(fn(spec, lambda _: None))
-
-    monkeypatch.setattr(generate, "fan_out", fan_out)
+    monkeypatch.setattr(generate, "fan_out", in_this_process)
 
 
 def rows(data: Path, columns: list[str] | None = None) -> pd.DataFrame:

@@ -9,7 +9,6 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from inline import in_this_process
 from music import piece
 from pieces import as_fetched
 from test_project import ROOT, blocks, commands
 
 from midivae import cli, decode, evaluate, generate, ingest, latent, midi, modes, train
-from midivae.parallel import Outcome
 from midivae.params import Params, parse
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,11 +58,6 @@ FEW = {"song": 2, "blend": 8}  # samples of a mode; a path has eight steps
 BARS = 8  # of a song: four sections of one window
 EXAMPLES: list[dict[str, Any]] = [yaml.safe_load(block) for block in blocks(PAGE, "yaml")]
 JOBS: list[dict[str, Any]] = [job for example in EXAMPLES for job in example.get("generate", {}).get("jobs", [])]
-
-
-def in_this_process(fn: Callable[..., Any], specs: list[Any], *_: Any, **__: Any) -> Iterator[tuple[int, Outcome]]:
-    for index, spec in enumerate(specs):
-        yield index, Outcome(fn(spec, lambda _: None))
 
 
 def fewer(job: dict[str, Any]) -> dict[str, Any]:

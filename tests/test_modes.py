@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inline import in_this_process, linked
 from music import PARTS, piece
 from pieces import as_fetched
 
 from midivae import decode, features, generate, ingest, latent, loader, midi, models, modes, pianoroll, store, train
 from midivae.errors import InputError, MidiError, ParamsError
 from midivae.latent import Controls, measured
-from midivae.parallel import Outcome
 from midivae.params import Params, parse
 from midivae.pianoroll import FRAME, ONSET, Layout
 
@@ -83,18 +82,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of its own with the trained model; parts are made in this process."""
-    (tmp_path / "data").mkdir()
-    for name in ("rolls", "model"):
-        (tmp_path / "data" / name).symlink_to(trained / name)
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
-
-    def fan_out(fn: Callable[..., Any], specs: list[Any], *_: Any, **__: Any) -> Iterator[tuple[int, Outcome]]:
-        for index, spec in enumerate(specs):
-            yield index, Outcome(fn(spec, lambda _: None))
-
-    monkeypatch.setattr(generate, "fan_out", fan_out)
+    monkeypatch.setattr(generate, "fan_out", in_this_process)
     monkeypatch.setattr(decode, "BLOCK", 8)  # few samples are made here
-    return tmp_path / "data"
+    return linked(trained, tmp_path / "data")
 
 
 def made(data: Path, *jobs: dict[str, Any], **sections: Any) -> pd.DataFrame:
@@ -442,6 +433,14 @@ def test_a_file_without_any_of_the_parts_is_refused(data: Path, tmp_path: Path) 
     path.write_bytes(hand_made()[:40])
     with pytest.raises(InputError, match="name a MIDI file that can be read"):
         generate.run(params([job]), data)
+
+
+def test_a_file_that_is_too_long_is_refused_before_a_roll_is_made(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "long.mid"
+    path.write_bytes(midi.write(piece(77)))  # 12 bars of 16 steps
+    job = {"name": "a", "mode": "vary", "count": 1, "parents": [f"file:{path}"]}
+    with pytest.raises(InputError, match=r"job 'a': parent file:.*: it is 193 steps long, and the most is 100"):
+        generate.run(params([job], ingest={"limits": {"max_steps": 100}}), data)
 
 
 @pytest.mark.parametrize(

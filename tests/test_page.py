@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, until, watched
+from browser import chromium, serious, until, watched
 from reported import HIGH, LOW, PIECE, SOURCE, build, params
 
 from midivae import catalog, report
@@ -235,16 +235,11 @@ def test_the_policy_stops_what_is_injected(browser: Any, data: Path) -> None:
 # --- for everyone -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
 def test_axe_finds_nothing_serious(page: Any, scheme: str, width: int) -> None:
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is in the extra dev"
-    )
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     page.get_by_role("button", name="Play vary-0000000", exact=True).click()
     until(page, "window.midivaePlayer.position > 0.1")
-    found = axe.Axe().run(page).response["violations"]
-    serious = {v["id"]: v["nodes"][0]["html"] for v in found if v["impact"] in ("serious", "critical")}
-    assert serious == {}
+    assert serious(page) == {}
 
 
 def test_a_phone_scrolls_down_only(page: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from midivae import sets
+from midivae import schema, sets
 from midivae.params import Evaluate
 from midivae.schema import FEATURES
 from midivae.sets import Measured
@@ -22,7 +22,7 @@ def measured(name: str, centre: float, n: int, pieces: int | None = None, seed: 
     return Measured(name, values, values[:, 0], "", np.nan, np.ones(n, bool), piece, vectors)
 
 
-REAL = measured(sets.HELD_OUT, 0, 400, pieces=20)
+REAL = measured(schema.HELD_OUT, 0, 400, pieces=20)
 FLOOR = sets.floor_of(REAL, SETTINGS)
 
 
