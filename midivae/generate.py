@@ -213,7 +213,7 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
 
 
 def _needs_controls(job: Job) -> bool:
-    return isinstance(job, Edit) or (isinstance(job, Song) and job.one_key)
+    return isinstance(job, Edit) or (isinstance(job, Continue | Song) and job.one_key)
 
 
 def _check_mode(job: Job, model: models.WindowModel, folder: Path, beats_per_bar: int) -> None:
@@ -250,7 +250,7 @@ def _check_controls(job: Job, controls: Controls, who: str) -> None:
                 f"{who}: its model cannot change {name!r} on purpose{share}; it can change "
                 f"{', '.join(controls.offered) or 'nothing'}"
             )
-    if isinstance(job, Song) and "key" not in controls.offered:
+    if isinstance(job, Continue | Song) and "key" not in controls.offered:
         raise ParamsError(f"{who}: its model cannot change the key on purpose; set one_key to false")
 
 

@@ -39,7 +39,9 @@ from midivae.pianoroll import Layout
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
 STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of an edit: the one is kept that misses least
-ASIDE = 8.0  # how much less likely, as a logit, a song in one key plays notes from outside it
+# how much less likely, as a logit, music that keeps to one key plays notes from outside it: a little is enough to stay
+# in the key of a lead as often as real music does; of a song's many windows each would stray a little further
+ASIDE = {"continue": 2.0, "song": 8.0}
 CHOICES = 1  # spawn key of the generators of choices
 
 
@@ -339,27 +341,65 @@ def as_json(asked: dict[str, float], found: dict[str, float]) -> str:
 
 
 # --- windows that follow each other -----------------------------------------------------------------------------------
-def _go_on(
-    setting: Setting, draws: Draws, z: Latents, music: Planes, outside: Bool[np.ndarray, "B P"] | None = None
-) -> Planes:
-    """The music with one more window; pitches that lie `outside` its key are played less."""
+def _next(setting: Setting, noise: Latents, state: Float32[np.ndarray, "B D"], key: _Key | None) -> Latents:
+    """The latents of the windows that come next, moved home where they are to stay in a key."""
+    z = decode.latents(setting.prior, noise, state)
+    return z if key is None else key.home(setting.controls, z)
+
+
+def _go_on(setting: Setting, draws: Draws, z: Latents, music: Planes, key: _Key | None) -> Planes:
+    """The music with one more window; pitches from outside its key are played less."""
     setting.alive()
     context = getattr(setting.model.config.network, "context", 0)
     past = music[:, max(0, music.shape[1] - context) :] if context else music[:, :0]
     uniform = draws.cells()
-    if uniform is not None and outside is not None:
-        uniform[:, :, :, -1] = np.where(outside[:, None, None], _lowered(uniform[:, :, :, -1]), uniform[:, :, :, -1])
+    if uniform is not None and key is not None:
+        frame = uniform[:, :, :, -1]
+        frame[:] = np.where(key.outside[:, None], _lowered(frame, ASIDE[setting.job.mode]), frame)
     return np.concatenate([music, decode.decode(setting.model, z, setting.chance, uniform, past)], axis=1)
 
 
-def _lowered(uniform: Float32[np.ndarray, "*cells"]) -> Float32[np.ndarray, "*cells"]:
-    """Numbers for cells whose logits are to count as lower by `ASIDE`.
+def _lowered(uniform: Float32[np.ndarray, "*cells"], aside: float) -> Float32[np.ndarray, "*cells"]:
+    """Numbers for cells whose logits are to count as lower by `aside`.
 
     A cell is set where sigmoid(logit) > u, and so sigmoid(logit - a) > u where sigmoid(logit) > sigmoid(logit(u) + a).
     """
-    odds = np.exp(-ASIDE) * (1 - uniform) / np.maximum(uniform, 1e-7)
+    odds = np.exp(-aside) * (1 - uniform) / np.maximum(uniform, 1e-7)
     lowered: np.ndarray = 1 / (1 + odds)
     return lowered.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """The keys that music keeps to: of leads, or of songs' first windows.
+
+    Attributes:
+        outside: the pitches of each part that are not in the best scale of what was played; none after silence, and
+            none of drums.
+        centroid: where its other notes lie on the circle of fifths; NaN after silence. Those outside would pull it
+            towards the middle, where all keys are alike, and what comes home there is in none.
+    """
+
+    outside: Bool[np.ndarray, "B N P"]
+    centroid: Float[np.ndarray, "B 2"]
+
+    @classmethod
+    def of(cls, music: Planes, layout: Layout) -> _Key:
+        """The keys of what was played."""
+        chroma = features.chroma(music, layout)
+        key, _ = features.best_scale(chroma)
+        inside = features.in_scale(key) | (key < 0)[:, None]  # [B, 12]
+        pitch = layout.pitch_low + np.arange(layout.pitches)
+        pitched = np.isin(np.arange(len(layout.parts)), features.pitched_parts(layout))
+        outside = ~inside[:, None, pitch % 12] & pitched[:, None]
+        return cls(outside, features.fifths(chroma * inside))
+
+    def home(self, controls: Controls, z: Latents) -> Latents:
+        """Latents moved to where the key lies on the circle of fifths."""
+        foretold = controls.foretold(z)
+        way = np.nan_to_num(self.centroid - np.stack([foretold[name] for name in latent.KEY], axis=1))
+        moved: np.ndarray = z + way @ controls.directions[[controls.names.index(name) for name in latent.KEY]]
+        return moved.astype(np.float32)
 
 
 def _continue(setting: Setting, job: Continue, samples: range) -> Made:
@@ -367,13 +407,14 @@ def _continue(setting: Setting, job: Continue, samples: range) -> Made:
     draws = Draws.of(setting, samples)
     index = _one_each(setting, samples, _choices(setting, samples))
     z, music = encoded(setting.model, setting.pool, index)
+    key = _Key.of(music, setting.layout) if job.one_key else None
     begins = setting.pool.begins(index)
     state = np.where(begins[:, None], decode.after(prior, None, z, at_start=True), decode.after(prior, None, z))
     lead, found = music.shape[1], []
     for _ in range(job.windows):
-        z = decode.latents(prior, draws.noise(), state)
+        z = _next(setting, draws.noise(), state, key)
         state = decode.after(prior, state, z)
-        music = _go_on(setting, draws, z, music)
+        music = _go_on(setting, draws, z, music, key)
         found.append(z)
     kept = 0 if job.lead else lead
     origin = {"parents": _labels(setting, index), "lead_steps": [lead - kept] * len(samples)}
@@ -415,45 +456,14 @@ def _song(setting: Setting, job: Song, samples: range) -> Made:
             if (section, window) in drawn:
                 z = _around(setting, drawn[section, window], np.full(n, job.radius), noise)
             else:
-                z = decode.latents(prior, noise, state)
-                if key is not None:
-                    z = key.home(setting.controls, z)
+                z = _next(setting, noise, state, key)
                 drawn[section, window] = z
             state = decode.after(prior, state, z)
-            music = _go_on(setting, draws, z, music, None if key is None else key.outside)
+            music = _go_on(setting, draws, z, music, key)
             if job.one_key and key is None:
                 key = _Key.of(music, setting.layout)
             found.append(z)
     return Made(np.concatenate(found, axis=1), music)
-
-
-@dataclass(frozen=True)
-class _Key:
-    """The keys of songs, as their first windows have them.
-
-    Attributes:
-        outside: the pitches that are not in the best scale of what was played; none after silence.
-        centroid: where it lies on the circle of fifths; NaN after silence.
-    """
-
-    outside: Bool[np.ndarray, "B P"]
-    centroid: Float[np.ndarray, "B 2"]
-
-    @classmethod
-    def of(cls, music: Planes, layout: Layout) -> _Key:
-        """The keys of what was played."""
-        key, _ = features.best_scale(features.chroma(music, layout))
-        pitch = layout.pitch_low + np.arange(layout.pitches)
-        attributes = features.attributes(music, layout)
-        outside = ~features.in_scale(key)[:, pitch % 12] & (key >= 0)[:, None]
-        return cls(outside, np.stack([attributes[name] for name in latent.KEY], axis=1))
-
-    def home(self, controls: Controls, z: Latents) -> Latents:
-        """Latents moved to where the key lies on the circle of fifths."""
-        foretold = controls.foretold(z)
-        way = np.nan_to_num(self.centroid - np.stack([foretold[name] for name in latent.KEY], axis=1))
-        moved: np.ndarray = z + way @ controls.directions[[controls.names.index(name) for name in latent.KEY]]
-        return moved.astype(np.float32)
 
 
 # --- several instruments ----------------------------------------------------------------------------------------------

@@ -470,6 +470,7 @@ class Continue(FromOne):
     mode: Literal["continue"] = "continue"
     windows: Positive = 1  # of new music, one after the other
     lead: bool = True  # the parent's window goes before them in the sample
+    one_key: bool = True  # stays in the key of the parent's window
 
 
 class Song(Job):
@@ -481,7 +482,7 @@ class Song(Job):
     # section
     form: Annotated[str, Field(pattern=r"^[A-Z]{1,64}$")] | None = None
     radius: Annotated[float, Field(ge=0)] = 0.3  # of the variations, as in vary
-    one_key: bool = True  # of several ways to go on, the one that stays nearest to the key of the first section
+    one_key: bool = True  # stays in the key of its first window
 
 
 class Ensemble(Job):

@@ -268,6 +268,29 @@ def test_continue_goes_on_from_its_parent(data: Path) -> None:
     assert apart.mean() < others.mean()
 
 
+def test_a_continuation_keeps_the_key_of_its_lead(data: Path) -> None:
+    job = {"mode": "continue", "count": 48, "parents": ["split:train"], "windows": 2}
+    found = made(data, {"name": "a", **job}, {"name": "b", **job, "one_key": False})
+    apart, outside = {}, {}
+    for name in "ab":
+        music = np.stack(list(found.query(f"job == '{name}'")["planes"]))
+        lead, new = (features.chroma(music[:, part], LAYOUT) for part in (slice(STEPS), slice(STEPS, None)))
+        apart[name] = np.nanmean(np.linalg.norm(features.fifths(lead) - features.fifths(new), axis=1))
+        key, _ = features.best_scale(lead)
+        outside[name] = (new * ~features.in_scale(key)).sum() / new.sum()
+    assert apart["a"] < 0.95 * apart["b"]
+    assert outside["a"] < 0.6 * outside["b"]
+
+
+@pytest.mark.parametrize("mode", ["continue", "song"])
+def test_a_model_that_knows_no_keys_is_told_so(data: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr(latent, "LEAST_EXPLAINED", 1.1)
+    job = {"name": "a", "mode": mode, "count": 1, **({"bars": 4} if mode == "song" else {})}
+    with pytest.raises(ParamsError, match=r"job 'a': its model cannot change the key on purpose; set one_key to false"):
+        made(data, job)
+    assert len(made(data, {**job, "one_key": False})) == 1
+
+
 def test_a_song_has_its_form_and_one_key(data: Path) -> None:
     job = {"mode": "song", "bars": 16, "count": 8}
     found = made(
