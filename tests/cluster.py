@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,14 @@ def two_workers(folder: Path) -> Iterator[tuple[str, Process, Process]]:
         address = _address(file)
         with _process(*worker, folder=folder) as first, _process(*worker, folder=folder) as second:
             yield address, first, second
+
+
+def kill_when(process: Process, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Kills a process as soon as a condition holds, and at the latest after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
 
 
 def _address(file: Path, seconds: float = 30.0) -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pretty_midi
 import pyarrow.parquet as pq
 import pytest
 import torch
+from cluster import kill_when, two_workers
 from inline import in_this_process, linked
 from music import piece
 from pieces import as_fetched
@@ -27,7 +29,7 @@ from midivae import catalog, decode, generate, ingest, loader, midi, models, mod
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
 from midivae.models.base import Chance
 from midivae.parallel import Failure, Outcome
-from midivae.params import Params, parse
+from midivae.params import Compute, Params, parse
 from midivae.pianoroll import Layout, Roll
 
 PARTS = ("soprano", "bass")
@@ -100,6 +102,10 @@ def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are made in this process, where shapes are checked and no child has to start."""
     monkeypatch.setattr(generate, "fan_out", in_this_process)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def rows(data: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -341,6 +347,29 @@ def test_a_worker_that_dies_fails_the_stage(data: Path, monkeypatch: pytest.Monk
     with pytest.raises(WorkerError, match="ran out of memory at item 64"):
         generate.run(params([{"name": "a", "count": 100}]), data)
     assert not (data / "samples").exists()
+
+
+@pytest.mark.server
+def test_a_cluster_makes_the_same_bytes_though_a_worker_is_killed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    going_on = {"mode": "continue", "model": "transformer", "one_key": False, "parents": ["split:train"]}
+    jobs = [*JOBS, {"name": "c", "count": 4 * decode.BLOCK, **going_on}]
+    values = params(jobs, generate={"samples_per_part": decode.BLOCK}, compute={"workers": 2})  # 5 + 1 + 4 parts
+    generate.run(values, data)
+    local = contents(data / "samples")
+
+    made = tmp_path / "shared" / "generate"
+    monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "shared"))
+    with two_workers(tmp_path) as (address, first, _):
+        killer = threading.Thread(target=kill_when, args=(first, lambda: bool(list(made.glob("*/*-*.parquet")))))
+        killer.start()
+        summary = generate.run(values.model_copy(update={"compute": Compute(scheduler=address)}), data)
+        killer.join()
+        assert first.poll() is not None
+    assert (summary["parts_made"], summary["parts_reused"]) == (10, 0)
+    assert contents(data / "samples") == local
 
 
 # --- bad requests fail before any work --------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cluster import two_workers
+from cluster import kill_when, two_workers
 from pieces import as_fetched, events_of, hand_made, notes_of
 
 from midivae import ingest, loader, midi, pianoroll, store
@@ -376,20 +375,13 @@ def test_a_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     as_fetched(tmp_path / "there", files)
     with two_workers(tmp_path) as (address, first, _):
         made = tmp_path / "shared" / "ingest"
-        killer = threading.Thread(target=_kill_when, args=(first, lambda: len(list(made.rglob("facts-*"))) >= 4))
+        killer = threading.Thread(target=kill_when, args=(first, lambda: len(list(made.rglob("facts-*"))) >= 4))
         killer.start()
         settings = params().model_copy(update={"compute": Compute(scheduler=address)})
         assert ingest.run(settings, tmp_path / "there")["found"] == len(files)
         killer.join()
         assert first.poll() is not None
     assert contents(tmp_path / "there" / "rolls") == contents(tmp_path / "here" / "rolls")
-
-
-def _kill_when(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.kill()
 
 
 def test_range_and_grid_are_params(tmp_path: Path) -> None:
