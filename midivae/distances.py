@@ -16,8 +16,8 @@ Where we differ from Yang & Lerch:
 Conventions: X is the set in question, Y the reference. All but the overlapping area are 0 for equal sets and grow with
 the distance; KLD and Frechet distance also grow as n shrinks, so compare only what was computed with the same n.
 
-Offers: `grid`, `densities` and `density`, `overlapping_area`, `kld_nats`, `wasserstein`, `frechet`; `intra`, `inter`
-(distances between pairs of samples); `interval` (of a bootstrap); `ranks`, `spearman`.
+Offers: `evenly` (which of too many); `grid`, `densities` and `density`, `overlapping_area`, `kld_nats`, `wasserstein`,
+`frechet`; `intra`, `inter` (distances between pairs of samples); `interval` (of a bootstrap); `ranks`, `spearman`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ _POINTS = 512  # of a grid
 
 Values = Float[np.ndarray, " M"]
 Density = Float[np.ndarray, " G"]
+
+
+def evenly(n: int, most: int) -> Int[np.ndarray, " K"]:
+    """The places of all of n rows, or of `most` of them, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,7 @@ def _measured(
     view = view.model_copy(update={"planes": "onset+frame"})
     windows = loader.windows(corpus, view)
     index = np.flatnonzero(np.isin(np.array(corpus.piece_ids), sorted(pieces))[windows.piece])
-    if len(index) > rules.max_windows:
-        index = index[np.linspace(0, len(index) - 1, rules.max_windows).astype(np.int64)]
+    index = index[distances.evenly(len(index), rules.max_windows)]
     layout = loader.sample_layout(corpus.layout, view)
     blocks = [np.empty((0, len(FEATURES)))]
     for first in range(0, len(index), _WINDOWS_AT_ONCE):

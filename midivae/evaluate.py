@@ -319,7 +319,7 @@ def _latents(model: WindowModel, corpus: loader.Corpus) -> Latents:
     """Encodes held-out windows, at most some thousand of them, evenly spaced."""
     view = model.config.view.model_copy(update={"planes": "onset+frame"})
     windows = loader.windows(corpus, view)
-    chosen = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), _WINDOWS_ENCODED)).astype(np.int64))
+    chosen = distances.evenly(len(windows), _WINDOWS_ENCODED)
     blocks = np.array_split(chosen, -(-len(chosen) // gather.AT_ONCE))
     found = [gather.encode(model, loader.planes(corpus, windows, index, view)) for index in blocks]
     mu, variance = (np.concatenate(each) for each in zip(*found, strict=True))

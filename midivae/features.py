@@ -22,7 +22,7 @@ Where we differ from MusPy:
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
 Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `major_of`, `in_scale` and `KEYS`,
-`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `pitched_parts`; `mix`.
+`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `pitched_parts`, `transposed`; `mix`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,28 @@ def _starts(planes: Planes, sounding: Bool[np.ndarray, "B T N P"]) -> Bool[np.nd
 def pitched_parts(layout: Layout) -> list[int]:
     """The parts that have pitches."""
     return [index for index, name in enumerate(layout.parts) if name != DRUMS]
+
+
+def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
+    """Rolls moved by semitones, each by its own number; drums stay.
+
+    What would leave the pitches of the roll comes back an octave lower or higher, so that no note is lost; where that
+    is another note's place, the two are one.
+    """
+    moved = planes.copy()
+    parts = pitched_parts(layout)
+    row = np.arange(layout.pitches)
+    for semitones in np.unique(shift).tolist():
+        mine = np.flatnonzero(shift == semitones)
+        target = row + semitones
+        below, above = -(np.minimum(target, 0) // 12), np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
+        target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
+        for part in parts:
+            out = np.zeros_like(planes[mine, :, part])
+            for source, to in zip(row.tolist(), target.tolist(), strict=True):
+                out[..., to] |= planes[mine, :, part, :, source]
+            moved[mine, :, part] = out
+    return moved
 
 
 def _without_drums(cells: np.ndarray, layout: Layout) -> np.ndarray:

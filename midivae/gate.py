@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from midivae import devices, loader, models, store, train
+from midivae import devices, distances, loader, models, store, train
 from midivae.errors import InputError
 from midivae.models import WindowModel
 from midivae.params import Gate, Params
@@ -139,8 +139,7 @@ def _check_fits(folder: Path, model: WindowModel, corpus: loader.Corpus) -> None
 def _chosen(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[str], most: int) -> loader.Windows:
     """The windows of the other pieces, evenly spaced where they are too many."""
     index = np.flatnonzero(~np.isin(np.array(corpus.piece_ids)[windows.piece], np.array(left_out, np.str_)))
-    if len(index) > most:
-        index = index[np.linspace(0, len(index) - 1, most).astype(np.int64)]
+    index = index[distances.evenly(len(index), most)]
     return loader.Windows(windows.start[index], windows.stop[index], windows.piece[index])
 
 

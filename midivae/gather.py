@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8, UInt64
 
-from midivae import baselines, features, harmony, likeness, loader, pianoroll
+from midivae import baselines, distances, features, harmony, likeness, loader, pianoroll
 from midivae.baselines import Counts
 from midivae.harmony import Bigram
 from midivae.models import WindowModel
@@ -73,7 +73,7 @@ def world_of(training: loader.Corpus, view: View, settings: Evaluate) -> World:
     view = view.model_copy(update={"planes": "onset+frame"})
     layout = loader.sample_layout(training.layout, view)
     windows = loader.windows(training, view)
-    chosen = _evenly(len(windows), settings.training_windows)
+    chosen = distances.evenly(len(windows), settings.training_windows)
     chroma = [np.zeros((0, view.steps // layout.steps_per_beat, 12), bool)]
     counts = baselines.count(np.zeros((0, view.steps, len(layout.parts), 2, layout.pitches), bool))
     for index in _slices(chosen):
@@ -98,14 +98,9 @@ def _bigram(training: loader.Corpus, view: View, layout: Layout, most: int) -> B
     apart = view.model_copy(update={"hop": view.steps, "min_fill": 1.0})
     windows = loader.windows(training, apart)
     found = [np.zeros((0, view.steps // layout.steps_per_beat), np.int64)]
-    slices = _slices(_evenly(len(windows), most))
+    slices = _slices(distances.evenly(len(windows), most))
     found += [harmony.chords(loader.planes(training, windows, index, apart), layout) for index in slices]
     return Bigram.fit(np.concatenate(found))
-
-
-def _evenly(n: int, most: int) -> Index:
-    """All of n, or so many of them, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.zeros(0, np.int64)
 
 
 def _slices(index: Index) -> Iterator[Index]:

@@ -3,7 +3,7 @@
 Shapes:
     B  rolls    W  rolls to compare with    T  steps    N  parts    K  planes    P  pitches    Q  whole beats
 
-Offers: `moved` (transposition), `matched` and `Match` (F1 and exact steps), `apart` (share of cells that differ),
+Offers: `matched` and `Match` (F1 and exact steps), `apart` (share of cells that differ),
 `pairwise_apart`; `beat_chroma` and `nearest` (the nearest of many rolls, transposition aside).
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from midivae.features import pitched_parts
 from midivae.pianoroll import FRAME, ONSET, Layout
@@ -20,23 +20,6 @@ from midivae.pianoroll import FRAME, ONSET, Layout
 _QUERIES_AT_ONCE, _REFERENCES_AT_ONCE = 256, 4096
 
 Planes = Bool[np.ndarray, "B T N 2 P"]
-
-
-def moved(planes: Planes, semitones: Int[np.ndarray, " B"], layout: Layout) -> Planes:
-    """Each roll moved up by its number of semitones, drums left where they are; what leaves the range is lost."""
-    pitched = np.array(pitched_parts(layout), np.intp)
-    made = planes.copy()
-    for by in np.unique(semitones).tolist():
-        mine = np.flatnonzero(semitones == by)
-        shifted = np.zeros_like(planes[mine][:, :, pitched])
-        if by > 0:
-            shifted[..., by:] = planes[mine][:, :, pitched][..., :-by]
-        elif by < 0:
-            shifted[..., :by] = planes[mine][:, :, pitched][..., -by:]
-        else:
-            shifted = planes[mine][:, :, pitched]
-        made[np.ix_(mine, np.arange(planes.shape[1]), pitched)] = shifted
-    return made
 
 
 # --- cell by cell -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ Shapes:
     B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window
     N  parts                 K  planes    P  pitches
 
-Offers: `Setting`, `Made`, `make`; `Draws`; `encoded`; `transposed`, `to_key`, `windows_of`, `as_json`.
+Offers: `Setting`, `Made`, `make`; `Draws`; `encoded`; `to_key`, `windows_of`, `as_json`.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def make(setting: Setting, samples: range) -> Made:
     made = _MODES[setting.job.mode](setting, setting.job, samples)
     if setting.job.transpose:
         shift = np.full(len(samples), setting.job.transpose)
-        made = Made(made.z, transposed(made.planes, setting.layout, shift), made.origin)
+        made = Made(made.z, features.transposed(made.planes, setting.layout, shift), made.origin)
     return made
 
 
@@ -481,7 +481,7 @@ def _ensemble(setting: Setting, job: Ensemble, samples: range) -> Made:
     for part, (planes, key) in enumerate(zip(apart, keys, strict=True)):
         own = np.zeros_like(planes)
         own[:, :, part] = planes[:, :, part]
-        merged[:, :, part] = transposed(own, layout, to_key(key, keys[0]))[:, :, part]
+        merged[:, :, part] = features.transposed(own, layout, to_key(key, keys[0]))[:, :, part]
     return Made(np.concatenate(latents, axis=1), merged)
 
 
@@ -492,28 +492,6 @@ def to_key(key: Int[np.ndarray, " B"], wanted: Int[np.ndarray, " B"]) -> Int[np.
     """
     shift = (features.major_of(wanted) - features.major_of(key) + 6) % 12 - 6
     return np.where((key < 0) | (wanted < 0), 0, shift)
-
-
-def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
-    """Rolls moved by semitones, each by its own number; drums stay.
-
-    What would leave the pitches of the roll comes back an octave lower or higher, so that no note is lost; where that
-    is another note's place, the two are one.
-    """
-    moved = planes.copy()
-    parts = features.pitched_parts(layout)
-    row = np.arange(layout.pitches)
-    for semitones in np.unique(shift).tolist():
-        mine = np.flatnonzero(shift == semitones)
-        target = row + semitones
-        below, above = -(np.minimum(target, 0) // 12), np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
-        target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
-        for part in parts:
-            out = np.zeros_like(planes[mine, :, part])
-            for source, to in zip(row.tolist(), target.tolist(), strict=True):
-                out[..., to] |= planes[mine, :, part, :, source]
-            moved[mine, :, part] = out
-    return moved
 
 
 _MODES: dict[str, Callable[[Setting, Any, range], Made]] = {

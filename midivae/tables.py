@@ -155,8 +155,8 @@ def _against_parents(
     for at in range(0, len(rows), _AT_ONCE):
         block = slice(at, at + _AT_ONCE)
         made = pianoroll.unpack(job.rolls[rows[block]], world.layout)[:, : world.view.steps]
-        parents = likeness.moved(np.stack([rolls[name] for name in names[block]]), by[block], world.layout)
-        others = likeness.moved(np.stack([rolls[other[name]] for name in names[block]]), by[block], world.layout)
+        parents = features.transposed(np.stack([rolls[name] for name in names[block]]), world.layout, by[block])
+        others = features.transposed(np.stack([rolls[other[name]] for name in names[block]]), world.layout, by[block])
         matches.append(likeness.matched(made, parents))
         near.append(likeness.apart(made, parents))
         far.append(likeness.apart(made, others))

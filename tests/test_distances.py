@@ -21,6 +21,11 @@ def pair(n: int = 12) -> st.SearchStrategy[tuple[np.ndarray, np.ndarray]]:
     return st.tuples(one, one)
 
 
+@pytest.mark.parametrize(("n", "most", "places"), [(0, 3, []), (2, 3, [0, 1]), (3, 3, [0, 1, 2]), (10, 3, [0, 4, 9])])
+def test_evenly_by_hand(n: int, most: int, places: list[int]) -> None:
+    assert distances.evenly(n, most).tolist() == places  # of 10, the middle is 4.5
+
+
 def test_wasserstein_by_hand() -> None:
     # sorted: (0, 1, 5) and (1, 2, 3): |0 - 1| + |1 - 2| + |5 - 3| = 4 over three values
     assert distances.wasserstein(np.array([5.0, 0.0, 1.0]), np.array([3.0, 1.0, 2.0])) == pytest.approx(4 / 3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from midivae import features
-from midivae.pianoroll import Layout, cell_runs
+from midivae.pianoroll import FRAME, ONSET, Layout, cell_runs
 from midivae.schema import FEATURES
 
 Note = tuple[int, int, int, int]  # part, pitch, onset step, offset step
@@ -315,6 +315,40 @@ def test_key_moves_with_the_music(tones: np.ndarray, by: int) -> None:
         # a chroma without a symmetry of its own: no tie is left to the order of the list
         mode = here[0] // 12
         assert moved[0].tolist() == (12 * mode + (here[0] + by) % 12).tolist()
+
+
+# --- transposition ----------------------------------------------------------------------------------------------------
+def test_transposed_by_hand() -> None:
+    # pitches 36 to 83: G4 (67) two semitones up is A4 (69); B5 (83) would leave the roll, and comes back as C#5 (73);
+    # C2 (36) down two semitones is Bb2 (46)
+    planes = np.zeros((2, 1, 4, 2, 48), bool)
+    for pitch in (67, 83):
+        planes[0, 0, 1, :, pitch - 36] = True
+    planes[1, 0, 2, :, 0] = True
+    moved = features.transposed(planes, SATB, np.array([2, -2]))
+    assert sorted(np.flatnonzero(moved[0, 0, 1, FRAME]) + 36) == [69, 73]
+    assert (np.flatnonzero(moved[1, 0, 2, ONSET]) + 36).tolist() == [46]
+    assert moved.sum() == planes.sum()
+
+
+def test_drums_stay_where_they_are() -> None:
+    layout = Layout(("drums", "piano"), 36, 48, 4)
+    planes = np.random.default_rng(0).random((2, 8, 2, 2, 48)) < 0.1
+    moved = features.transposed(planes, layout, np.array([5, -7]))
+    assert np.array_equal(moved[:, :, 0], planes[:, :, 0])
+    assert not np.array_equal(moved[:, :, 1], planes[:, :, 1])
+
+
+@given(st.integers(-24, 24), st.integers(0, 2**31))
+def test_transposition_moves_pitch_classes_and_can_be_undone(shift: int, seed: int) -> None:
+    planes = np.zeros((1, 8, 4, 2, 48), bool)
+    planes[..., 24:30] = np.random.default_rng(seed).random((1, 8, 4, 2, 6)) < 0.3  # room for a dozen below and above
+    by = np.array([shift])
+    moved = features.transposed(planes, SATB, by)
+    chroma = [features.chroma(each, SATB)[0] for each in (planes, moved)]
+    assert np.array_equal(np.roll(chroma[0], shift), chroma[1])
+    if abs(shift) <= 18:
+        assert np.array_equal(features.transposed(moved, SATB, -by), planes)
 
 
 # --- properties -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rolls import planes_of
 
-from midivae import likeness
+from midivae import features, likeness
 from midivae.likeness import Match
 from midivae.pianoroll import Layout
 
@@ -23,20 +23,6 @@ def music(seed: int, n: int = 1, steps: int = 32, low: int = 12, high: int = 24)
     planes = np.zeros((n, steps, 2, 2, LAYOUT.pitches), bool)
     planes[..., low:high] = np.stack([planes_of(rng, steps, narrow) for _ in range(n)])
     return planes
-
-
-# --- transposition ----------------------------------------------------------------------------------------------------
-def test_moved_moves_each_by_its_own_and_leaves_drums() -> None:
-    planes = music(0, 3)
-    moved = likeness.moved(planes, np.array([2, 0, -3]), LAYOUT)
-    np.testing.assert_array_equal(moved[0, ..., 2:], planes[0, ..., :-2])
-    np.testing.assert_array_equal(moved[1], planes[1])
-    np.testing.assert_array_equal(moved[2, ..., :-3], planes[2, ..., 3:])
-    band = np.zeros((1, 4, 2, 2, 24), bool)
-    band[0, 0, :, :, 23] = True
-    moved = likeness.moved(band, np.array([1]), BAND)
-    assert moved[0, 0, 0, :, 23].all()  # drums stay
-    assert not moved[0, 0, 1].any()  # what leaves the range is lost
 
 
 # --- cell by cell -----------------------------------------------------------------------------------------------------
@@ -124,12 +110,12 @@ def test_nearest_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> N
 @given(st.integers(0, 100), st.integers(-11, 11), st.integers(0, 4))
 def test_a_copy_in_another_key_is_at_no_distance(seed: int, by: int, which: int) -> None:
     references = music(seed, 5)
-    copy = likeness.moved(references[which : which + 1], np.array([by]), LAYOUT)
+    copy = features.transposed(references[which : which + 1], LAYOUT, np.array([by]))
     index, semitones, distance = likeness.nearest(
         likeness.beat_chroma(copy, LAYOUT), likeness.beat_chroma(references, LAYOUT)
     )
     assert distance[0] == 0
-    found = likeness.moved(references[index], semitones, LAYOUT)
+    found = features.transposed(references[index], LAYOUT, semitones)
     np.testing.assert_array_equal(likeness.beat_chroma(found, LAYOUT), likeness.beat_chroma(copy, LAYOUT))
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from inline import in_this_process, linked
 from music import PARTS, piece
 from pieces import as_fetched
@@ -338,7 +336,7 @@ def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> N
     for row, planes in enumerate(found["planes"]):
         for part in range(4):
             shift = modes.to_key(keys[part][row : row + 1], keys[0][row : row + 1])
-            moved = modes.transposed(apart[part][row : row + 1], LAYOUT, shift)[0]
+            moved = features.transposed(apart[part][row : row + 1], LAYOUT, shift)[0]
             assert np.array_equal(planes[:, part, FRAME], moved[:, part, FRAME])
 
 
@@ -352,46 +350,13 @@ def test_joint_is_a_sample_with_its_instruments(data: Path) -> None:
 
 
 # --- transposition ----------------------------------------------------------------------------------------------------
-def test_transposed_by_hand() -> None:
-    # pitches 36 to 83: G4 (67) two semitones up is A4 (69); B5 (83) would leave the roll, and comes back as C#5 (73);
-    # C2 (36) down two semitones is Bb2 (46)
-    planes = np.zeros((2, 1, 4, 2, 48), bool)
-    for pitch in (67, 83):
-        planes[0, 0, 1, :, pitch - 36] = True
-    planes[1, 0, 2, :, 0] = True
-    moved = modes.transposed(planes, LAYOUT, np.array([2, -2]))
-    assert sorted(np.flatnonzero(moved[0, 0, 1, FRAME]) + 36) == [69, 73]
-    assert (np.flatnonzero(moved[1, 0, 2, ONSET]) + 36).tolist() == [46]
-    assert moved.sum() == planes.sum()
-
-
-def test_drums_stay_where_they_are() -> None:
-    layout = Layout(("drums", "piano"), 36, 48, 4)
-    planes = np.random.default_rng(0).random((2, 8, 2, 2, 48)) < 0.1
-    moved = modes.transposed(planes, layout, np.array([5, -7]))
-    assert np.array_equal(moved[:, :, 0], planes[:, :, 0])
-    assert not np.array_equal(moved[:, :, 1], planes[:, :, 1])
-
-
-@given(st.integers(-24, 24), st.integers(0, 2**31))
-def test_transposition_moves_pitch_classes_and_can_be_undone(shift: int, seed: int) -> None:
-    planes = np.zeros((1, 8, 4, 2, 48), bool)
-    planes[..., 24:30] = np.random.default_rng(seed).random((1, 8, 4, 2, 6)) < 0.3  # room for a dozen below and above
-    by = np.array([shift])
-    moved = modes.transposed(planes, LAYOUT, by)
-    chroma = [features.chroma(each, LAYOUT)[0] for each in (planes, moved)]
-    assert np.array_equal(np.roll(chroma[0], shift), chroma[1])
-    if abs(shift) <= 18:
-        assert np.array_equal(modes.transposed(moved, LAYOUT, -by), planes)
-
-
 def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
     job = {"name": "a", "count": 4}
     plain, moved = made(data, job), made(data, {**job, "transpose": 3})
     assert moved["transpose"].tolist() == [3] * 4
     assert np.array_equal(np.stack(list(plain["z"])), np.stack(list(moved["z"])))
     for low, high in zip(plain["planes"], moved["planes"], strict=True):
-        assert np.array_equal(modes.transposed(low[None], LAYOUT, np.array([3]))[0], high)
+        assert np.array_equal(features.transposed(low[None], LAYOUT, np.array([3]))[0], high)
 
 
 # --- parents ----------------------------------------------------------------------------------------------------------

@@ -72,13 +72,16 @@ def build(data: Path) -> None:
 
     write_job(samples, "sample", "mlp", music(rng, 40))
     # copies of training music, a fourth up
-    job("sample-copies", likeness.moved(np.concatenate([low_rolls(training)] * 3), np.full(12, 5), LAYOUT))
+    job("sample-copies", features.transposed(np.concatenate([low_rolls(training)] * 3), LAYOUT, np.full(12, 5)))
     # half of the steps right, and the second half of the samples moved by two semitones
     rebuilt = spoilt(rng, np.concatenate([rolls, rolls]), 0.5)
     by = np.repeat([0, 2], 12)
-    job("reconstruct", likeness.moved(rebuilt, by, LAYOUT), parents=[[n] for n in names * 2], transpose=by.tolist())
+    rebuilt = features.transposed(rebuilt, LAYOUT, by)
+    job("reconstruct", rebuilt, parents=[[n] for n in names * 2], transpose=by.tolist())
     exact = np.concatenate([rolls, train_rolls])
-    job("reconstruct-exact", exact, parents=[[n] for n in [*names, *train_names]])
+    far = np.repeat([0, 20], [len(rolls), len(train_rolls)])  # over the edge, and back by octaves
+    exact = features.transposed(exact, LAYOUT, far)
+    job("reconstruct-exact", exact, parents=[[n] for n in [*names, *train_names]], transpose=far.tolist())
     radii = np.repeat([0.1, 0.5, 0.9], 12)
     varied = np.concatenate([spoilt(rng, rolls, share) for share in (0.1, 0.5, 0.9)])
     job("vary", varied, parents=[[n] for n in names * 3], radius=radii.tolist())
@@ -279,8 +282,8 @@ def test_copies_of_training_music_are_found(data: Path, metrics: dict[str, Any])
     training = loader.load(data / "rolls", ["train"])
     where = training.starts[training.piece_ids.index(first["piece_id"])] + first["piece_start_step"]
     found = pianoroll.unpack(training.packed[where : where + STEPS], LAYOUT)[None]
-    wanted = likeness.moved(low_rolls(training)[:1], np.array([5]), LAYOUT)
-    moved = likeness.moved(found, np.array([first["semitones"]]), LAYOUT)
+    wanted = features.transposed(low_rolls(training)[:1], LAYOUT, np.array([5]))
+    moved = features.transposed(found, LAYOUT, np.array([first["semitones"]]))
     assert likeness.nearest(likeness.beat_chroma(moved, LAYOUT), likeness.beat_chroma(wanted, LAYOUT))[2][0] == 0
     assert set(neighbours["set"]) >= {"held-out", "bernoulli", "markov", "song"}
 
