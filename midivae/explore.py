@@ -22,7 +22,7 @@ One sample soon is worth more here than many: a sample is decoded in a block of 
 `decode.BLOCK`, so it may differ in a few cells from one that a job makes of the same latent.
 
 Shapes:
-    M  parents    Z  latent    T  steps    N  parts    P  pitches
+    M  parents    Z  latent    T  steps    N  parts    P  pitches    S  strengths of an edit, and none
 
 Offers: `Find`, `weights_of`, `point_of`; `Explorer`.
 """
@@ -50,7 +50,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Float64
 from pydantic import AfterValidator, Field, ValidationError
 
-from midivae import catalog, decode, features, latent, midi, models, modes, pianoroll, pictures, playback, schema, store
+from midivae import catalog, decode, latent, midi, models, modes, pianoroll, pictures, playback, schema, store
 from midivae import parents as gathering
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.generate import Desk
@@ -533,18 +533,16 @@ class Explorer:
         strange = sorted(set(changes) - set(controls.offered))
         if strange:
             raise ParamsError(f"no knob {strange[0]!r:.40}; this model has {', '.join(controls.offered) or 'none'}")
-        asked = {name: np.array([change]) for name, change in changes.items()}
-        moved = np.concatenate([z, *(controls.moved(z, asked, strength) for strength in modes.STRENGTHS)])
-        numbers = None if uniform is None else np.repeat(uniform, len(moved), axis=0)
-        planes = decode.decode(setting.model, moved, setting.chance, numbers, block=len(moved))
-        attributes = features.attributes(planes, setting.layout)
-        before = {name: np.repeat(values[:1], len(moved)) for name, values in attributes.items()}
-        found = latent.measured(before, attributes)
-        wanted = {name: np.full(len(moved), change) for name, change in changes.items()}
-        misses = controls.misses(wanted, {name: np.ones(len(moved), bool) for name in changes}, found)
-        best = int(np.argmin(misses))
-        edits = modes.as_json(dict(changes), {name: float(values[best]) for name, values in found.items()})
-        return moved[best : best + 1], planes[best : best + 1], edits
+
+        def play(moved: Float32[np.ndarray, "S 1 Z"]) -> Bool[np.ndarray, "S 1 T N 2 P"]:
+            """All at once: it takes little longer than one."""
+            numbers = None if uniform is None else np.repeat(uniform, len(moved), axis=0)
+            return decode.decode(setting.model, moved[:, 0], setting.chance, numbers, block=len(moved))[:, None]
+
+        wanted = {name: np.array([change]) for name, change in changes.items()}
+        every = {name: np.ones(1, bool) for name in changes}
+        best = modes.edited(controls, setting.layout, z, wanted, every, play)
+        return best.z, best.planes, best.as_json(0, changes)
 
     # --- what is kept
     @property

@@ -9,9 +9,9 @@ between two parents are seeded by the number of the path instead, so that they d
 
 Shapes:
     B  samples of a block    Z  latent    D  state of a prior    M  parents    T  steps of a window
-    N  parts                 K  planes    P  pitches
+    N  parts                 K  planes    P  pitches             S  strengths, and none
 
-Offers: `Setting`, `Made`, `make`; `Draws`; `encoded`; `to_key`, `windows_of`, `as_json`.
+Offers: `Setting`, `Made`, `make`; `Draws`; `encoded`; `Edited` and `edited`; `to_key`, `windows_of`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from midivae import decode, features, latent
 from midivae.errors import ParamsError
-from midivae.latent import Controls, Space
+from midivae.latent import Changes, Controls, Space
 from midivae.models import WindowModel
 from midivae.models.base import Chance
 from midivae.models.prior import Prior
@@ -284,42 +284,59 @@ def _edit(setting: Setting, job: Edit, samples: range) -> Made:
     ranges = job.changes or {name: setting.controls.usual(name) for name in setting.controls.offered}
     asked = [_asked(ranges, job.together, i, rng) for i, rng in zip(samples, choices, strict=True)]
     z, _ = encoded(setting.model, setting.pool, index)
-    uniform, layout = draws.cells(), setting.layout
-    before = decode.decode(setting.model, z, setting.chance, uniform)
-    was = features.attributes(before, layout)
     changes = {name: np.array([each.get(name, 0.0) for each in asked]) for name in ranges}
     mine = {name: np.array([name in each for each in asked]) for name in ranges}
-    best = _Edited(z, before, latent.measured(was, was), np.full(len(samples), np.inf))
-    for strength in STRENGTHS:
-        moved = setting.controls.moved(z, changes, strength)
-        after = decode.decode(setting.model, moved, setting.chance, uniform)
-        found = latent.measured(was, features.attributes(after, layout))
-        best = best.better(_Edited(moved, after, found, setting.controls.misses(changes, mine, found)))
-    edits = [
-        as_json(each, {name: float(values[row]) for name, values in best.found.items()})
-        for row, each in enumerate(asked)
-    ]
+    uniform = draws.cells()
+
+    def play(moved: Float32[np.ndarray, "S B Z"]) -> Bool[np.ndarray, "S B T N 2 P"]:
+        return np.stack([decode.decode(setting.model, each, setting.chance, uniform) for each in moved])
+
+    best = edited(setting.controls, setting.layout, z, changes, mine, play)
+    edits = [best.as_json(row, each) for row, each in enumerate(asked)]
     return Made(best.z, best.planes, {"parents": _labels(setting, index), "edits": edits})
 
 
 @dataclass(frozen=True)
-class _Edited:
-    """Edited windows, what changed in them, and by how much they miss what was asked."""
+class Edited:
+    """Windows with attributes changed, and by how much each attribute changed (`latent.measured`)."""
 
     z: Latents
     planes: Planes
     found: dict[str, Float[np.ndarray, " B"]]
-    misses: Float[np.ndarray, " B"]
 
-    def better(self, other: _Edited) -> _Edited:
-        """Of each window the one that misses less."""
-        take = other.misses < self.misses
-        return _Edited(
-            np.where(take[:, None], other.z, self.z),
-            np.where(take[:, None, None, None, None], other.planes, self.planes),
-            {name: np.where(take, other.found[name], values) for name, values in self.found.items()},
-            np.where(take, other.misses, self.misses),
-        )
+    def as_json(self, row: int, asked: Mapping[str, float]) -> str:
+        """What was asked of a row, and what was measured, in 6 digits; what has no value is null."""
+
+        def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+            return {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in values.items()}
+
+        measured = {name: float(values[row]) for name, values in self.found.items()}
+        return json.dumps({"asked": plain(asked), "measured": plain(measured)})
+
+
+def edited(
+    controls: Controls,
+    layout: Layout,
+    z: Latents,
+    changes: Changes,
+    asked: Mapping[str, Bool[np.ndarray, " B"]],
+    play: Callable[[Float32[np.ndarray, "S B Z"]], Bool[np.ndarray, "S B T N 2 P"]],
+) -> Edited:
+    """Windows changed as asked: of each, among `STRENGTHS`, the one that misses least.
+
+    Args:
+        z: the latents that are changed.
+        changes, asked: as `Controls.misses` has them.
+        play: gives the music of latents: of these as they are, and of these moved by each strength.
+    """
+    moved = np.stack([z, *(controls.moved(z, changes, strength) for strength in STRENGTHS)])
+    planes = play(moved)
+    attributes = [features.attributes(each, layout) for each in planes]
+    found = [latent.measured(attributes[0], each) for each in attributes]
+    misses = [np.full(len(z), np.inf), *(controls.misses(changes, asked, each) for each in found[1:])]
+    best, row = np.argmin(misses, axis=0), np.arange(len(z))
+    taken = {name: np.stack([each[name] for each in found])[best, row] for name in found[0]}
+    return Edited(moved[best, row], planes[best, row], taken)
 
 
 def _asked(
@@ -329,15 +346,6 @@ def _asked(
     names = list(ranges)
     mine = names if together else [names[number % len(names)]]
     return {name: _between(ranges[name], rng) for name in mine}
-
-
-def as_json(asked: dict[str, float], found: dict[str, float]) -> str:
-    """Both as the catalog has them, in 6 digits; what has no value is null."""
-
-    def plain(values: dict[str, float]) -> dict[str, float | None]:
-        return {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in values.items()}
-
-    return json.dumps({"asked": plain(asked), "measured": plain(found)})
 
 
 # --- windows that follow each other -----------------------------------------------------------------------------------
