@@ -231,27 +231,25 @@ def _check_mode(job: Job, model: models.WindowModel, folder: Path, beats_per_bar
             f"{who}: mode ensemble needs a model with several parts, and {model.name!r} has one, {parts[0]!r}; set "
             "train.view.merge_parts to false, or ingest more parts"
         )
-    if _needs_controls(job):
-        _check_controls(job, Controls.read(folder), who)
+    if isinstance(job, Edit):
+        _check_changes(job, Controls.read(folder), who)
 
 
-def _check_controls(job: Job, controls: Controls, who: str) -> None:
+def _check_changes(job: Edit, controls: Controls, who: str) -> None:
     """Whether the attributes that a job changes can be changed."""
-    if isinstance(job, Edit) and not (job.changes or controls.offered):
+    if not (job.changes or controls.offered):
         raise ParamsError(
             f"{who}: no attribute can be changed: the model's latents explain too little of any; train it longer, or "
             "leave the job out"
         )
     known = dict(zip(controls.names, controls.explained, strict=True))
-    for name in (job.changes or ()) if isinstance(job, Edit) else ():
+    for name in job.changes or ():
         if name not in controls.offered:
             share = f"; its latents explain {known[name]:.0%} of it" if name in known else ""
             raise ParamsError(
                 f"{who}: its model cannot change {name!r} on purpose{share}; it can change "
                 f"{', '.join(controls.offered) or 'nothing'}"
             )
-    if isinstance(job, Continue | Song) and "key" not in controls.offered:
-        raise ParamsError(f"{who}: its model cannot change the key on purpose; set one_key to false")
 
 
 def _identity(job: Job, text: str, earlier: Mapping[str, _Request]) -> str:

@@ -403,7 +403,7 @@ class _Key:
         return cls(outside, features.fifths(chroma * inside))
 
     def home(self, controls: Controls, z: Latents) -> Latents:
-        """Latents moved to where the key lies on the circle of fifths."""
+        """Latents moved to where the key lies on the circle of fifths; the same where a model cannot change the key."""
         foretold = controls.foretold(z)
         way = np.nan_to_num(self.centroid - np.stack([foretold[name] for name in latent.KEY], axis=1))
         moved: np.ndarray = z + way @ controls.directions[[controls.names.index(name) for name in latent.KEY]]
