@@ -264,6 +264,8 @@ class Transformer(Fit):
     heads: Positive = 4
     cell: Positive = 16  # hidden units that decide a cell
     latent: Positive = 128
+    draft: Annotated[int, Field(ge=0)] = 0  # hidden units of a draft of each beat; 0: none
+    draft_steps: Annotated[int, Field(ge=0)] = 4000  # that fit the draft, and with it what a latent holds
     context: Annotated[int, Field(ge=0)] = 32  # steps before the window that the decoder sees
     drop_context: Share = 0.25  # share of the windows in training that see none of them
     dropout: Share = 0.1

@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from midivae.latent import Controls
 from midivae.loader import BitMatrix, Corpus
 from midivae.models import Config, WindowModel
 from midivae.models.base import Batch, Chance
+from midivae.models.draft import Draft
+from midivae.models.transformer import Transformer
 from midivae.params import Params, Train
 from midivae.pianoroll import FRAME, ONSET
 from midivae.schema import CORPUS
@@ -45,7 +48,7 @@ ACTIVE = 0.01  # a latent dimension is used if the variance of its mean over the
 KEPT_RUNS = 8  # finished runs kept in the work directory
 _CODE = ("engine", "devices", "loader", "elbo", "pianoroll", "models.base")  # and the model's own
 _MODULES = {
-    "transformer": ("models.transformer",),
+    "transformer": ("models.draft", "models.transformer"),
     "mlp": ("models.dense", "models.mlp"),
     "autoencoder": ("models.dense", "models.autoencoder"),
 }
@@ -199,9 +202,12 @@ def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trai
     earlier = _earlier(name, settings)
     key = _key(config, settings, machine, earlier)
     model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT))
-    if earlier is not None:
-        _start_from(model, earlier)
+    began = earlier is not None and _start_from(model, earlier)
     model = model.to(splits.train.device)
+    if isinstance(model, Transformer) and model.draft is not None and settings.transformer.draft_steps:
+        if not began:
+            _fit_draft(model.draft, key, settings, splits, machine)
+        model.draft.requires_grad_(False)  # the decoder learns what its latents mean, and they stay what they are
     checkpoints = Checkpoints(store.work_dir() / "train" / key)
     network = settings.network(name)
     trainer = engine.Trainer(model, splits.train, splits.valid, network, settings.seed, checkpoints, machine)
@@ -211,6 +217,17 @@ def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trai
     model.eval()
     seconds = time.monotonic() - start
     return Trained(model, key, trainer.progress, seconds, trainer.progress.step - first, machine.precision)
+
+
+def _fit_draft(draft: Draft, key: str, settings: Train, splits: Splits, machine: Machine) -> None:
+    """Fits the draft of a transformer, and with it what its latents hold."""
+    steps = settings.transformer.draft_steps
+    alone = {"max_steps": steps, "epochs": sys.maxsize, "patience": None, "anneal_steps": steps // 4}
+    fit = settings.transformer.model_copy(update=alone)
+    checkpoints = Checkpoints(store.work_dir() / "train" / f"{key}-draft")
+    trainer = engine.Trainer(draft, splits.train, splits.valid, fit, settings.seed, checkpoints, machine)
+    trainer.fit()
+    draft.load_state_dict(trainer.best)
 
 
 def _earlier(name: str, settings: Train) -> Path | None:
@@ -235,16 +252,19 @@ def _name_in(folder: Path) -> str:
     return models.base.read_config(folder).name
 
 
-def _start_from(model: WindowModel, folder: Path) -> None:
+def _start_from(model: WindowModel, folder: Path) -> bool:
     """Takes over the weights of an earlier model whose tensors have the same names and shapes.
 
     It must see music as this one does, the same layout and view; else, and for tensors that do not fit, the weights
     stay as they are.
+
+    Returns:
+        Whether all tensors fit.
     """
     before, now = models.base.read_config(folder), model.config
     if (before.layout, before.view) != (now.layout, now.view):
         log.warning("%s: %s sees other windows: training starts from random weights", now.name, folder)
-        return
+        return False
     mine = model.state_dict()
     fits = {
         name: weight
@@ -253,6 +273,7 @@ def _start_from(model: WindowModel, folder: Path) -> None:
     }
     model.load_state_dict(fits, strict=False)
     log.info("%s: starts from %s, %d of %d tensors", now.name, folder, len(fits), len(mine))
+    return len(fits) == len(mine)
 
 
 def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, ...]:

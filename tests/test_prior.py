@@ -25,9 +25,9 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def prior_of(latent: int, seed: int = 0) -> Prior:
+def prior_of(latent: int, seed: int = 0, beats: int = 1) -> Prior:
     """One whose couplings do something, with latents far from a standard normal."""
-    made = Prior(latent)
+    made = Prior(latent, beats)
     made.initialise(rng(seed))
     with torch.no_grad():
         for name, weight in made.named_parameters():
@@ -40,17 +40,18 @@ def prior_of(latent: int, seed: int = 0) -> Prior:
 
 # --- the map ----------------------------------------------------------------------------------------------------------
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 9), st.integers(0, 1000))
-def test_latents_become_noise_and_noise_the_same_latents(latent: int, seed: int) -> None:
-    made = prior_of(latent, seed)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 1000))
+def test_latents_become_noise_and_noise_the_same_latents(latent: int, beats: int, seed: int) -> None:
+    made = prior_of(latent, seed, beats)
     z = 2 * torch.randn(5, latent, generator=rng(seed))
     state = made.after(made.state(5, at_start=True), z.flip(0))
     noise, _ = made.to_noise(z, state)
     assert torch.allclose(made.to_latent(noise, state), z, atol=1e-4)
 
 
-def test_it_stretches_volumes_by_the_determinant_of_its_jacobian() -> None:
-    made = prior_of(4)
+@pytest.mark.parametrize("beats", [1, 2, 4])
+def test_it_stretches_volumes_by_the_determinant_of_its_jacobian(beats: int) -> None:
+    made = prior_of(4, beats=beats)
     z = torch.randn(3, 4, generator=rng(7))
     state = made.state(3)
     _, stretch = made.to_noise(z, state)
@@ -59,16 +60,31 @@ def test_it_stretches_volumes_by_the_determinant_of_its_jacobian() -> None:
         assert stretch[i].item() == pytest.approx(torch.linalg.slogdet(jacobian).logabsdet.item(), abs=1e-4)
 
 
-def test_its_density_adds_up_to_one() -> None:
-    made = prior_of(2)
+@pytest.mark.parametrize("beats", [1, 2])
+def test_its_density_adds_up_to_one(beats: int) -> None:
+    made = prior_of(2, beats=beats)
     axis = torch.linspace(-18, 18, 151)
     z = torch.cartesian_prod(axis, axis)
     density = torch.exp(-made.nats(z, made.state(1).expand(len(z), -1)))
     assert (density.sum() * (axis[1] - axis[0]) ** 2).item() == pytest.approx(1, abs=1e-2)
 
 
+@pytest.mark.parametrize(("latent", "beats", "used"), [(128, 16, 16), (128, 1, 1), (6, 4, 3), (7, 4, 1), (3, 16, 3)])
+def test_beats_share_the_dimensions_evenly(latent: int, beats: int, used: int) -> None:
+    assert Prior(latent, beats).beats == used
+
+
+def test_a_beat_is_given_the_beats_before_it_and_no_others() -> None:
+    made = prior_of(6, beats=3)
+    z = torch.randn(1, 6, generator=rng(8))
+    moved = z.clone()
+    moved[:, 2:4] += 1  # the second of three
+    noise, other = (made.to_noise(each, made.state(1))[0] for each in (z, moved))
+    assert (noise != other).view(3, 2).any(1).tolist() == [False, True, True]
+
+
 def test_it_begins_as_a_standard_normal_whatever_came_before() -> None:
-    made = Prior(3)
+    made = Prior(3, 3)
     made.initialise(rng())
     z = torch.randn(4, 3, generator=rng(1))
     for state in (made.state(4), made.after(made.state(4, at_start=True), z)):
@@ -76,8 +92,9 @@ def test_it_begins_as_a_standard_normal_whatever_came_before() -> None:
     assert normal_nats(torch.zeros(1, 3)).item() == pytest.approx(1.5 * math.log(2 * math.pi))
 
 
-def test_the_nats_of_a_chain_are_those_of_each_link_given_the_ones_before() -> None:
-    made = prior_of(3)
+@pytest.mark.parametrize("beats", [1, 3])
+def test_the_nats_of_a_chain_are_those_of_each_link_given_the_ones_before(beats: int) -> None:
+    made = prior_of(3, beats=beats)
     z = torch.randn(2, 3, 3, generator=rng(5))
     found = made.nats_of_chains(z, torch.tensor([1.0, 0.0]))
     for i, at_start in enumerate((True, False)):

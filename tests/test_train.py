@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 import torch
 from rolls import LAYOUT, made_up, write_rolls
 
-from midivae import decode, devices, loader, models, prior, store, train
+from midivae import decode, devices, engine, loader, models, prior, store, train
 from midivae.errors import InputError, ParamsError, TrainingError
+from midivae.loader import BitMatrix
+from midivae.models.base import Batch
+from midivae.models.transformer import Transformer as TransformerModel
 from midivae.params import Dense, Generate, Params, Train, Transformer, View
 from midivae.pianoroll import FRAME, ONSET, Layout
 from midivae.schema import CORPUS
@@ -285,6 +289,77 @@ def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatc
     monkeypatch.setattr(prior, "fit", None)
     train.run(settings, data)
     assert contents(data / "model") == before
+
+
+# --- the draft --------------------------------------------------------------------------------------------------------
+DRAFTED = Transformer(
+    width=16, channels=8, layers=1, heads=2, cell=4, latent=16, context=4, epochs=2, batch_size=8, prior_steps=5,
+    draft=16, draft_steps=40, beta=0.5, warmup_steps=0,
+)  # fmt: skip
+
+
+def draft_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {k: w for k, w in models.load(folder).state_dict().items() if k.startswith("draft.")}
+
+
+def test_a_draft_is_fitted_first_and_then_stays(data: Path, tmp_path: Path) -> None:
+    settings = params(model="transformer", compare=(), transformer=DRAFTED)
+    train.run(settings, data)
+    first = (data / "model").rename(tmp_path / "first")
+    longer = DRAFTED.model_copy(update={"epochs": 3})
+    train.run(params(model="transformer", compare=(), transformer=longer), data)
+    same = draft_of(data / "model")
+    assert all(torch.equal(weight, same[name]) for name, weight in draft_of(first).items())
+    # untrained, it would know nothing of the music
+    untrained = DRAFTED.model_copy(update={"draft_steps": 1})
+    (data / "model").rename(tmp_path / "second")
+    train.run(params(model="transformer", compare=(), transformer=untrained), data)
+    view, corpus = settings.train.view, loader.load(data / "rolls", ["train"])
+    windows = BitMatrix(corpus, loader.windows(corpus, view), view, CPU)
+    x = windows.batch(torch.arange(len(windows))).x
+    nats = []
+    for folder in (tmp_path / "first", data / "model"):
+        model = models.load(folder)
+        assert isinstance(model, TransformerModel)
+        assert model.draft is not None
+        nats.append(model.draft.nats(Batch.of(x), model.encode(x)[0]).mean().item())
+    assert nats[0] < 0.9 * nats[1]
+
+
+def test_a_run_that_ends_between_draft_and_decoder_goes_on_there(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = params(model="transformer", compare=(), transformer=DRAFTED)
+    train.run(settings, data)
+    whole = contents(data / "model")
+    shutil.rmtree(store.work_dir())
+    fit, fitted = engine.Trainer.fit, list[str]()
+
+    def stopped(self: engine.Trainer) -> None:
+        if self.model.name != "draft":
+            raise KeyboardInterrupt
+        fit(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Trainer, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(settings, data)
+
+    def noted(self: engine.Trainer) -> None:
+        fitted.extend([self.model.name] * (not self.progress.finished))
+        fit(self)
+
+    monkeypatch.setattr(engine.Trainer, "fit", noted)
+    train.run(settings, data)
+    assert fitted == ["transformer"]
+    assert contents(data / "model") == whole
+
+
+def test_a_warm_start_keeps_the_draft(data: Path, tmp_path: Path) -> None:
+    train.run(params(model="transformer", compare=(), transformer=DRAFTED), data)
+    earlier = (data / "model").rename(tmp_path / "earlier")
+    once = DRAFTED.model_copy(update={"epochs": 1})
+    train.run(params(model="transformer", compare=(), transformer=once, warm_start=str(earlier)), data)
+    same = draft_of(data / "model")
+    assert all(torch.equal(weight, same[name]) for name, weight in draft_of(earlier).items())
 
 
 # --- warm start -------------------------------------------------------------------------------------------------------

@@ -25,10 +25,12 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def model_of(parts: int = 2, planes: str = "onset+frame", steps: int = 8, pitches: int = 12) -> Transformer:
+def model_of(
+    parts: int = 2, planes: str = "onset+frame", steps: int = 8, pitches: int = 12, draft: int = 0
+) -> Transformer:
     """A small model whose first weights are so large that everything matters."""
     names = tuple("abcdef"[:parts])
-    network = Settings(width=16, channels=8, layers=2, heads=2, cell=6, latent=5, context=CONTEXT)
+    network = Settings(width=16, channels=8, layers=2, heads=2, cell=6, latent=5, context=CONTEXT, draft=draft)
     view = View.model_validate({"steps": steps, "planes": planes})
     config = Config("transformer", Layout(names, 60, pitches, 4), view, network, 120.0, (0,) * parts, "0" * 64)
     model = models.create(config, rng())
@@ -37,7 +39,8 @@ def model_of(parts: int = 2, planes: str = "onset+frame", steps: int = 8, pitche
         for name, weight in model.named_parameters():
             if "norm" not in name:
                 weight.mul_(3)
-        model.posterior.weight.mul_(0.03)  # or the plan, a tanh, is at its ends
+        if model.encoder is not None:
+            model.encoder.posterior.weight.mul_(0.03)  # or the plan, a tanh, is at its ends
         model.head.bias.fill_(-0.5)
         model.head.now.normal_(std=0.5, generator=rng(5))
         model.head.begun.normal_(std=0.5, generator=rng(6))
@@ -67,10 +70,11 @@ def latents(model: Transformer, n: int, seed: int = 3) -> torch.Tensor:
 
 
 # --- likelihood -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("draft", [0, 7])
 @pytest.mark.parametrize(("parts", "planes", "steps"), [(1, "frame", 2), (2, "frame", 1), (1, "onset+frame", 3)])
 @torch.inference_mode()
-def test_the_probabilities_of_all_windows_add_up_to_one(parts: int, planes: str, steps: int) -> None:
-    model = model_of(parts, planes, steps, pitches=2)
+def test_the_probabilities_of_all_windows_add_up_to_one(parts: int, planes: str, steps: int, draft: int) -> None:
+    model = model_of(parts, planes, steps, pitches=2, draft=draft)
     k = model.config.window_shape[2]
     every = itertools.product([False, True], repeat=steps * parts * k * 2)
     cells = np.array(list(every)).reshape(-1, steps, parts, k, 2)
@@ -119,8 +123,9 @@ def test_a_window_alone_is_one_without_known_steps_before_it() -> None:
     assert torch.allclose(model.nats(Batch.of(x), z), model.nats(empty, z), rtol=1e-5)
 
 
-def test_the_bound_holds_and_everything_gets_a_gradient() -> None:
-    model = model_of()
+@pytest.mark.parametrize("draft", [0, 7])
+def test_the_bound_holds_and_everything_gets_a_gradient(draft: int) -> None:
+    model = model_of(draft=draft)
     model.train()
     parts = model.elbo(batch_of(model), rng(1))
     parts.loss.backward()
@@ -131,27 +136,70 @@ def test_the_bound_holds_and_everything_gets_a_gradient() -> None:
     assert parts.charged >= 5 * model.settings.free_nats - 1e-6
 
 
+# --- the draft --------------------------------------------------------------------------------------------------------
+@torch.inference_mode()
+def test_a_beat_writes_to_its_own_dimensions_and_its_draft_reads_no_others() -> None:
+    draft = model_of(draft=7).draft
+    assert draft is not None
+    assert (draft.beats, draft.own, draft.latent) == (2, 3, 5)  # two beats of four steps: three dimensions, and two
+    one = music(1, model_of())
+    other = torch.cat([one[:, :4], 1 - one[:, 4:]], 1)  # the second beat changes
+    for a, b in zip(draft.encode(one), draft.encode(other), strict=True):
+        assert (a != b).tolist() == [[False, False, False, True, True]]
+    z = latents(model_of(), 1)
+    moved = z.clone()
+    moved[:, :3] += 1  # the first beat's
+    changed = (draft.decode(z) != draft.decode(moved)).flatten(2).any(2)
+    assert changed.tolist() == [[True] * 4 + [False] * 4]
+
+
+@torch.inference_mode()
+def test_the_last_beat_of_a_window_may_be_cut() -> None:
+    model = model_of(steps=6, draft=7)
+    x = music(2, model)
+    assert model.draft is not None
+    assert model.draft.decode(model.encode(x)[0]).shape == x.shape
+
+
+@torch.inference_mode()
+def test_the_decoder_goes_over_the_draft() -> None:
+    """The draft of a step says something of that step to every cell, and of no other step."""
+    model = model_of(draft=7)
+    z = latents(model, 1)
+    planned = model._planned(z)
+    assert planned.draft.abs().max() <= 1
+    x = music(1, model)
+    nats = model._nats(Batch.of(x), planned, x)
+    other = planned._replace(draft=planned.draft.flip(3))
+    assert not torch.allclose(nats, model._nats(Batch.of(x), other, x))
+    last = planned._replace(draft=torch.cat([planned.draft[:, :-1], planned.draft[:, -1:].flip(3)], 1))
+    cut = Batch.of(x)._replace(n_inside=torch.tensor([7]))
+    assert torch.equal(model._nats(cut, planned, x), model._nats(cut, last, x))
+
+
 # --- samples ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("draft", [0, 7])
 @pytest.mark.parametrize(("parts", "planes"), [(3, "onset+frame"), (1, "frame"), (1, "onset+frame")])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @torch.inference_mode()
 def test_samples_are_drawn_from_the_probabilities_that_the_likelihood_gives(
-    parts: int, planes: str, temperature: float
+    parts: int, planes: str, temperature: float, draft: int
 ) -> None:
     """Incremental, several cells a round: it must decide each cell as the probabilities of the finished window say."""
-    model = model_of(parts, planes)
+    model = model_of(parts, planes, draft=draft)
     batch = batch_of(model)
     z = latents(model, 3)
     uniform = torch.rand(batch.x.shape, generator=rng(4))
     made = model.cells(z, Chance(temperature=temperature), uniform, batch).float()
 
     everything = torch.cat([batch.before, made], 1)
-    vector, field = model._states(batch._replace(x=made), z, everything)
+    planned = model._planned(z)
+    vector, field = model._states(batch._replace(x=made), planned, everything)
     previous = everything[:, CONTEXT - 1 : -1]
+    beside = torch.cat([previous.flatten(2, 3), planned.draft], 2)
     onset = made[..., 0, :] if made.shape[3] == 2 else None
-    frame_p, onset_p = torch.sigmoid(model.head(vector, field, previous, made[..., -1, :], onset) / temperature).unbind(
-        2
-    )
+    logits = model.head(vector, field, beside, made[..., -1, :], onset)
+    frame_p, onset_p = torch.sigmoid(logits / temperature).unbind(2)
     assert 0.05 < made.mean() < 0.95
     assert torch.equal(made[..., -1, :] > 0, uniform[..., -1, :] < frame_p)
     if onset is not None:
@@ -159,9 +207,10 @@ def test_samples_are_drawn_from_the_probabilities_that_the_likelihood_gives(
         assert torch.equal(onset > 0, begins & (made[..., 1, :] > 0))
 
 
+@pytest.mark.parametrize("draft", [0, 7])
 @torch.inference_mode()
-def test_a_sample_is_the_same_alone_and_among_others() -> None:
-    model = model_of()
+def test_a_sample_is_the_same_alone_and_among_others(draft: int) -> None:
+    model = model_of(draft=draft)
     z = latents(model, 4)
     uniform = torch.rand((4, *model.config.window_shape), generator=rng(4))
     together = model.cells(z, Chance(temperature=1.0), uniform)

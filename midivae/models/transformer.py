@@ -32,6 +32,7 @@ from torch.nn import functional as F  # noqa: N812  its usual name
 from midivae import elbo
 from midivae.elbo import Elbo
 from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.models.draft import Draft
 from midivae.models.prior import Prior
 from midivae.params import Transformer as Settings
 from midivae.pianoroll import FRAME, ONSET
@@ -41,6 +42,7 @@ BUCKETS = 32  # of distances in time: exact up to half of them, then ever wider
 FARTHEST = 512  # steps: all beyond share the last bucket
 CHANNELS_PER_MIX = 4  # channels of a field that share one mixing of pitches
 PLAN = 64  # numbers per beat
+SURE = 4.0  # the logit at which a draft counts as sure
 NEVER = -1e9  # added to the weight of a step that attention must not see
 
 
@@ -100,6 +102,46 @@ class EncoderLayer(nn.Module):
         vector = vector + self.dropout(self.out(fetched.transpose(1, 2).reshape(b, t, d)))
         out: Tensor = vector + self.dropout(self.down(torch.relu(self.up(self.norm2(vector)))))
         return out
+
+
+class Encoder(nn.Module):
+    """A posterior from all steps of a window at once, where there is no draft."""
+
+    def __init__(self, config: Config, settings: Settings, beats: int) -> None:
+        super().__init__()
+        _, n, k, p = config.window_shape
+        self.beat = config.layout.steps_per_beat
+        self.read = nn.Linear(n * k * p, settings.width)
+        self.layers = nn.ModuleList(EncoderLayer(settings.width, settings.heads, settings.dropout) for _ in range(2))
+        self.summary = nn.Linear(settings.width, PLAN)
+        self.posterior = nn.Linear(beats * PLAN, 2 * settings.latent)
+
+    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Mean and log-variance of the latent's posterior."""
+        steps = x.shape[1]
+        at = torch.arange(steps, device=x.device)
+        lag = at[:, None] - at
+        bucket = lag_bucket(lag.abs()) + BUCKETS * (lag < 0)
+        vector = torch.relu(self.read(x.flatten(2)))
+        for layer in self.layers:
+            vector = layer(vector, bucket)
+        beats = F.pad(self.summary(vector), (0, 0, 0, -steps % self.beat))
+        beats = beats.view(len(x), -1, self.beat, PLAN).mean(2)  # [B, Q, PLAN]
+        mu, logvar = self.posterior(beats.flatten(1)).float().chunk(2, -1)
+        return mu, logvar
+
+
+class Planned(NamedTuple):
+    """What a latent says of its window's steps.
+
+    Attributes:
+        vector, field: added to the states of the steps.
+        draft: of each cell, from -1 to 1; nothing where there is no draft.
+    """
+
+    vector: Float[Tensor, "B T D"]
+    field: Float[Tensor, "B T C P"]
+    draft: Float[Tensor, "B T M P"]
 
 
 class Seen(NamedTuple):
@@ -174,13 +216,13 @@ class DecoderLayer(nn.Module):
 class Head(nn.Module):
     """The cells of a step, part after part and upwards, each given the step's state and the cells before it."""
 
-    def __init__(self, settings: Settings, parts: int, planes: int, pitches: int) -> None:
+    def __init__(self, settings: Settings, parts: int, pitches: int, beside: int) -> None:
         super().__init__()
-        n, k, p, h = parts, planes, pitches, settings.cell
+        n, p, h = parts, pitches, settings.cell
         self.shape = (n, h, p)
         self.norm = nn.LayerNorm(settings.width)
         self.from_vector = nn.Linear(settings.width, n * h * p)
-        self.from_field = nn.Parameter(torch.empty(n * h, settings.channels + n * k))  # and from the step before
+        self.from_field = nn.Parameter(torch.empty(n * h, settings.channels + beside))  # and from what lies beside it
         self.now = nn.Parameter(torch.empty(n, n, h, 2 * p - 1))  # [from part, to part, ...] by distance in pitch
         self.begun = nn.Parameter(torch.empty(n, n, h))  # [from part, to part, ...]: a note begins in it
         self.inner, self.inner_bias = nn.Parameter(torch.empty(h, h)), nn.Parameter(torch.empty(h, 1))
@@ -188,13 +230,13 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.empty(2, n, p))
 
     def given(
-        self, vector: Float[Tensor, "B T D"], field: Float[Tensor, "B T C P"], previous: Float[Tensor, "B T N K P"]
+        self, vector: Float[Tensor, "B T D"], field: Float[Tensor, "B T C P"], beside: Float[Tensor, "B T M P"]
     ) -> Float[Tensor, "B T N H P"]:
-        """What every cell knows before any cell of its step is decided."""
+        """What every cell knows before any cell of its step is decided; `beside`: the step before, and the draft."""
         b, t = vector.shape[:2]
         n, h, p = self.shape
         known = self.from_vector(self.norm(vector)).view(b, t, n * h, p)
-        cells = torch.cat([normed(field), previous.flatten(2, 3)], 2)
+        cells = torch.cat([normed(field), beside], 2)
         return plus_channelwise(known, self.from_field, cells).view(b, t, n, h, p)
 
     def influence(self) -> Float[Tensor, "NP NHP"]:
@@ -228,7 +270,7 @@ class Head(nn.Module):
         self,
         vector: Float[Tensor, "B T D"],
         field: Float[Tensor, "B T C P"],
-        previous: Float[Tensor, "B T N K P"],
+        beside: Float[Tensor, "B T M P"],
         frame: Float[Tensor, "B T N P"],
         onset: Float[Tensor, "B T N P"] | None,
     ) -> Float[Tensor, "B T 2 N P"]:
@@ -241,7 +283,7 @@ class Head(nn.Module):
         known = torch.cat([self.norm(vector), frame.flatten(2)], -1).flatten(0, 1)
         weight = torch.cat([self.from_vector.weight, self.influence().T], 1)
         known = F.linear(known, weight, self.from_vector.bias).view(b, t, n * h, p)
-        cells: tuple[Tensor, ...] = (normed(field), previous.flatten(2, 3))
+        cells: tuple[Tensor, ...] = (normed(field), beside)
         of_cells: tuple[Tensor, ...] = (self.from_field,)
         if onset is not None:
             began = onset.amax(-1, keepdim=True).expand_as(onset)
@@ -269,25 +311,26 @@ class Transformer(WindowModel):
         self.beat = config.layout.steps_per_beat
         beats = -(-t // self.beat)
 
-        self.read = nn.Linear(n * k * p, d)
-        self.encoder = nn.ModuleList(EncoderLayer(d, settings.heads, settings.dropout) for _ in range(2))
-        self.summary = nn.Linear(d, PLAN)
-        self.posterior = nn.Linear(beats * PLAN, 2 * settings.latent)
-
+        self.draft = Draft(config) if settings.draft else None
+        self.encoder = None if settings.draft else Encoder(config, settings, beats)
         self.plan = nn.Linear(settings.latent, beats * PLAN)
         self.plan_vector, self.plan_field = nn.Linear(PLAN, d), nn.Linear(PLAN, c * p)
+        drafted = n * k if settings.draft else 0
+        self.draft_field = nn.Parameter(torch.empty(c, drafted)) if drafted else None
         self.embed = nn.Linear(n * k * p + 1, d)  # the cells of the step before, and whether there is none
         self.place = nn.Parameter(torch.empty(settings.context + t, d))
         self.recent = nn.Parameter(torch.empty(c, RECENT * n * k))
         self.pitch = nn.Parameter(torch.empty(c, p))
         self.layers = nn.ModuleList(DecoderLayer(settings, p) for _ in range(settings.layers))
-        self.head = Head(settings, n, k, p)
-        self.prior: Prior = Prior(settings.latent).requires_grad_(False)  # it is fitted afterwards
+        self.head = Head(settings, n, p, n * k + drafted)
+        self.prior: Prior = Prior(settings.latent, beats if settings.draft else 1).requires_grad_(
+            False
+        )  # it is fitted afterwards
 
     def initialise(self, generator: torch.Generator) -> None:
         """Gives every weight its first value: normal with the variance that keeps a layer's output as its input."""
         for name, weight in self.named_parameters():
-            if name.startswith("prior."):
+            if name.startswith(("prior.", "draft.")):
                 continue
             kind = name.rpartition(".")[2]
             if weight.ndim == 1 and "norm" in name and kind == "weight":
@@ -305,6 +348,8 @@ class Transformer(WindowModel):
             self._give_beats_latents()
             self.plan_field.weight.mul_(0.1)
             self.head.bias.fill_(-3.0)  # most cells are silent
+        if self.draft is not None:
+            self.draft.initialise(generator)
         self.prior.initialise(generator)
 
     def _give_beats_latents(self) -> None:
@@ -316,7 +361,8 @@ class Transformer(WindowModel):
         of_latent = torch.arange(latent) * beats // latent
         own = (torch.arange(beats).repeat_interleave(PLAN)[:, None] == of_latent).float()  # [Q * PLAN, Z]
         self.plan.weight.mul_(own * beats**0.5 + 0.1)
-        self.posterior.weight.mul_(0.3 * (own.T * beats**0.5 + 0.1).repeat(2, 1))
+        if self.encoder is not None:
+            self.encoder.posterior.weight.mul_(0.3 * (own.T * beats**0.5 + 0.1).repeat(2, 1))
 
     @property
     def _decoder(self) -> list[DecoderLayer]:
@@ -325,25 +371,18 @@ class Transformer(WindowModel):
     # --- latent
     def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
         """Mean and log-variance of the latent's posterior."""
-        steps = x.shape[1]
-        at = torch.arange(steps, device=x.device)
-        lag = at[:, None] - at
-        bucket = lag_bucket(lag.abs()) + BUCKETS * (lag < 0)
-        vector = torch.relu(self.read(x.flatten(2)))
-        for layer in self.encoder:
-            vector = layer(vector, bucket)
-        beats = F.pad(self.summary(vector), (0, 0, 0, -steps % self.beat))
-        beats = beats.view(len(x), -1, self.beat, PLAN).mean(2)  # [B, Q, PLAN]
-        mu, logvar = self.posterior(beats.flatten(1)).float().chunk(2, -1)
-        return mu, logvar
+        return (self.draft or cast("Encoder", self.encoder)).encode(x)
 
-    def _planned(self, z: Float[Tensor, "B Z"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T C P"]]:
-        """What the latent adds to the vectors and fields of the window's steps."""
-        steps, _, _, pitches = self.config.window_shape
+    def _planned(self, z: Float[Tensor, "B Z"]) -> Planned:
+        """What the latent says of the window's steps."""
+        steps, n, k, pitches = self.config.window_shape
         plan = torch.tanh(self.plan(z)).view(len(z), -1, PLAN)  # [B, Q, PLAN]
         field = self.plan_field(plan).view(*plan.shape[:2], -1, pitches)
-        vector, field = (each.repeat_interleave(self.beat, 1) for each in (self.plan_vector(plan), field))
-        return vector[:, :steps], field[:, :steps]
+        vector, field = (each.repeat_interleave(self.beat, 1)[:, :steps] for each in (self.plan_vector(plan), field))
+        if self.draft is None or self.draft_field is None:
+            return Planned(vector, field, field[:, :, :0])
+        draft = torch.tanh(self.draft.decode(z) / SURE).view(len(z), steps, n * k, pitches)
+        return Planned(vector, field + channelwise(self.draft_field, draft), draft)
 
     # --- states
     def _first_states(
@@ -359,7 +398,7 @@ class Transformer(WindowModel):
         return vector, channelwise(self.recent, recent).view(b, s, -1, cells.shape[-1]) + self.pitch
 
     def _states(
-        self, batch: Batch, z: Float[Tensor, "B Z"], cells: Float[Tensor, "B S N K P"]
+        self, batch: Batch, planned: Planned, cells: Float[Tensor, "B S N K P"]
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T C P"]]:
         """States of the window's steps; `cells`: what is seen of context and window."""
         steps, context = batch.x.shape[1], batch.before.shape[1]
@@ -369,9 +408,8 @@ class Transformer(WindowModel):
         vector, field = self._first_states(
             F.pad(cells[:, :-1], (0, 0, 0, 0, 0, 0, RECENT, 0)), at == begin[:, None], self._places(context, at)
         )
-        plan_vector, plan_field = self._planned(z)
-        vector = torch.cat([vector[:, :context], vector[:, context:] + plan_vector], 1)
-        field = torch.cat([field[:, :context], field[:, context:] + plan_field], 1)
+        vector = torch.cat([vector[:, :context], vector[:, context:] + planned.vector], 1)
+        field = torch.cat([field[:, :context], field[:, context:] + planned.field], 1)
         lag = at[:, None] - at
         visible = (lag >= 0) & (at >= begin[:, None, None]) | (lag == 0)
         hidden = torch.where(visible, 0.0, NEVER).unsqueeze(1)
@@ -392,15 +430,16 @@ class Transformer(WindowModel):
         A note that goes on from a step that is not seen, at the start of a window without steps before it, counts as
         one that begins: nothing else could be heard.
         """
-        return self._nats(batch, z, torch.cat([batch.before, batch.x], 1))
+        return self._nats(batch, self._planned(z), torch.cat([batch.before, batch.x], 1))
 
-    def _nats(self, batch: Batch, z: Float[Tensor, "B Z"], cells: Float[Tensor, "B S N K P"]) -> Float[Tensor, " B"]:
+    def _nats(self, batch: Batch, planned: Planned, cells: Float[Tensor, "B S N K P"]) -> Float[Tensor, " B"]:
         x, context = batch.x, batch.before.shape[1]
-        vector, field = self._states(batch, z, cells)
+        vector, field = self._states(batch, planned, cells)
         # the head sees the step before as it is: it says whether a hold is possible at all
         truth = F.pad(torch.cat([batch.before, x], 1), (0, 0, 0, 0, 0, 0, 1, 0))[:, context:-1]  # [B, T, N, K, P]
         frame, onset = x[..., -1, :], x[..., ONSET, :] if x.shape[3] == 2 else None
-        frame_logit, onset_logit = self.head(vector, field, truth, frame, onset).float().unbind(2)
+        beside = torch.cat([truth.flatten(2, 3), planned.draft], 2)
+        frame_logit, onset_logit = self.head(vector, field, beside, frame, onset).float().unbind(2)
         nats = F.softplus(frame_logit) - frame * frame_logit  # [B, T, N, P]
         if onset is not None:
             nats = nats + truth[..., FRAME, :] * frame * (F.softplus(onset_logit) - onset * onset_logit)
@@ -417,7 +456,8 @@ class Transformer(WindowModel):
         if self.training and generator is not None:
             batch, cells = self._obscured(batch, cells, generator)
         settings = self.settings
-        return Elbo(self._nats(batch, z, cells), kl.sum(1), settings.beta, elbo.charged(kl, settings.free_nats))
+        nats = self._nats(batch, self._planned(z), cells)
+        return Elbo(nats, kl.sum(1), settings.beta, elbo.charged(kl, settings.free_nats))
 
     def _obscured(
         self, batch: Batch, cells: Float[Tensor, "B S N K P"], generator: torch.Generator
@@ -455,7 +495,7 @@ class Transformer(WindowModel):
         if before is not None:
             made[:, RECENT : RECENT + context] = before.before
         influence, rhythm = self.head.influence().view(n * p, n, -1, p), self.head.rhythm()
-        plan_vector, plan_field = self._planned(z)
+        planned = self._planned(z)
         total = context + steps
         at = torch.arange(total, device=device)
         begin = context - known
@@ -467,8 +507,8 @@ class Transformer(WindowModel):
             seen_cells = made[:, first : last + RECENT - 1]
             vector, field = self._first_states(seen_cells, now == begin[:, None], self._places(context, now))
             if first >= context:
-                vector = vector + plan_vector[:, first - context, None]
-                field = field + plan_field[:, first - context, None]
+                vector = vector + planned.vector[:, first - context, None]
+                field = field + planned.field[:, first - context, None]
             lag = now[:, None] - at[:last]
             visible = (lag >= 0) & (at[:last] >= begin[:, None, None]) | (lag == 0)
             hidden, bucket = torch.where(visible, 0.0, NEVER).unsqueeze(1), lag_bucket(lag.clamp(min=0))
@@ -480,7 +520,8 @@ class Transformer(WindowModel):
                 vector, field = layer(vector, field, query, seen, bucket, hidden)
             if first >= context:
                 previous = made[:, RECENT + first - 1]
-                given = self.head.given(vector, field, previous[:, None])[:, 0]
+                beside = torch.cat([previous[:, None].flatten(2, 3), planned.draft[:, first - context, None]], 2)
+                given = self.head.given(vector, field, beside)[:, 0]
                 mine = None if uniform is None else uniform[:, first - context]
                 made[:, RECENT + first] = self._step(given, previous, chance, mine, influence, rhythm)
         return made[:, RECENT + context :] > 0

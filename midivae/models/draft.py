@@ -1,0 +1,103 @@
+"""Beat by beat: the quick part of the `transformer`, which finds out what a latent should hold.
+
+The dimensions of a latent are dealt out to the beats of a window, the first ones to the first beat. A beat writes its
+own from its cells, and a draft of the beat, logits of its cells, is read from them: a linear map and two dense layers
+each way. The transformer adds to what is written, and goes over the draft.
+
+A decoder that sees the music before it asks little of its latent, and is slow to say what. A draft has nothing but the
+latent. As a model of its own (`elbo`), fitted first, it makes a latent hold the music within minutes, where the
+gradient of the transformer's decoder takes hours.
+
+Shapes:
+    B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    Q  beats    S  steps of a beat
+    O  dimensions of a beat   H  hidden units
+
+Offers: `Draft`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  its usual name
+
+from midivae import elbo
+from midivae.elbo import Elbo
+from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.params import Transformer as Settings
+
+NOISE = -2.0  # the first log-variance of a latent: one that begins as noise comes into use late
+
+
+class Draft(WindowModel):
+    """The model of this module's title."""
+
+    name: ClassVar[str] = "draft"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        settings = config.network
+        if not isinstance(settings, Settings):
+            raise TypeError(f"a draft needs the section of model 'transformer', not {type(settings).__name__}")
+        self.settings = settings
+        steps, *of_step = config.window_shape
+        self.beat = config.layout.steps_per_beat
+        self.beats = -(-steps // self.beat)
+        self.own = -(-settings.latent // self.beats)
+        cells, hidden, own = self.beat * math.prod(of_step), settings.draft, self.own
+        self.read, self.write = nn.Linear(cells, hidden), nn.Linear(hidden, 2 * own)
+        self.write_linear = nn.Linear(cells, 2 * own, bias=False)
+        self.recall, self.cell = nn.Linear(own, hidden), nn.Linear(hidden, cells)
+        self.cell_linear = nn.Linear(own, cells, bias=False)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Gives every weight its first value: normal with the variance that keeps a layer's output as its input."""
+        for name, weight in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(weight)
+            else:
+                nn.init.normal_(weight, std=weight.shape[-1] ** -0.5, generator=generator)
+        with torch.no_grad():
+            self.read.weight.mul_(4.0)  # few of its inputs are not 0
+            self.write.bias[self.own :] = NOISE
+            self.cell.bias.fill_(-3.0)  # most cells are silent
+
+    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Mean and log-variance of the latent's posterior."""
+        steps = F.pad(x.flatten(2), (0, 0, 0, self.beats * self.beat - x.shape[1]))
+        cells = steps.view(len(x), self.beats, -1)  # [B, Q, S * N * K * P]
+        both = self.write_linear(cells) + self.write(torch.relu(self.read(cells)))  # [B, Q, 2 * O]
+        mu, logvar = (each.flatten(1)[:, : self.latent].float() for each in both.chunk(2, -1))
+        return mu, logvar
+
+    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
+        """Logits of the cells."""
+        own = F.pad(z, (0, self.beats * self.own - z.shape[1])).view(len(z), self.beats, -1)
+        cells: Tensor = self.cell_linear(own) + self.cell(torch.relu(self.recall(own)))
+        steps, *of_step = self.config.window_shape
+        return cells.view(len(z), -1, *of_step)[:, :steps]
+
+    def cells(
+        self,
+        z: Float[Tensor, "B Z"],
+        chance: Chance,
+        uniform: Float[Tensor, "B T N K P"] | None = None,
+        before: Batch | None = None,
+    ) -> Bool[Tensor, "B T N K P"]:
+        """The windows that it makes of latents; each cell by itself."""
+        return chance.decide(self.decode(z), uniform)
+
+    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
+        """-log p(x | z) of each window, as independent cells."""
+        return elbo.bernoulli(self.decode(z), batch.x)
+
+    def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
+        """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+        mu, logvar = self.encode(batch.x)
+        kl = elbo.kl_per_dimension(mu, logvar)
+        nats = self.nats(batch, elbo.reparameterise(mu, logvar, generator))
+        return Elbo(nats, kl.sum(1), self.settings.beta, elbo.charged(kl, self.settings.free_nats))
