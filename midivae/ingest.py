@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, Int64
 from tqdm import tqdm
 
-from midivae import duplicates, features, grid, midi, parallel, pianoroll, store
+from midivae import duplicates, features, grid, kernels, midi, native, parallel, pianoroll, store
 from midivae.errors import CorruptError, InputError, MidiError, SchemaError
 from midivae.notes import Batch
 from midivae.params import Ingest, Params, Split
@@ -42,7 +42,7 @@ from midivae.schema import CORPUS, FACTS, PIECES, SHARD, Table
 
 log = logging.getLogger(__name__)
 
-NOTES_AT_ONCE = 200_000  # notes that go through the vectorised steps together: many to a call of numpy, little memory
+NOTES_AT_ONCE = 800_000  # notes that go through the vectorised steps together: many to a call of numpy, little memory
 NOTES_PER_FILE = 500  # what a file counts for beside its notes, so that many small ones do not go together
 READ_AT_ONCE = 1 << 16  # bytes: most MIDI files whole
 LEAST_CHUNK = 1024  # files that are worth the start of another worker process
@@ -95,6 +95,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
 def _make(missing: list[Chunk], params: Params) -> int:
     """Makes what is missing in the work directory; the number of files that were parsed for it."""
     limits = params.ingest.limits
+    native.prepare(kernels.__name__)  # here, so that no worker has to
     parsed = 0
     with tqdm(
         total=sum(len(chunk.files) for chunk in missing), unit="file", desc="ingest", disable=None, file=sys.stderr
@@ -247,7 +248,7 @@ def folder_of(ingest: Ingest) -> Path:
     code = store.code_version(
         *(
             f"midivae.{name}"
-            for name in ("ingest", "midi", "notes", "grid", "pianoroll", "features", "duplicates", "schema")
+            for name in ("ingest", "midi", "notes", "grid", "pianoroll", "features", "duplicates", "kernels", "schema")
         )
     )
     made_of = f"{ingest.digest(exclude={'split', 'duplicates', 'pieces_per_shard'})} {code} {midi.READER_VERSION}"
@@ -324,6 +325,7 @@ def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
     The facts are written last: rolls without their facts do not count. Neither waits for the disk: what a crash of the
     machine damages is found by its checksums, and made again.
     """
+    native.prepare(kernels.__name__, lambda: beat(parallel.NO_ITEM))
     made, start = [], 0
     while start < len(chunk.files):
         reads, rejected, start = _read_some(start, chunk, beat)
@@ -422,19 +424,23 @@ class Placed:
         reads: the files.
         batch: their notes as they were read.
         part: of each track; -1: none.
-        piece, track: index into `reads`, and track of the batch, of each note.
+        track_at, note_at: first track of each file and first note of each track, and behind them how many there are.
         onset_step, offset_step: of each note.
         n_steps: length of each roll.
+        end_tick: the last tick at which a note of each file ends.
+        chroma: notes of each pitch class, of tracks that have a part and are no drums.
     """
 
     reads: list[Read]
     batch: Batch
-    part: Int[np.ndarray, " K"]
-    piece: Int[np.ndarray, " M"]
-    track: Int[np.ndarray, " M"]
-    onset_step: Int[np.ndarray, " M"]
-    offset_step: Int[np.ndarray, " M"]
-    n_steps: Int[np.ndarray, " Q"]
+    part: Int64[np.ndarray, " K"]
+    track_at: Int64[np.ndarray, " Q1"]
+    note_at: Int64[np.ndarray, " K1"]
+    onset_step: Int64[np.ndarray, " M"]
+    offset_step: Int64[np.ndarray, " M"]
+    n_steps: Int64[np.ndarray, " Q"]
+    end_tick: Int64[np.ndarray, " Q"]
+    chroma: Int64[np.ndarray, "Q 12"]
 
 
 def _place(reads: list[Read], ingest: Ingest) -> tuple[Placed, list[Row]]:
@@ -452,24 +458,39 @@ def _place(reads: list[Read], ingest: Ingest) -> tuple[Placed, list[Row]]:
 
 
 def _on_grid(reads: list[Read], batch: Batch, ingest: Ingest) -> Placed:
-    notes = batch.notes
-    part = pianoroll.parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts)
-    resolution = np.repeat(batch.ticks_per_quarter, notes)
-    onset, offset = grid.quantise(batch.onset_tick, batch.duration_tick, resolution, ingest.steps_per_beat)
-    n_steps = np.zeros(0, np.int64)
-    if len(batch):
-        last = np.maximum.reduceat(offset, batch.first_note)
-        n_steps = np.maximum.reduceat(np.where(part >= 0, last, 0), batch.first_track)
-    return Placed(
+    n_pieces = len(batch)
+    onset_step, offset_step = np.empty((2, len(batch.pitch)), np.int64)
+    n_steps, end_tick = np.empty((2, n_pieces), np.int64)
+    placed = Placed(
         reads,
         batch,
-        part,
-        np.repeat(np.arange(len(batch)), notes),
-        np.repeat(np.arange(len(part)), batch.track_notes),
-        onset,
-        offset,
+        pianoroll.parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts),
+        np.append(0, np.cumsum(batch.tracks)),
+        np.append(0, np.cumsum(batch.track_notes)),
+        onset_step,
+        offset_step,
         n_steps,
+        end_tick,
+        np.zeros((n_pieces, 12), np.int64),
     )
+    kernels.place(
+        n_pieces,
+        placed.track_at,
+        placed.note_at,
+        placed.part,
+        batch.is_drum.view(np.uint8),
+        batch.pitch,
+        batch.onset_tick,
+        batch.duration_tick,
+        batch.ticks_per_quarter,
+        ingest.steps_per_beat,
+        onset_step,
+        offset_step,
+        n_steps,
+        end_tick,
+        placed.chroma,
+    )
+    return placed
 
 
 def _unfit(n_steps: Int[np.ndarray, " Q"], ingest: Ingest) -> dict[int, MidiError]:
@@ -519,29 +540,39 @@ class Rolls(NamedTuple):
     """Compressed rolls of many files, and what became of their notes."""
 
     frames: list[bytes]
-    kept: Int[np.ndarray, " Q"]
-    out_of_range: Int[np.ndarray, " Q"]
-    merged: Int[np.ndarray, " Q"]
+    kept: Int64[np.ndarray, " Q"]
+    out_of_range: Int64[np.ndarray, " Q"]
+    merged: Int64[np.ndarray, " Q"]
 
 
 def _rolls(placed: Placed, layout: Layout) -> Rolls:
     """The rolls, made for a few files at a time."""
-    part = np.repeat(placed.part, placed.batch.track_notes)
-    columns = (placed.piece, part, placed.batch.pitch.astype(np.int64), placed.onset_step, placed.offset_step)
-    if (placed.part < 0).any():
-        mine = np.flatnonzero(part >= 0)
-        columns = tuple(column[mine] for column in columns)  # type: ignore[assignment]
-    frames, counts = [], [np.zeros((3, 0), np.int64)]
-    block = np.cumsum(placed.n_steps) * layout.bytes_per_step // ROLLS_AT_ONCE
+    sizes = placed.n_steps * layout.bytes_per_step
+    counts = np.zeros((len(sizes), 3), np.int64)
+    block = np.cumsum(sizes) // ROLLS_AT_ONCE
     bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
-    notes = np.searchsorted(columns[0], bounds).tolist()
-    for first, last, begin, end in zip(bounds, bounds[1:], notes, notes[1:], strict=False):
-        piece, parts, pitch, onset, offset = (column[begin:end] for column in columns)
-        n_steps = placed.n_steps[first:last]
-        rolls = pianoroll.rasterise(piece - first, parts, pitch, onset, offset, n_steps, layout)
-        frames += [store.compress(columns) for columns in rolls]
-        counts.append(np.stack([rolls.kept, rolls.out_of_range, rolls.merged]))
-    return Rolls(frames, *np.concatenate(counts, axis=1))
+    frames = []
+    for first, last in pairwise(bounds):
+        ends = [0, *np.cumsum(sizes[first:last]).tolist()]
+        columns = np.zeros(ends[-1], np.uint8)
+        kernels.raster(
+            first,
+            last,
+            placed.track_at,
+            placed.note_at,
+            placed.part,
+            placed.batch.pitch,
+            placed.onset_step,
+            placed.offset_step,
+            placed.n_steps,
+            layout.pitch_low,
+            layout.pitches,
+            layout.bytes_per_step,
+            columns,
+            counts,
+        )
+        frames += [store.compress(columns[begin:end]) for begin, end in pairwise(ends)]
+    return Rolls(frames, *counts.T)
 
 
 def _column(values: Any, field: pa.Field) -> pa.Array:
@@ -560,22 +591,16 @@ def _lists(values: np.ndarray | pa.Array, lengths: Int[np.ndarray, " Q"], table:
 def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarray, ingest: Ingest) -> dict[str, Any]:
     """What `schema.FACTS` says of each file, column by column."""
     batch, reads, n_pieces = placed.batch, placed.reads, len(placed.reads)
-    end_tick = batch.end_tick()
+    end_tick = placed.end_tick
     music, signatures = duplicates.describe(
-        placed.piece,
-        placed.track,
-        batch.pitch.astype(np.int64),
-        placed.onset_step,
-        np.repeat(batch.is_drum, batch.track_notes),
-        n_pieces,
+        duplicates.Lines(placed.track_at, placed.note_at, batch.is_drum, batch.pitch, placed.onset_step)
     )
-    pitched = np.repeat((placed.part >= 0) & ~batch.is_drum, batch.track_notes)
     unassigned = (placed.part < 0) * batch.track_notes
     few = [
         None if fine else f"{kept} notes in the roll; ingest.limits.min_notes is {ingest.limits.min_notes}"
         for fine, kept in zip(accepted.tolist(), rolls.kept.tolist(), strict=True)
     ]
-    best, _ = features.best_scale(_chroma(placed.piece, batch.pitch, pitched, n_pieces))
+    best, _ = features.best_scale(placed.chroma)
     return {
         "piece_id": [read.sha256[:16] for read in reads],
         "sha256": [read.sha256 for read in reads],
@@ -598,16 +623,6 @@ def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarra
         "time_signature": ["{}/{}".format(*row) for row in batch.time_signature(end_tick).tolist()],
         "key": [features.KEYS[k] if k >= 0 else None for k in best.tolist()],
     }
-
-
-def _chroma(
-    piece: Int[np.ndarray, " M"], pitch: UInt8[np.ndarray, " M"], pitched: Bool[np.ndarray, " M"], n_pieces: int
-) -> Int[np.ndarray, "Q 12"]:
-    """How many notes of each pitch class each piece has."""
-    if not pitched.all():
-        piece, pitch = piece[pitched], pitch[pitched]
-    per_pitch = np.bincount(piece << 7 | pitch, minlength=n_pieces << 7).reshape(n_pieces, 128)
-    return np.asarray(per_pitch @ (np.arange(128)[:, None] % 12 == np.arange(12)).astype(np.int64))
 
 
 def _programs(placed: Placed, layout: Layout) -> Int[np.ndarray, "Q N"]:
