@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -178,13 +177,12 @@ def likeness(one: UInt16[np.ndarray, "L H"], other: UInt16[np.ndarray, "L H"]) -
 
 # --- clusters ---------------------------------------------------------------------------------------------------------
 def clusters(
-    piece_id: Sequence[str],
     music: UInt64[np.ndarray, " Q"],
     signatures: UInt16[np.ndarray, "Q H"],
     threshold: float | None,
     max_cluster: int = 512,
-) -> list[str]:
-    """For each piece the least `piece_id` of the pieces that are, link by link, the same music or nearly.
+) -> Int64[np.ndarray, " Q"]:
+    """For each piece the first of the pieces that are, link by link, the same music or nearly.
 
     Pieces of one music are linked; of those that have one signature too, the first stands for all. Others are linked
     when they fall into one bucket of some band, there stand side by side or one of them first, and their `likeness` is
@@ -199,21 +197,17 @@ def clusters(
     a crowd that are less alike may part.
 
     Args:
-        piece_id: distinct names.
         threshold: the least `likeness` that links two pieces, 0 to 1; None: only pieces of one music are linked.
         max_cluster: pieces of distinct music in a cluster beyond which it is taken apart.
     """
-    order = np.array(sorted(range(len(piece_id)), key=piece_id.__getitem__), np.int64)
-    _, group = np.unique(music[order], return_inverse=True)
+    _, group = np.unique(music, return_inverse=True)
     label = _first_of_group(group)
     if threshold is not None:
-        rows, which = _unlike(label, signatures[order])
+        rows, which = _unlike(label, signatures)
         music_of_row = _first_of_group(np.unique(label[rows], return_inverse=True)[1])
-        label = rows[_linked(music_of_row, signatures[order[rows]], threshold, max_cluster)[which]]
-    names = [""] * len(piece_id)
-    for row, first in zip(order.tolist(), order[label].tolist(), strict=True):
-        names[row] = piece_id[first]
-    return names
+        used = signatures if len(rows) == len(signatures) else signatures[rows]
+        label = rows[_linked(music_of_row, used, threshold, max_cluster)[which]]
+    return label
 
 
 def _unlike(

@@ -20,8 +20,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,8 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Int, Int64
+from jaxtyping import Bool, Int, Int64, UInt64
 from tqdm import tqdm
 
 from midivae import duplicates, features, grid, kernels, midi, native, parallel, pianoroll, store
@@ -45,10 +45,11 @@ log = logging.getLogger(__name__)
 NOTES_AT_ONCE = 800_000  # notes that go through the vectorised steps together: many to a call of numpy, little memory
 NOTES_PER_FILE = 500  # what a file counts for beside its notes, so that many small ones do not go together
 READ_AT_ONCE = 1 << 16  # bytes: most MIDI files whole
-LEAST_CHUNK = 1024  # files that are worth the start of another worker process
+LEAST_CHUNK = 2048  # files that are worth the start of another worker process
 CHUNKS_PER_WORKER = 4  # tasks of a worker: so many that workers end together, and a killed run has lost little
 LEAST_TIDY = 16  # tables in the work directory that are no burden
 ROLLS_AT_ONCE = 3 << 19  # bytes of rolls that are made together: what a core's cache holds
+SPLITS = ("train", "valid", "test")
 ROWS_PER_GROUP = 256  # Parquet row group of a shard: what a reader must decompress at least
 
 
@@ -65,22 +66,21 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """
     begun = time.monotonic()
     ingest = params.ingest
-    corpus = store.read_table(data / "corpus" / "corpus.parquet", CORPUS)
-    if corpus.num_rows == 0:
-        raise InputError(f"{data / 'corpus'}: no MIDI file in the corpus; see `fetch` in the params")
+    corpus = Corpus.read(data / "corpus")
     parsed = 0
-    with store.publishing(data / "rolls") as staging:
+    with store.publishing(data / "rolls") as staging, ThreadPoolExecutor(1) as aside:
         while True:
-            work = what_is_made(corpus, ingest)
-            missing = plan(corpus, data / "corpus" / "midi", params, work)
-            parsed += _make(missing, params)
-            work = what_is_made(corpus, ingest, work) if missing else work
-            n_shards = shards_for(work.facts.num_rows, ingest)
             try:
-                with ThreadPoolExecutor(1) as aside:
-                    shards = aside.submit(_write_shards, work, staging, ingest, n_shards)
-                    pieces = _pieces(corpus, work.facts, ingest, n_shards)
-                    shards.result()
+                missing = plan(corpus, params, ids_made(ingest))
+                before = aside.submit(what_is_made, corpus, ingest)  # while workers start
+                parsed += _make(missing, params)
+                work = what_is_made(corpus, ingest, before.result())
+                if not _contains(work.ids, corpus.ids).all():
+                    continue  # something was damaged
+                n_shards = shards_for(work.facts.num_rows, ingest)
+                shards = aside.submit(_write_shards, work, staging, ingest, n_shards)
+                pieces = _pieces(corpus, work, ingest, n_shards)
+                shards.result()
             except _DamagedError as damaged:
                 log.warning("%s: made again", damaged)
                 damaged.facts.unlink(missing_ok=True)
@@ -132,6 +132,8 @@ def _blame(chunk: Chunk, failure: parallel.Failure) -> Chunk | None:
 
 
 def _require_some(pieces: pa.Table) -> None:
+    import pyarrow.compute as pc  # here and below, as it takes a tenth of a second and no worker needs it
+
     if not pc.any(pieces["accepted"]).as_py():
         reasons = pc.value_counts(pieces["reason"]).to_pylist()
         listed = ", ".join(f"{r['values']}: {r['counts']}" for r in sorted(reasons, key=lambda r: -r["counts"]))
@@ -142,6 +144,8 @@ def _require_some(pieces: pa.Table) -> None:
 
 
 def _summary(pieces: pa.Table, n_shards: int) -> dict[str, object]:
+    import pyarrow.compute as pc
+
     rejected = pieces.filter(pc.invert(pieces["accepted"]))
     reasons = {r["values"]: r["counts"] for r in pc.value_counts(rejected["reason"]).to_pylist()}
     splits = pieces.filter(pc.is_null(pieces["copy_of"]))["split"].drop_null()
@@ -255,68 +259,151 @@ def folder_of(ingest: Ingest) -> Path:
     return store.work_dir().absolute() / "ingest" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
+Ids = UInt64[np.ndarray, " _"]  # of pieces: the number that a piece_id writes in hex
+
+
+def ids_of(column: pa.ChunkedArray) -> Ids:
+    """The ids of pieces, from their `piece_id` or `sha256`."""
+    parts = [np.zeros(0, np.uint64)]
+    for chunk in column.chunks:  # strings of one length, without nulls
+        size = len(chunk[0].as_py()) if len(chunk) else 0
+        text = np.frombuffer(chunk.buffers()[2] or b"", np.uint8)[chunk.offset * size :]
+        parts.append(np.empty(len(chunk), np.uint64))
+        kernels.hex_numbers(len(chunk), size, text, parts[-1])
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files to ingest.
+
+    Attributes:
+        table: one row per file (schema.CORPUS).
+        ids: of each row.
+        folder: that the paths start from.
+    """
+
+    table: pa.Table
+    ids: Ids
+    folder: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> Corpus:
+        """The corpus in a folder that `fetch` wrote.
+
+        Raises:
+            InputError: there is none, or it has no files.
+        """
+        table = store.read_table(folder / "corpus.parquet", CORPUS)
+        if table.num_rows == 0:
+            raise InputError(f"{folder}: no MIDI file in the corpus; see `fetch` in the params")
+        return cls(table, ids_of(table["sha256"]), folder / "midi")
+
+
 @dataclass(frozen=True)
 class Work:
     """What the work directory holds of a corpus.
 
     Attributes:
-        facts: one row per distinct content of the corpus that is done, by sha256.
+        facts: one row per distinct content of the corpus that is done, in the order of their ids.
+        ids: of each row of facts.
         rolls: for each table of facts the ids of its accepted pieces, in order; some may have left the corpus.
         rows: rows in all tables of facts.
     """
 
     facts: pa.Table
-    rolls: dict[Path, Bytes]
+    ids: Ids
+    rolls: dict[Path, Ids]
     rows: int
 
 
-Bytes = np.ndarray  # of fixed-size strings: piece ids as numpy's S16, which compares them fast
+def ids_made(ingest: Ingest) -> Ids:
+    """The pieces in the work directory, sorted; a table that cannot be read counts as absent, and is deleted."""
+    made = [np.zeros(0, np.uint64)]
+    for path in folder_of(ingest).glob("facts-*.parquet"):
+        with _deleted_if_damaged(path):
+            made.append(ids_of(store.read_table(path, FACTS, ["piece_id"])["piece_id"]))
+    return np.sort(np.concatenate(made))
 
 
-def what_is_made(corpus: pa.Table, ingest: Ingest, known: Work | None = None) -> Work:
-    """Reads the facts in the work directory; a damaged table counts as absent.
+@contextmanager
+def _deleted_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (CorruptError, SchemaError) as error:
+        log.warning("%s: made again (%s)", path.name, error)
+        path.unlink(missing_ok=True)
+
+
+def what_is_made(corpus: Corpus, ingest: Ingest, known: Work | None = None) -> Work:
+    """Reads the facts in the work directory, of pieces of the corpus.
 
     Args:
         known: what was there before; only what is new is read.
     """
-    tables, rolls, rows = [FACTS.columns.empty_table()], {}, 0
+    tables, ids, rolls, rows = [FACTS.columns.empty_table()], [np.zeros(0, np.uint64)], {}, 0
     if known is not None:
-        tables, rolls, rows = [known.facts], dict(known.rolls), known.rows
+        tables, ids, rolls, rows = [known.facts], [known.ids], dict(known.rolls), known.rows
+    wanted = np.sort(corpus.ids)
     for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(rolls)):
-        try:
-            table = store.read_table(path, FACTS).replace_schema_metadata(None)
-        except (CorruptError, SchemaError) as error:
-            log.warning("%s: made again (%s)", path.name, error)
-            continue
-        rolls[path] = _fixed(table.filter(table["accepted"])["piece_id"])
-        rows += table.num_rows
-        tables.append(table.filter(pc.is_in(table["sha256"], corpus["sha256"].combine_chunks())))
-    facts = pa.concat_tables(tables).combine_chunks()
-    hashes = _fixed(facts["sha256"])
-    _, first = np.unique(hashes, return_index=True)  # sorted; a run that was killed while it tidied left some twice
-    in_order = len(first) == len(hashes) and bool((first[1:] > first[:-1]).all())
-    return Work(facts if in_order else facts.take(first), rolls, rows)
+        with _deleted_if_damaged(path):
+            table = store.read_table(path, FACTS).replace_schema_metadata(None).combine_chunks()
+            own = ids_of(table["piece_id"])
+            rolls[path] = own[_truths(table["accepted"])]
+            rows += table.num_rows
+            used = _contains(wanted, own)
+            tables.append(table if used.all() else table.filter(store.column(used, pa.bool_())))
+            ids.append(own[used])
+    facts, in_order = _in_order(tables, ids)  # a run that was killed while it tidied left some rows twice
+    return Work(facts, in_order, rolls, rows)
 
 
-def _fixed(column: pa.ChunkedArray) -> Bytes:
-    """A column of strings of one length without nulls, as numpy's fixed-size bytes."""
-    strings = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if len(strings) == 0:
-        return np.zeros(0, "S16")
-    size = len(strings[0].as_py())
-    return np.frombuffer(strings.buffers()[2], f"S{size}")[: strings.offset + len(strings)][strings.offset :]
+def _truths(column: pa.ChunkedArray) -> Bool[np.ndarray, " Q"]:
+    return np.concatenate([np.zeros(0, bool), *(chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks)])
 
 
-def plan(corpus: pa.Table, folder: Path, params: Params, work: Work) -> list[Chunk]:
-    """The files of a corpus that are not in the work directory, divided among workers; each distinct content once."""
+def _contains(ascending: Ids, ids: Ids) -> Bool[np.ndarray, " Q"]:
+    """Whether each id is among those of the first list."""
+    at = np.searchsorted(ascending, ids)
+    return np.append(ascending, 0)[at] == ids if len(ascending) else np.zeros(len(ids), bool)
+
+
+def _in_order(tables: list[pa.Table], ids: list[Ids]) -> tuple[pa.Table, Ids]:
+    """The rows of tables that are in the order of their ids, all in that order, each id once.
+
+    Whole stretches of rows are copied: between two that are new lie many that are not.
+    """
+    found = np.concatenate(ids)
+    order = np.argsort(found, kind="stable")
+    order = order[np.append(True, np.diff(found[order]) > 0)[: len(order)]]
+    first = np.cumsum([0, *map(len, ids)])  # row of all tables together at which each begins
+    table = np.searchsorted(first, order, side="right") - 1
+    opens = np.flatnonzero(np.append(True, (np.diff(order) != 1) | (np.diff(table) != 0))[: len(order)])
+    stretches = zip(
+        table[opens].tolist(),
+        (order - first[table])[opens].tolist(),
+        np.diff(opens, append=len(order)).tolist(),
+        strict=True,
+    )
+    slices = [tables[index].slice(begin, length) for index, begin, length in stretches]
+    return pa.concat_tables(slices or tables[:1]).combine_chunks(), found[order]
+
+
+def plan(corpus: Corpus, params: Params, made: Ids) -> list[Chunk]:
+    """The files of a corpus that are not among those made, divided among workers; each distinct content once."""
     ingest = params.ingest
-    missing = corpus.filter(pc.invert(pc.is_in(corpus["sha256"], work.facts["sha256"].combine_chunks())))
-    paths = dict(zip(reversed(missing["sha256"].to_pylist()), reversed(missing["path"].to_pylist()), strict=True))
-    files = [File(paths[sha256], sha256) for sha256 in sorted(paths)]
+    rows = np.flatnonzero(~_contains(made, corpus.ids))
+    rows = rows[np.unique(corpus.ids[rows], return_index=True)[1]]  # in the order of their ids; the first of copies
+    missing = corpus.table.select(["path", "sha256"]).take(store.column(rows, pa.int64())) if len(rows) else None
+    files = (
+        [File(*pair) for pair in zip(*(missing[c].to_pylist() for c in ("path", "sha256")), strict=True)]
+        if missing
+        else []
+    )
     share = -(-len(files) // (CHUNKS_PER_WORKER * parallel.local_workers(params.compute)))
     size = min(ingest.pieces_per_shard, max(LEAST_CHUNK, share))
-    made = folder_of(ingest)
-    return [Chunk(tuple(files[i : i + size]), folder, made, ingest) for i in range(0, len(files), size)]
+    folder = folder_of(ingest)
+    return [Chunk(tuple(files[i : i + size]), corpus.folder, folder, ingest) for i in range(0, len(files), size)]
 
 
 def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
@@ -326,22 +413,30 @@ def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
     machine damages is found by its checksums, and made again.
     """
     native.prepare(kernels.__name__, lambda: beat(parallel.NO_ITEM))
-    made, start = [], 0
+    made: list[tuple[pa.Table, pa.Table]] = []
+    rejections: list[Row] = []
+    start = 0
     while start < len(chunk.files):
         reads, rejected, start = _read_some(start, chunk, beat)
         beat(start - 1 if chunk.one_by_one else len(chunk.files))  # what follows is about no file in particular
         placed, unfit = _place(reads, chunk.ingest)
-        facts, rolls = _rasterise(placed, chunk.ingest)
-        made.append((pa.concat_tables([facts, pa.Table.from_pylist([*rejected, *unfit], FACTS.columns)]), rolls))
-    facts = pa.concat_tables([facts for facts, _ in made]).sort_by("sha256")
-    _write_rolls(rolls_beside(chunk.facts), pa.concat_tables([rolls for _, rolls in made]), chunk.ingest)
-    store.write_table(chunk.facts, facts, FACTS, durable=False)
+        made.append(_rasterise(placed, chunk.ingest))
+        rejections.extend([*rejected, *unfit])
+    facts = [facts for facts, _ in made]
+    if rejections:
+        by_id = sorted(rejections, key=lambda row: str(row["sha256"]))
+        columns = [store.column([row.get(f.name) for row in by_id], f.type) for f in FACTS.columns]
+        facts.append(pa.Table.from_arrays(columns, schema=FACTS.columns))
+    ordered, _ = _in_order(facts, [ids_of(table["piece_id"]) for table in facts])
+    rolls = pa.concat_tables([rolls for _, rolls in made]).combine_chunks()
+    _write_rolls(rolls_beside(chunk.facts), rolls, chunk.ingest, durable=False)
+    store.write_table(chunk.facts, ordered, FACTS, durable=False)
     return len(chunk.files)
 
 
-def _write_rolls(path: Path, rolls: pa.Table, ingest: Ingest) -> None:
+def _write_rolls(path: Path, rolls: pa.Table, ingest: Ingest, durable: bool) -> None:
     layout = {"layout": layout_of(ingest).to_json()}
-    store.write_table(path, rolls.sort_by("piece_id"), SHARD, layout, row_group_size=ROWS_PER_GROUP, durable=False)
+    store.write_table(path, rolls, SHARD, layout, row_group_size=ROWS_PER_GROUP, durable=durable)
 
 
 def layout_of(ingest: Ingest) -> Layout:
@@ -522,18 +617,15 @@ def _rasterise(placed: Placed, ingest: Ingest) -> tuple[pa.Table, pa.Table]:
     n_parts = np.full(n_pieces, len(layout.parts))
     shard = {
         "piece_id": facts["piece_id"],
-        "parts": _lists(
-            pa.array(layout.parts).take(np.tile(np.arange(len(layout.parts)), n_pieces)), n_parts, SHARD, "parts"
-        ),
+        "parts": _lists(store.column(list(layout.parts) * n_pieces, pa.string()), n_parts, SHARD, "parts"),
         "n_steps": placed.n_steps.astype(np.int32),
         "planes": rolls.frames,
         "bar_starts": _lists(bars, n_bars, SHARD, "bar_starts"),
         "tempo_qpm": facts["tempo_qpm"].astype(np.float32),
         "programs": _lists(_programs(placed, layout).reshape(-1), n_parts, SHARD, "programs"),
     }
-    rows = pa.table([_column(shard[f.name], f) for f in SHARD.columns], SHARD.columns)
-    kept = rows if accepted.all() else rows.filter(pa.array(accepted))
-    return pa.table([_column(facts[f.name], f) for f in FACTS.columns], FACTS.columns), kept
+    rows = _table(shard, SHARD)
+    return _table(facts, FACTS), rows if accepted.all() else rows.filter(store.column(accepted, pa.bool_()))
 
 
 class Rolls(NamedTuple):
@@ -575,16 +667,20 @@ def _rolls(placed: Placed, layout: Layout) -> Rolls:
     return Rolls(frames, *counts.T)
 
 
-def _column(values: Any, field: pa.Field) -> pa.Array:
-    return values if isinstance(values, pa.Array) else pa.array(values, field.type)
+def _table(columns: dict[str, Any], table: Table) -> pa.Table:
+    """A table from its columns: Arrow's, or what `store.column` takes."""
+    arrays = [
+        columns[f.name] if isinstance(columns[f.name], pa.Array) else store.column(columns[f.name], f.type)
+        for f in table.columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=table.columns)
 
 
 def _lists(values: np.ndarray | pa.Array, lengths: Int[np.ndarray, " Q"], table: Table, column: str) -> pa.Array:
     """A column of lists, from their values end to end and how many each has."""
     kind = table.schema.field(column).type
-    ends = np.cumsum(lengths, dtype=np.int32)
-    offsets = pa.array(np.append(np.int32(0), ends))
-    values = values if isinstance(values, pa.Array) else pa.array(values, kind.value_type)
+    offsets = store.column(np.append(0, np.cumsum(lengths)), pa.int32())
+    values = values if isinstance(values, pa.Array) else store.column(values, kind.value_type)
     return pa.ListArray.from_arrays(offsets, values, type=kind)
 
 
@@ -648,12 +744,10 @@ def shards_for(n_files: int, ingest: Ingest) -> int:
     return 1 << max(0, -(-n_files // ingest.pieces_per_shard) - 1).bit_length()
 
 
-def _shard_of(hashes: Bytes, n_shards: int) -> Int[np.ndarray, " Q"]:
+def _shard_of(ids: Ids, n_shards: int) -> Int64[np.ndarray, " Q"]:
     """The shard of each piece, from the first 32 bits of its sha256."""
-    digits = np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, hashes.itemsize)[:, :8].astype(np.int64)
-    values = np.where(digits >= ord("a"), digits - ord("a") + 10, digits - ord("0"))
-    shard: np.ndarray = (values @ (16 ** np.arange(7, -1, -1))) * n_shards >> 32
-    return shard
+    shard: np.ndarray = (ids >> np.uint64(32)) * np.uint64(n_shards) >> np.uint64(32)
+    return shard.astype(np.int64)
 
 
 def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> None:
@@ -662,7 +756,7 @@ def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> No
     Raises:
         _DamagedError: a table of rolls is missing or damaged.
     """
-    accepted = _fixed(work.facts.filter(work.facts["accepted"])["piece_id"])
+    accepted = work.ids[_truths(work.facts["accepted"])]
     bounds = np.searchsorted(_shard_of(accepted, n_shards), np.arange(n_shards + 1)).tolist()
     spans = {facts: _shard_of(ids[[0, -1]], n_shards).tolist() for facts, ids in work.rolls.items() if len(ids)}
     tables: dict[Path, pa.Table] = {}
@@ -672,43 +766,39 @@ def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> No
             if first <= number <= last and facts not in tables:
                 tables[facts] = _rolls_of(facts, work.rolls[facts])
         rows = _merged(tables, work.rolls, wanted)
-        layout = {"layout": layout_of(ingest).to_json()}
-        path = folder / f"part-{number:05d}-of-{n_shards:05d}.parquet"
-        store.write_table(path, rows, SHARD, layout, row_group_size=ROWS_PER_GROUP)
+        _write_rolls(folder / f"part-{number:05d}-of-{n_shards:05d}.parquet", rows, ingest, durable=True)
         for facts in [facts for facts in tables if spans[facts][1] <= number]:
             del tables[facts]
 
 
-def _rolls_of(facts: Path, ids: Bytes) -> pa.Table:
+def _rolls_of(facts: Path, ids: Ids) -> pa.Table:
     """The rolls beside a table of facts."""
     try:
-        table = store.read_table(rolls_beside(facts), SHARD).replace_schema_metadata(None)
+        table = store.read_table(rolls_beside(facts), SHARD).replace_schema_metadata(None).combine_chunks()
     except (CorruptError, InputError, SchemaError) as error:
         raise _DamagedError(facts, str(error)) from error
-    if not np.array_equal(_fixed(table["piece_id"]), ids):
+    if not np.array_equal(ids_of(table["piece_id"]), ids):
         raise _DamagedError(facts, "its rows are not those of its facts")
     return table
 
 
-def _merged(tables: dict[Path, pa.Table], rolls: dict[Path, Bytes], wanted: Bytes) -> pa.Table:
+def _merged(tables: dict[Path, pa.Table], rolls: dict[Path, Ids], wanted: Ids) -> pa.Table:
     """The rows of these pieces, in order, each once."""
-    slices, ids = [SHARD.columns.empty_table()], [np.zeros(0, "S16")]
+    slices, ids = [SHARD.columns.empty_table()], [np.zeros(0, np.uint64)]
     for facts, table in tables.items():
         begin, end = np.searchsorted(rolls[facts], wanted[[0, -1]]) if len(wanted) else (0, -1)
-        slices.append(table.slice(begin, end + 1 - begin))
-        ids.append(rolls[facts][begin : end + 1])
-    rows, found = pa.concat_tables(slices), np.concatenate(ids)
-    if np.array_equal(found, wanted):
-        return rows
-    order = np.argsort(found, kind="stable")
-    return rows.take(order[np.searchsorted(found, wanted, sorter=order)])
+        part, own = table.slice(begin, end + 1 - begin), rolls[facts][begin : end + 1]
+        used = _contains(wanted, own)
+        slices.append(part if used.all() else part.filter(store.column(used, pa.bool_())))
+        ids.append(own[used])
+    return _in_order(slices, ids)[0]
 
 
 def _tidy(work: Work, rolls: Path, ingest: Ingest, n_shards: int) -> None:
     """Makes one table of each shard in the work directory, once many small ones or rows of no use have gathered."""
     if len(work.rolls) <= LEAST_TIDY + 2 * n_shards and work.rows <= 2 * work.facts.num_rows:
         return
-    bounds = np.searchsorted(_shard_of(_fixed(work.facts["sha256"]), n_shards), np.arange(n_shards + 1)).tolist()
+    bounds = np.searchsorted(_shard_of(work.ids, n_shards), np.arange(n_shards + 1)).tolist()
     made = set()
     for number, (begin, end) in enumerate(pairwise(bounds)):
         facts = work.facts.slice(begin, end - begin)
@@ -722,44 +812,66 @@ def _tidy(work: Work, rolls: Path, ingest: Ingest, n_shards: int) -> None:
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
-def _pieces(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) -> pa.Table:
+def _pieces(corpus: Corpus, work: Work, ingest: Ingest, n_shards: int) -> pa.Table:
     """One row per file found: what the corpus says of it, what its bytes say, its cluster and its split."""
-    row = pc.index_in(corpus["sha256"], facts["sha256"].combine_chunks())
-    pieces = facts.take(row)
-    cluster = clusters(facts, ingest.duplicates.likeness)
-    own = _own_splits(corpus["split"], cluster.take(row)) if ingest.split.own else {}
-    _, first, content = np.unique(row.to_numpy(), return_index=True, return_inverse=True)  # the corpus is in order
-    stands_for = first[content]  # row of the corpus: the first with the same bytes
-    is_copy = pa.array(stands_for != np.arange(corpus.num_rows))
+    table, facts, n_files = corpus.table, work.facts, corpus.table.num_rows
+    row = np.searchsorted(work.ids, corpus.ids)  # of facts, for each file
+    first = np.empty(len(work.ids), np.int64)  # file with these bytes, for each row of facts
+    first[row[::-1]] = np.arange(n_files)[::-1]
+    stands_for = first[row]
+    stands = clusters(facts, ingest.duplicates.likeness)
+    cluster = _taken(facts["piece_id"], stands[row], stands[row] >= 0)
+    own = _own_splits(table["split"], cluster) if ingest.split.own else {}
+    of_facts = facts.select([name for name in PIECES.columns.names if name in facts.column_names])
     columns = {
-        **{name: pieces[name] for name in pieces.column_names},
-        "path": corpus["path"],
-        "bytes": corpus["bytes"],
-        "copy_of": pc.if_else(is_copy, corpus["path"].take(pa.array(stands_for)), pa.scalar(None, pa.string())),
-        "cluster": cluster.take(row),
-        "split": _splits(cluster, ingest.split, own).take(row),
-        "shard": pa.array(_shard_of(_fixed(corpus["sha256"]), n_shards), pa.int32()),
+        **dict(zip(of_facts.column_names, of_facts.take(store.column(row, pa.int64())).columns, strict=True)),
+        "path": table["path"],
+        "bytes": table["bytes"],
+        "copy_of": _taken(table["path"], stands_for, stands_for != np.arange(n_files)),
+        "cluster": cluster,
+        "split": _splits(facts["piece_id"], stands, row, ingest.split, own),
+        "shard": store.column(_shard_of(corpus.ids, n_shards), pa.int32()),
     }
     return pa.table({f.name: columns[f.name] for f in PIECES.columns})
 
 
-def clusters(facts: pa.Table, likeness: float | None) -> pa.Array:
-    """For each row of facts the piece_id that stands for all duplicates of its music; null where it was rejected."""
-    used = facts.filter(facts["accepted"])
-    sketches = _fixed(used["sketch"]).view(np.uint16).reshape(-1, duplicates.HASHES)
-    names = duplicates.clusters(used["piece_id"].to_pylist(), used["music"].to_numpy(), sketches, likeness)
-    row = pc.index_in(facts["piece_id"], used["piece_id"].combine_chunks())
-    return pa.array(names, pa.string()).take(row.combine_chunks() if isinstance(row, pa.ChunkedArray) else row)
+def _taken(column: Any, rows: Int64[np.ndarray, " Q"], present: Bool[np.ndarray, " Q"]) -> Any:
+    """Some rows of a column; null where there is none."""
+    return column.take(store.column(rows, pa.int64(), present))
 
 
-def _splits(cluster: pa.Array, split: Split, own: dict[str, str]) -> pa.Array:
-    """The split of each cluster, its own where it has one; null where there is no cluster."""
-    names = cluster.dictionary_encode()
-    splits = [own.get(name) or split_of(name, split) for name in names.dictionary.to_pylist()]
-    return pa.array(splits, pa.string()).take(names.indices)
+def clusters(facts: pa.Table, likeness: float | None) -> Int64[np.ndarray, " Q"]:
+    """For each row of facts the first row of all duplicates of its music; -1 where it was rejected."""
+    accepted = _truths(facts["accepted"])
+    used = facts.select(["music", "sketch"])
+    used = (used if accepted.all() else used.filter(store.column(accepted, pa.bool_()))).combine_chunks()
+    rows = np.flatnonzero(accepted)
+    stands = np.full(len(accepted), -1)
+    if len(rows):
+        sketch = used["sketch"].chunk(0)
+        values = np.frombuffer(sketch.buffers()[2], np.uint16)[sketch.offset * duplicates.HASHES :]
+        sketches = values[: len(rows) * duplicates.HASHES].reshape(-1, duplicates.HASHES)
+        stands[rows] = rows[duplicates.clusters(used["music"].to_numpy(), sketches, likeness)]
+    return stands
 
 
-def _own_splits(said: pa.ChunkedArray, cluster: pa.ChunkedArray) -> dict[str, str]:
+def _splits(
+    piece_id: pa.ChunkedArray,
+    stands: Int64[np.ndarray, " Q"],
+    row: Int64[np.ndarray, " F"],
+    split: Split,
+    own: dict[str, str],
+) -> pa.Array:
+    """The split of each file: its cluster's own where it has one; null where it has no cluster."""
+    named = np.flatnonzero(stands == np.arange(len(stands)))
+    names = piece_id.take(store.column(named, pa.int64())).to_pylist()
+    code = np.full(len(stands), -1)
+    code[named] = [SPLITS.index(own.get(name) or split_of(name, split)) for name in names]
+    code = np.where(stands >= 0, code[stands], -1)[row]
+    return _taken(store.column(list(SPLITS), pa.string()), code, code >= 0)
+
+
+def _own_splits(said: pa.ChunkedArray, cluster: Any) -> dict[str, str]:
     """What the corpus says of the split of each cluster, file by file of the corpus; a cluster is never divided.
 
     Where its files are said to be in different splits, test counts before valid and valid before train: what a corpus
@@ -772,7 +884,7 @@ def _own_splits(said: pa.ChunkedArray, cluster: pa.ChunkedArray) -> dict[str, st
         )
     pairs = set(zip(cluster.to_pylist(), said.to_pylist(), strict=True))
     splits: dict[str, str] = {}
-    for wanted in ("train", "valid", "test"):  # later ones overrule
+    for wanted in SPLITS:  # later ones overrule
         splits |= {name: split for name, split in pairs if split == wanted and name is not None}
     return splits
 

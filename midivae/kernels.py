@@ -16,6 +16,18 @@ from jaxtyping import Int32, Int64, UInt8, UInt16, UInt32, UInt64
 from midivae.native import helper, kernel
 
 
+# --- names ------------------------------------------------------------------------------------------------------------
+@kernel
+def hex_numbers(n: int, size: int, text: UInt8[np.ndarray, " _"], number: UInt64[np.ndarray, " Q"]) -> None:
+    """The numbers that the first 16 digits of each text say; texts of `size` bytes, end to end, in lower case."""
+    for i in range(n):
+        value = np.uint64(0)
+        for j in range(16):
+            digit = text[i * size + j]
+            value = value << np.uint64(4) | np.uint64(digit - 48 if digit < 97 else digit - 87)
+        number[i] = value
+
+
 # --- notes to steps ---------------------------------------------------------------------------------------------------
 @kernel
 def place(

@@ -7,9 +7,9 @@ What it promises:
     * Parquet pages carry checksums, and every reader verifies them: a flipped bit is an error with a name.
     * The same table gives the same bytes.
 
-Offers: `write_table` / `read_table`, `read_columns` and `scan` (many files of one table), `compress` / `decompress`,
-`write_json` / `read_json`, `read_csv`, `write_bytes`, `sha256`, `publishing`, `verify`, `clone`, `work_dir` and
-`code_version`.
+Offers: `write_table` / `read_table`, `read_columns` and `scan` (many files of one table), `column`, `compress` /
+`decompress`, `write_json` / `read_json`, `read_csv`, `write_bytes`, `sha256`, `publishing`, `verify`, `clone`,
+`work_dir` and `code_version`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.schema import Table
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc  # takes a tenth of a second, and a worker process needs none of it
 
 MANIFEST = "manifest.json"
 REMEDY = "delete it and rerun the stage that writes it"
@@ -147,7 +151,10 @@ def write_table(
     for field in table.schema:
         if not field.nullable and rows.column(field.name).null_count:
             raise SchemaError(f"{path.name}: column {field.name!r} of table {table.name!r} has missing values")
-    rows = rows.select(table.schema.names).cast(table.schema).replace_schema_metadata(metadata)
+    rows = rows.select(table.schema.names)
+    if str(rows.schema.remove_metadata()) != str(table.columns):  # names of list items are not in `equals`
+        rows = rows.cast(table.schema)
+    rows = rows.replace_schema_metadata(metadata)
     plain = [name for name in _leaves(table.schema) if name not in table.blobs]
     write_via(
         path,
@@ -163,6 +170,33 @@ def write_table(
         ),
         durable,
     )
+
+
+def column(values: Any, kind: pa.DataType, present: Any = None) -> pa.Array:
+    """An Arrow array as `pyarrow.array` makes it, which imports pandas when it is first called: a third of the time
+    that a worker process takes to start.
+
+    Args:
+        values: a numpy array of numbers or truth values; or a list of these, of strings or of bytes.
+        kind: of numbers, truth values, strings or bytes.
+        present: which values there are, as truth values; None: all that are not None.
+    """
+    if present is None and isinstance(values, list):
+        present = np.array([value is not None for value in values], bool)
+    validity = None if present is None or present.all() else _bits(present)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        texts = [b"" if value is None else value.encode() if isinstance(value, str) else value for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        buffers = [validity, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+    else:
+        plain = [0 if value is None else value for value in values] if isinstance(values, list) else values
+        numbers = np.ascontiguousarray(plain, kind.to_pandas_dtype())
+        buffers = [validity, _bits(numbers) if pa.types.is_boolean(kind) else pa.py_buffer(numbers)]
+    return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _bits(truths: Any) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(truths, bitorder="little"))
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
@@ -371,7 +405,9 @@ def _files(folder: Path) -> list[str]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {name: sha256(folder / name) for name in _files(folder)}
+    names = _files(folder)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(sha256, [folder / name for name in names]), strict=True))
 
 
 def verify(folder: Path) -> list[str]:

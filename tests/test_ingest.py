@@ -261,9 +261,8 @@ def test_a_corpus_of_which_nothing_is_accepted_is_an_error(tmp_path: Path) -> No
 
 def test_a_file_that_breaks_its_worker_costs_one_file(tmp_path: Path) -> None:
     as_fetched(tmp_path, tunes(*range(5)))
-    corpus = store.read_table(tmp_path / "corpus" / "corpus.parquet", ingest.CORPUS)
-    nothing = ingest.what_is_made(corpus, params().ingest)
-    (chunk,) = ingest.plan(corpus, tmp_path / "corpus" / "midi", params(), nothing)
+    corpus = ingest.Corpus.read(tmp_path / "corpus")
+    (chunk,) = ingest.plan(corpus, params(), ingest.ids_made(params().ingest))
     once = ingest._blame(chunk, Failure("crashed", 2, "signal 9"))
     assert once is not None
     assert once.condemned == {}  # somebody may have killed the worker
