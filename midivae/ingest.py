@@ -49,6 +49,7 @@ LEAST_CHUNK = 2048  # files that are worth the start of another worker process
 CHUNKS_PER_WORKER = 4  # tasks of a worker: so many that workers end together, and a killed run has lost little
 LEAST_TIDY = 16  # tables in the work directory that are no burden
 ROLLS_AT_ONCE = 3 << 19  # bytes of rolls that are made together: what a core's cache holds
+WRITERS = 2  # threads that write shards: one computes while the disk keeps the other
 SPLITS = ("train", "valid", "test")
 ROWS_PER_GROUP = 256  # Parquet row group of a shard: what a reader must decompress at least
 
@@ -72,9 +73,9 @@ def run(params: Params, data: Path) -> dict[str, object]:
         while True:
             try:
                 missing = plan(corpus, params, ids_made(ingest))
-                before = aside.submit(what_is_made, corpus, ingest)  # while workers start
+                before = aside.submit(what_is_made, corpus, ingest, {})  # while workers start
                 parsed += _make(missing, params)
-                work = what_is_made(corpus, ingest, before.result())
+                work = Work.of(what_is_made(corpus, ingest, before.result()))
                 if not _contains(work.ids, corpus.ids).all():
                     continue  # something was damaged
                 n_shards = shards_for(work.facts.num_rows, ingest)
@@ -278,7 +279,7 @@ class Corpus:
     """The files to ingest.
 
     Attributes:
-        table: one row per file (schema.CORPUS).
+        table: one row per file: the columns of schema.CORPUS that count here.
         ids: of each row.
         folder: that the paths start from.
     """
@@ -294,10 +295,19 @@ class Corpus:
         Raises:
             InputError: there is none, or it has no files.
         """
-        table = store.read_table(folder / "corpus.parquet", CORPUS)
+        table = store.read_table(folder / "corpus.parquet", CORPUS, ["path", "sha256", "bytes", "split"])
         if table.num_rows == 0:
             raise InputError(f"{folder}: no MIDI file in the corpus; see `fetch` in the params")
         return cls(table, ids_of(table["sha256"]), folder / "midi")
+
+
+class Made(NamedTuple):
+    """What a table of facts in the work directory says of a corpus."""
+
+    facts: pa.Table  # of pieces of the corpus
+    ids: Ids  # of these
+    accepted: Ids  # of all its accepted pieces, which are those of the table of rolls beside it
+    rows: int  # in the table
 
 
 @dataclass(frozen=True)
@@ -316,13 +326,23 @@ class Work:
     rolls: dict[Path, Ids]
     rows: int
 
+    @classmethod
+    def of(cls, made: dict[Path, Made]) -> Work:
+        """All tables as one; a run that was killed while it tidied left some rows twice."""
+        facts, ids = _in_order(
+            [FACTS.columns.empty_table(), *(one.facts for one in made.values())],
+            [np.zeros(0, np.uint64), *(one.ids for one in made.values())],
+        )
+        rolls = {path: one.accepted for path, one in made.items()}
+        return cls(facts, ids, rolls, sum(one.rows for one in made.values()))
+
 
 def ids_made(ingest: Ingest) -> Ids:
     """The pieces in the work directory, sorted; a table that cannot be read counts as absent, and is deleted."""
     made = [np.zeros(0, np.uint64)]
     for path in folder_of(ingest).glob("facts-*.parquet"):
         with _deleted_if_damaged(path):
-            made.append(ids_of(store.read_table(path, FACTS, ["piece_id"])["piece_id"]))
+            made.append(ids_of(store.read_table(path, FACTS, ["piece_id"], mapped=True)["piece_id"]))
     return np.sort(np.concatenate(made))
 
 
@@ -335,27 +355,17 @@ def _deleted_if_damaged(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def what_is_made(corpus: Corpus, ingest: Ingest, known: Work | None = None) -> Work:
-    """Reads the facts in the work directory, of pieces of the corpus.
-
-    Args:
-        known: what was there before; only what is new is read.
-    """
-    tables, ids, rolls, rows = [FACTS.columns.empty_table()], [np.zeros(0, np.uint64)], {}, 0
-    if known is not None:
-        tables, ids, rolls, rows = [known.facts], [known.ids], dict(known.rolls), known.rows
-    wanted = np.sort(corpus.ids)
-    for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(rolls)):
+def what_is_made(corpus: Corpus, ingest: Ingest, known: dict[Path, Made]) -> dict[Path, Made]:
+    """What the tables of facts in the work directory say of a corpus; only those that are not known are read."""
+    made, wanted = dict(known), np.sort(corpus.ids)
+    for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(known)):
         with _deleted_if_damaged(path):
-            table = store.read_table(path, FACTS).replace_schema_metadata(None).combine_chunks()
-            own = ids_of(table["piece_id"])
-            rolls[path] = own[_truths(table["accepted"])]
-            rows += table.num_rows
-            used = _contains(wanted, own)
-            tables.append(table if used.all() else table.filter(store.column(used, pa.bool_())))
-            ids.append(own[used])
-    facts, in_order = _in_order(tables, ids)  # a run that was killed while it tidied left some rows twice
-    return Work(facts, in_order, rolls, rows)
+            table = store.read_table(path, FACTS, mapped=True).replace_schema_metadata(None)
+            ids = ids_of(table["piece_id"])
+            accepted, used = ids[_truths(table["accepted"])], _contains(wanted, ids)
+            facts = table if used.all() else table.filter(store.column(used, pa.bool_()))
+            made[path] = Made(facts.combine_chunks(), ids[used], accepted, len(ids))
+    return made
 
 
 def _truths(column: pa.ChunkedArray) -> Bool[np.ndarray, " Q"]:
@@ -429,14 +439,10 @@ def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
         facts.append(pa.Table.from_arrays(columns, schema=FACTS.columns))
     ordered, _ = _in_order(facts, [ids_of(table["piece_id"]) for table in facts])
     rolls = pa.concat_tables([rolls for _, rolls in made]).combine_chunks()
-    _write_rolls(rolls_beside(chunk.facts), rolls, chunk.ingest, durable=False)
+    layout = {"layout": layout_of(chunk.ingest).to_json()}
+    store.write_table(rolls_beside(chunk.facts), rolls, SHARD, layout, durable=False)
     store.write_table(chunk.facts, ordered, FACTS, durable=False)
     return len(chunk.files)
-
-
-def _write_rolls(path: Path, rolls: pa.Table, ingest: Ingest, durable: bool) -> None:
-    layout = {"layout": layout_of(ingest).to_json()}
-    store.write_table(path, rolls, SHARD, layout, row_group_size=ROWS_PER_GROUP, durable=durable)
 
 
 def layout_of(ingest: Ingest) -> Layout:
@@ -751,22 +757,32 @@ def _shard_of(ids: Ids, n_shards: int) -> Int64[np.ndarray, " Q"]:
 
 
 def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> None:
-    """Writes the shards from the rolls in the work directory, in order; a table is in memory while shards need it.
+    """Writes the shards from the rolls in the work directory.
 
     Raises:
         _DamagedError: a table of rolls is missing or damaged.
     """
+    bounds = np.linspace(0, n_shards, WRITERS + 1).astype(int).tolist()
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for done in [writers.submit(_write_some, work, folder, ingest, n_shards, *own) for own in pairwise(bounds)]:
+            done.result()
+
+
+def _write_some(work: Work, folder: Path, ingest: Ingest, n_shards: int, begin: int, end: int) -> None:
+    """Writes shards `begin` to `end` - 1, in order; a table is in memory while shards need it."""
     accepted = work.ids[_truths(work.facts["accepted"])]
     bounds = np.searchsorted(_shard_of(accepted, n_shards), np.arange(n_shards + 1)).tolist()
     spans = {facts: _shard_of(ids[[0, -1]], n_shards).tolist() for facts, ids in work.rolls.items() if len(ids)}
     tables: dict[Path, pa.Table] = {}
-    for number in range(n_shards):
+    for number in range(begin, end):
         wanted = accepted[bounds[number] : bounds[number + 1]]
         for facts, (first, last) in spans.items():
             if first <= number <= last and facts not in tables:
                 tables[facts] = _rolls_of(facts, work.rolls[facts])
         rows = _merged(tables, work.rolls, wanted)
-        _write_rolls(folder / f"part-{number:05d}-of-{n_shards:05d}.parquet", rows, ingest, durable=True)
+        layout = {"layout": layout_of(ingest).to_json()}
+        path = folder / f"part-{number:05d}-of-{n_shards:05d}.parquet"
+        store.write_table(path, rows, SHARD, layout, row_group_size=ROWS_PER_GROUP)
         for facts in [facts for facts in tables if spans[facts][1] <= number]:
             del tables[facts]
 
@@ -774,7 +790,7 @@ def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> No
 def _rolls_of(facts: Path, ids: Ids) -> pa.Table:
     """The rolls beside a table of facts."""
     try:
-        table = store.read_table(rolls_beside(facts), SHARD).replace_schema_metadata(None).combine_chunks()
+        table = store.read_table(rolls_beside(facts), SHARD, mapped=True).replace_schema_metadata(None).combine_chunks()
     except (CorruptError, InputError, SchemaError) as error:
         raise _DamagedError(facts, str(error)) from error
     if not np.array_equal(ids_of(table["piece_id"]), ids):
