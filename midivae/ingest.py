@@ -697,6 +697,7 @@ def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarra
     music, signatures = duplicates.describe(
         duplicates.Lines(placed.track_at, placed.note_at, batch.is_drum, batch.pitch, placed.onset_step)
     )
+    ends = np.arange(n_pieces + 1) * signatures[:1].nbytes
     unassigned = (placed.part < 0) * batch.track_notes
     few = [
         None if fine else f"{kept} notes in the roll; ingest.limits.min_notes is {ingest.limits.min_notes}"
@@ -707,7 +708,9 @@ def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarra
         "piece_id": [read.sha256[:16] for read in reads],
         "sha256": [read.sha256 for read in reads],
         "music": music,
-        "sketch": [signature.tobytes() for signature in signatures],
+        "sketch": pa.Array.from_buffers(
+            pa.binary(), n_pieces, [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(signatures)]
+        ),
         "accepted": accepted,
         "reason": [None if detail is None else "few_notes" for detail in few],
         "detail": few,
@@ -882,7 +885,9 @@ def _splits(
     named = np.flatnonzero(stands == np.arange(len(stands)))
     names = piece_id.take(store.column(named, pa.int64())).to_pylist()
     code = np.full(len(stands), -1)
-    code[named] = [SPLITS.index(own.get(name) or split_of(name, split)) for name in names]
+    code[named] = _codes(names, split)
+    if own:
+        code[named] = [SPLITS.index(own[n]) if n in own else c for n, c in zip(names, code[named], strict=True)]
     code = np.where(stands >= 0, code[stands], -1)[row]
     return _taken(store.column(list(SPLITS), pa.string()), code, code >= 0)
 
@@ -907,6 +912,11 @@ def _own_splits(said: pa.ChunkedArray, cluster: Any) -> dict[str, str]:
 
 def split_of(cluster: str, split: Split) -> str:
     """The split of a cluster: from a hash of its name, so that it does not depend on any other piece."""
-    digest = hashlib.sha256(f"{split.seed} {cluster}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    return "test" if place < split.test else "valid" if place < split.test + split.valid else "train"
+    return SPLITS[int(_codes([cluster], split)[0])]
+
+
+def _codes(names: list[str], split: Split) -> Int64[np.ndarray, " C"]:
+    """`split_of` of clusters, as places in `SPLITS`."""
+    digests = [hashlib.sha256(f"{split.seed} {name}".encode()).digest()[:8] for name in names]
+    place = np.frombuffer(b"".join(digests), ">u8") / 2.0**64
+    return (place < split.test + split.valid).astype(np.int64) + (place < split.test)

@@ -252,24 +252,27 @@ def shingles(
     Returns:
         How many shingles there are.
     """
+    tops = piece  # the highest note of each onset: read before a shingle that it ends is written in its place
+    count = 0
+    last, top = np.int64(-1), np.int64(0)
+    for i in range(n_notes):  # without a jump that depends on the notes
+        onset_of_line = key[i] >> PITCH_BITS
+        top = max(key[i], top) if onset_of_line == last else key[i]
+        count += onset_of_line != last
+        last = onset_of_line
+        tops[count - 1] = top
+
     found = 0
     line = np.int64(-1)
     points = 0  # of this line so far: pitches other than the one before
     last_pitch, last_onset, last_time = np.int64(0), np.int64(0), np.int64(0)
     intervals, rhythm = np.int64(0), np.int64(0)
-    i = 0
-    while i < n_notes:
-        place = key[i] >> PITCH_BITS
-        pitch = key[i] & _PITCHES
-        i += 1
-        while i < n_notes and key[i] >> PITCH_BITS == place:
-            pitch = max(pitch, key[i] & _PITCHES)
-            i += 1
-        if line_bits and place >> ONSET_BITS & 1:
+    for i in range(count):
+        pitch, onset = tops[i] & _PITCHES, tops[i] >> PITCH_BITS & _ONSETS
+        if line_bits and tops[i] & DRUM:
             continue
-        onset = place & _ONSETS
-        if place >> (ONSET_BITS + line_bits) != line:
-            line = place >> (ONSET_BITS + line_bits)
+        if tops[i] >> (LINE + line_bits) != line:
+            line = tops[i] >> (LINE + line_bits)
             points = 0
         elif pitch == last_pitch:
             continue

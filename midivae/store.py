@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -329,6 +330,7 @@ def work_dir() -> Path:
     return Path(os.environ.get("MIDIVAE_HOME") or ".midivae")
 
 
+@cache
 def code_version(*modules: str) -> str:
     """A hash of the source of modules: work made by other code is made again."""
     digest = hashlib.sha256()

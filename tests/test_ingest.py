@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -22,7 +23,7 @@ import pytest
 from cluster import two_workers
 from pieces import as_fetched, events_of, hand_made, notes_of
 
-from midivae import ingest, loader, midi, pianoroll, store
+from midivae import ingest, kernels, loader, midi, native, pianoroll, store
 from midivae.errors import CorruptError, InputError
 from midivae.notes import Notes, Tempo
 from midivae.parallel import Failure
@@ -295,6 +296,24 @@ from midivae import ingest
 from midivae.params import Compute, Ingest, Params
 ingest.run(Params(compute=Compute(workers=1), ingest=Ingest(pieces_per_shard=8)), Path(sys.argv[1]))
 """
+
+
+LIGHT = """
+import pickle, sys
+fn, chunk = pickle.load(sys.stdin.buffer)
+fn(chunk, lambda _: None)
+print([name for name in ("pandas", "numba", "pyarrow.compute", "torch") if name in sys.modules])
+"""
+
+
+def test_a_worker_loads_nothing_that_takes_long(tmp_path: Path) -> None:
+    as_fetched(tmp_path, tunes(*range(8)))
+    native.prepare(kernels.__name__)  # as the parent of workers does
+    corpus = ingest.Corpus.read(tmp_path / "corpus")
+    (chunk,) = ingest.plan(corpus, params(), ingest.ids_made(params().ingest))
+    job = pickle.dumps((ingest.make_chunk, chunk))
+    process = subprocess.run([sys.executable, "-c", LIGHT], input=job, check=True, capture_output=True)
+    assert process.stdout == b"[]\n"
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, own_work_dir: Path) -> None:
