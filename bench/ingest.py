@@ -27,6 +27,7 @@ is left out.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -184,6 +185,8 @@ def measure(
     for name, each in _peers().items() if args.peers else ():
         if name in args.peers:
             everybody[name] = (lambda each=each: [_or_none(each, path) for path in few]), len(few)  # type: ignore[misc]
+    gc.collect()
+    gc.freeze()  # what the peers' modules keep is looked through in nobody's time
     rounds = []
     for _ in range(args.repeats):
         times = {name: (*_timed(work), count) for name, (work, count) in everybody.items()}
