@@ -32,7 +32,6 @@ Beat = Callable[[int], None]
 
 NO_ITEM = -1  # no item has been begun
 LENGTH = struct.Struct("<Q")
-_PAGE = struct.Struct("<qd")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -43,18 +42,24 @@ class Page:
 
     def __init__(self, handle: int) -> None:
         self._memory = mmap.mmap(handle, self.SIZE)
+        # each written by one store of 8 bytes: what `struct` packs is zeroed first, and a child that is held up there
+        # would seem to have shown no sign of life since the machine started
+        self._item = memoryview(self._memory).cast("q")[:1]
+        self._at_s = memoryview(self._memory).cast("d")[1:2]
 
     def beat(self, item: int, grace_s: float = 0.0) -> None:
         """Notes that work on `item` begins now, or in `grace_s` seconds."""
-        _PAGE.pack_into(self._memory, 0, item, time.monotonic() + grace_s)
+        self._item[0] = item
+        self._at_s[0] = time.monotonic() + grace_s
 
     def read(self) -> tuple[int, float]:
         """The item in work and when it began, in seconds of the monotonic clock (one for all processes)."""
-        item, at_s = _PAGE.unpack_from(self._memory, 0)
-        return item, at_s
+        return self._item[0], self._at_s[0]
 
     def close(self) -> None:
         """Gives the memory back."""
+        self._item.release()
+        self._at_s.release()
         self._memory.close()
 
 

@@ -20,8 +20,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,11 +30,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Int64, UInt64
 from tqdm import tqdm
 
-from midivae import duplicates, features, grid, midi, parallel, pianoroll, store
+from midivae import duplicates, features, grid, kernels, midi, native, parallel, pianoroll, store
 from midivae.errors import CorruptError, InputError, MidiError, SchemaError
 from midivae.notes import Batch
 from midivae.params import Ingest, Params, Split
@@ -42,13 +42,15 @@ from midivae.schema import CORPUS, FACTS, PIECES, SHARD, Table
 
 log = logging.getLogger(__name__)
 
-NOTES_AT_ONCE = 200_000  # notes that go through the vectorised steps together: many to a call of numpy, little memory
+NOTES_AT_ONCE = 800_000  # notes that go through the vectorised steps together: many to a call of numpy, little memory
 NOTES_PER_FILE = 500  # what a file counts for beside its notes, so that many small ones do not go together
 READ_AT_ONCE = 1 << 16  # bytes: most MIDI files whole
-LEAST_CHUNK = 1024  # files that are worth the start of another worker process
+LEAST_CHUNK = 2048  # files that are worth the start of another worker process
 CHUNKS_PER_WORKER = 4  # tasks of a worker: so many that workers end together, and a killed run has lost little
 LEAST_TIDY = 16  # tables in the work directory that are no burden
 ROLLS_AT_ONCE = 3 << 19  # bytes of rolls that are made together: what a core's cache holds
+WRITERS = 2  # threads that write shards: one computes while the disk keeps the other
+SPLITS = ("train", "valid", "test")
 ROWS_PER_GROUP = 256  # Parquet row group of a shard: what a reader must decompress at least
 
 
@@ -65,22 +67,21 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """
     begun = time.monotonic()
     ingest = params.ingest
-    corpus = store.read_table(data / "corpus" / "corpus.parquet", CORPUS)
-    if corpus.num_rows == 0:
-        raise InputError(f"{data / 'corpus'}: no MIDI file in the corpus; see `fetch` in the params")
+    corpus = Corpus.read(data / "corpus")
     parsed = 0
-    with store.publishing(data / "rolls") as staging:
+    with store.publishing(data / "rolls") as staging, ThreadPoolExecutor(1) as aside:
         while True:
-            work = what_is_made(corpus, ingest)
-            missing = plan(corpus, data / "corpus" / "midi", params, work)
-            parsed += _make(missing, params)
-            work = what_is_made(corpus, ingest, work) if missing else work
-            n_shards = shards_for(work.facts.num_rows, ingest)
             try:
-                with ThreadPoolExecutor(1) as aside:
-                    shards = aside.submit(_write_shards, work, staging, ingest, n_shards)
-                    pieces = _pieces(corpus, work.facts, ingest, n_shards)
-                    shards.result()
+                missing = plan(corpus, params, ids_made(ingest))
+                before = aside.submit(what_is_made, corpus, ingest, {})  # while workers start
+                parsed += _make(missing, params)
+                work = Work.of(what_is_made(corpus, ingest, before.result()))
+                if not _contains(work.ids, corpus.ids).all():
+                    continue  # something was damaged
+                n_shards = shards_for(work.facts.num_rows, ingest)
+                shards = aside.submit(_write_shards, work, staging, ingest, n_shards)
+                pieces = _pieces(corpus, work, ingest, n_shards)
+                shards.result()
             except _DamagedError as damaged:
                 log.warning("%s: made again", damaged)
                 damaged.facts.unlink(missing_ok=True)
@@ -95,6 +96,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
 def _make(missing: list[Chunk], params: Params) -> int:
     """Makes what is missing in the work directory; the number of files that were parsed for it."""
     limits = params.ingest.limits
+    native.prepare(kernels.__name__)  # here, so that no worker has to
     parsed = 0
     with tqdm(
         total=sum(len(chunk.files) for chunk in missing), unit="file", desc="ingest", disable=None, file=sys.stderr
@@ -131,6 +133,8 @@ def _blame(chunk: Chunk, failure: parallel.Failure) -> Chunk | None:
 
 
 def _require_some(pieces: pa.Table) -> None:
+    import pyarrow.compute as pc  # here and below, as it takes a tenth of a second and no worker needs it
+
     if not pc.any(pieces["accepted"]).as_py():
         reasons = pc.value_counts(pieces["reason"]).to_pylist()
         listed = ", ".join(f"{r['values']}: {r['counts']}" for r in sorted(reasons, key=lambda r: -r["counts"]))
@@ -141,6 +145,8 @@ def _require_some(pieces: pa.Table) -> None:
 
 
 def _summary(pieces: pa.Table, n_shards: int) -> dict[str, object]:
+    import pyarrow.compute as pc
+
     rejected = pieces.filter(pc.invert(pieces["accepted"]))
     reasons = {r["values"]: r["counts"] for r in pc.value_counts(rejected["reason"]).to_pylist()}
     splits = pieces.filter(pc.is_null(pieces["copy_of"]))["split"].drop_null()
@@ -247,11 +253,61 @@ def folder_of(ingest: Ingest) -> Path:
     code = store.code_version(
         *(
             f"midivae.{name}"
-            for name in ("ingest", "midi", "notes", "grid", "pianoroll", "features", "duplicates", "schema")
+            for name in ("ingest", "midi", "notes", "grid", "pianoroll", "features", "duplicates", "kernels", "schema")
         )
     )
     made_of = f"{ingest.digest(exclude={'split', 'duplicates', 'pieces_per_shard'})} {code} {midi.READER_VERSION}"
     return store.work_dir().absolute() / "ingest" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+
+Ids = UInt64[np.ndarray, " _"]  # of pieces: the number that a piece_id writes in hex
+
+
+def ids_of(column: pa.ChunkedArray) -> Ids:
+    """The ids of pieces, from their `piece_id` or `sha256`."""
+    parts = [np.zeros(0, np.uint64)]
+    for chunk in column.chunks:  # strings of one length, without nulls
+        size = len(chunk[0].as_py()) if len(chunk) else 0
+        text = np.frombuffer(chunk.buffers()[2] or b"", np.uint8)[chunk.offset * size :]
+        parts.append(np.empty(len(chunk), np.uint64))
+        kernels.hex_numbers(len(chunk), size, text, parts[-1])
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files to ingest.
+
+    Attributes:
+        table: one row per file: the columns of schema.CORPUS that count here.
+        ids: of each row.
+        folder: that the paths start from.
+    """
+
+    table: pa.Table
+    ids: Ids
+    folder: Path
+
+    @classmethod
+    def read(cls, folder: Path) -> Corpus:
+        """The corpus in a folder that `fetch` wrote.
+
+        Raises:
+            InputError: there is none, or it has no files.
+        """
+        table = store.read_table(folder / "corpus.parquet", CORPUS, ["path", "sha256", "bytes", "split"])
+        if table.num_rows == 0:
+            raise InputError(f"{folder}: no MIDI file in the corpus; see `fetch` in the params")
+        return cls(table, ids_of(table["sha256"]), folder / "midi")
+
+
+class Made(NamedTuple):
+    """What a table of facts in the work directory says of a corpus."""
+
+    facts: pa.Table  # of pieces of the corpus
+    ids: Ids  # of these
+    accepted: Ids  # of all its accepted pieces, which are those of the table of rolls beside it
+    rows: int  # in the table
 
 
 @dataclass(frozen=True)
@@ -259,63 +315,105 @@ class Work:
     """What the work directory holds of a corpus.
 
     Attributes:
-        facts: one row per distinct content of the corpus that is done, by sha256.
+        facts: one row per distinct content of the corpus that is done, in the order of their ids.
+        ids: of each row of facts.
         rolls: for each table of facts the ids of its accepted pieces, in order; some may have left the corpus.
         rows: rows in all tables of facts.
     """
 
     facts: pa.Table
-    rolls: dict[Path, Bytes]
+    ids: Ids
+    rolls: dict[Path, Ids]
     rows: int
 
+    @classmethod
+    def of(cls, made: dict[Path, Made]) -> Work:
+        """All tables as one; a run that was killed while it tidied left some rows twice."""
+        facts, ids = _in_order(
+            [FACTS.columns.empty_table(), *(one.facts for one in made.values())],
+            [np.zeros(0, np.uint64), *(one.ids for one in made.values())],
+        )
+        rolls = {path: one.accepted for path, one in made.items()}
+        return cls(facts, ids, rolls, sum(one.rows for one in made.values()))
 
-Bytes = np.ndarray  # of fixed-size strings: piece ids as numpy's S16, which compares them fast
+
+def ids_made(ingest: Ingest) -> Ids:
+    """The pieces in the work directory, sorted; a table that cannot be read counts as absent, and is deleted."""
+    made = [np.zeros(0, np.uint64)]
+    for path in folder_of(ingest).glob("facts-*.parquet"):
+        with _deleted_if_damaged(path):
+            made.append(ids_of(store.read_table(path, FACTS, ["piece_id"], mapped=True)["piece_id"]))
+    return np.sort(np.concatenate(made))
 
 
-def what_is_made(corpus: pa.Table, ingest: Ingest, known: Work | None = None) -> Work:
-    """Reads the facts in the work directory; a damaged table counts as absent.
+@contextmanager
+def _deleted_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (CorruptError, SchemaError) as error:
+        log.warning("%s: made again (%s)", path.name, error)
+        path.unlink(missing_ok=True)
 
-    Args:
-        known: what was there before; only what is new is read.
+
+def what_is_made(corpus: Corpus, ingest: Ingest, known: dict[Path, Made]) -> dict[Path, Made]:
+    """What the tables of facts in the work directory say of a corpus; only those that are not known are read."""
+    made, wanted = dict(known), np.sort(corpus.ids)
+    for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(known)):
+        with _deleted_if_damaged(path):
+            table = store.read_table(path, FACTS, mapped=True).replace_schema_metadata(None)
+            ids = ids_of(table["piece_id"])
+            accepted, used = ids[_truths(table["accepted"])], _contains(wanted, ids)
+            facts = table if used.all() else table.filter(store.column(used, pa.bool_()))
+            made[path] = Made(facts.combine_chunks(), ids[used], accepted, len(ids))
+    return made
+
+
+def _truths(column: pa.ChunkedArray) -> Bool[np.ndarray, " Q"]:
+    return np.concatenate([np.zeros(0, bool), *(chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks)])
+
+
+def _contains(ascending: Ids, ids: Ids) -> Bool[np.ndarray, " Q"]:
+    """Whether each id is among those of the first list."""
+    at = np.searchsorted(ascending, ids)
+    return np.append(ascending, 0)[at] == ids if len(ascending) else np.zeros(len(ids), bool)
+
+
+def _in_order(tables: list[pa.Table], ids: list[Ids]) -> tuple[pa.Table, Ids]:
+    """The rows of tables that are in the order of their ids, all in that order, each id once.
+
+    Whole stretches of rows are copied: between two that are new lie many that are not.
     """
-    tables, rolls, rows = [FACTS.columns.empty_table()], {}, 0
-    if known is not None:
-        tables, rolls, rows = [known.facts], dict(known.rolls), known.rows
-    for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(rolls)):
-        try:
-            table = store.read_table(path, FACTS).replace_schema_metadata(None)
-        except (CorruptError, SchemaError) as error:
-            log.warning("%s: made again (%s)", path.name, error)
-            continue
-        rolls[path] = _fixed(table.filter(table["accepted"])["piece_id"])
-        rows += table.num_rows
-        tables.append(table.filter(pc.is_in(table["sha256"], corpus["sha256"].combine_chunks())))
-    facts = pa.concat_tables(tables).combine_chunks()
-    hashes = _fixed(facts["sha256"])
-    _, first = np.unique(hashes, return_index=True)  # sorted; a run that was killed while it tidied left some twice
-    in_order = len(first) == len(hashes) and bool((first[1:] > first[:-1]).all())
-    return Work(facts if in_order else facts.take(first), rolls, rows)
+    found = np.concatenate(ids)
+    order = np.argsort(found, kind="stable")
+    order = order[np.append(True, np.diff(found[order]) > 0)[: len(order)]]
+    first = np.cumsum([0, *map(len, ids)])  # row of all tables together at which each begins
+    table = np.searchsorted(first, order, side="right") - 1
+    opens = np.flatnonzero(np.append(True, (np.diff(order) != 1) | (np.diff(table) != 0))[: len(order)])
+    stretches = zip(
+        table[opens].tolist(),
+        (order - first[table])[opens].tolist(),
+        np.diff(opens, append=len(order)).tolist(),
+        strict=True,
+    )
+    slices = [tables[index].slice(begin, length) for index, begin, length in stretches]
+    return pa.concat_tables(slices or tables[:1]).combine_chunks(), found[order]
 
 
-def _fixed(column: pa.ChunkedArray) -> Bytes:
-    """A column of strings of one length without nulls, as numpy's fixed-size bytes."""
-    strings = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if len(strings) == 0:
-        return np.zeros(0, "S16")
-    size = len(strings[0].as_py())
-    return np.frombuffer(strings.buffers()[2], f"S{size}")[: strings.offset + len(strings)][strings.offset :]
-
-
-def plan(corpus: pa.Table, folder: Path, params: Params, work: Work) -> list[Chunk]:
-    """The files of a corpus that are not in the work directory, divided among workers; each distinct content once."""
+def plan(corpus: Corpus, params: Params, made: Ids) -> list[Chunk]:
+    """The files of a corpus that are not among those made, divided among workers; each distinct content once."""
     ingest = params.ingest
-    missing = corpus.filter(pc.invert(pc.is_in(corpus["sha256"], work.facts["sha256"].combine_chunks())))
-    paths = dict(zip(reversed(missing["sha256"].to_pylist()), reversed(missing["path"].to_pylist()), strict=True))
-    files = [File(paths[sha256], sha256) for sha256 in sorted(paths)]
+    rows = np.flatnonzero(~_contains(made, corpus.ids))
+    rows = rows[np.unique(corpus.ids[rows], return_index=True)[1]]  # in the order of their ids; the first of copies
+    missing = corpus.table.select(["path", "sha256"]).take(store.column(rows, pa.int64())) if len(rows) else None
+    files = (
+        [File(*pair) for pair in zip(*(missing[c].to_pylist() for c in ("path", "sha256")), strict=True)]
+        if missing
+        else []
+    )
     share = -(-len(files) // (CHUNKS_PER_WORKER * parallel.local_workers(params.compute)))
     size = min(ingest.pieces_per_shard, max(LEAST_CHUNK, share))
-    made = folder_of(ingest)
-    return [Chunk(tuple(files[i : i + size]), folder, made, ingest) for i in range(0, len(files), size)]
+    folder = folder_of(ingest)
+    return [Chunk(tuple(files[i : i + size]), corpus.folder, folder, ingest) for i in range(0, len(files), size)]
 
 
 def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
@@ -324,22 +422,27 @@ def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
     The facts are written last: rolls without their facts do not count. Neither waits for the disk: what a crash of the
     machine damages is found by its checksums, and made again.
     """
-    made, start = [], 0
+    native.prepare(kernels.__name__, lambda: beat(parallel.NO_ITEM))
+    made: list[tuple[pa.Table, pa.Table]] = []
+    rejections: list[Row] = []
+    start = 0
     while start < len(chunk.files):
         reads, rejected, start = _read_some(start, chunk, beat)
         beat(start - 1 if chunk.one_by_one else len(chunk.files))  # what follows is about no file in particular
         placed, unfit = _place(reads, chunk.ingest)
-        facts, rolls = _rasterise(placed, chunk.ingest)
-        made.append((pa.concat_tables([facts, pa.Table.from_pylist([*rejected, *unfit], FACTS.columns)]), rolls))
-    facts = pa.concat_tables([facts for facts, _ in made]).sort_by("sha256")
-    _write_rolls(rolls_beside(chunk.facts), pa.concat_tables([rolls for _, rolls in made]), chunk.ingest)
-    store.write_table(chunk.facts, facts, FACTS, durable=False)
+        made.append(_rasterise(placed, chunk.ingest))
+        rejections.extend([*rejected, *unfit])
+    facts = [facts for facts, _ in made]
+    if rejections:
+        by_id = sorted(rejections, key=lambda row: str(row["sha256"]))
+        columns = [store.column([row.get(f.name) for row in by_id], f.type) for f in FACTS.columns]
+        facts.append(pa.Table.from_arrays(columns, schema=FACTS.columns))
+    ordered, _ = _in_order(facts, [ids_of(table["piece_id"]) for table in facts])
+    rolls = pa.concat_tables([rolls for _, rolls in made]).combine_chunks()
+    layout = {"layout": layout_of(chunk.ingest).to_json()}
+    store.write_table(rolls_beside(chunk.facts), rolls, SHARD, layout, durable=False)
+    store.write_table(chunk.facts, ordered, FACTS, durable=False)
     return len(chunk.files)
-
-
-def _write_rolls(path: Path, rolls: pa.Table, ingest: Ingest) -> None:
-    layout = {"layout": layout_of(ingest).to_json()}
-    store.write_table(path, rolls.sort_by("piece_id"), SHARD, layout, row_group_size=ROWS_PER_GROUP, durable=False)
 
 
 def layout_of(ingest: Ingest) -> Layout:
@@ -422,19 +525,23 @@ class Placed:
         reads: the files.
         batch: their notes as they were read.
         part: of each track; -1: none.
-        piece, track: index into `reads`, and track of the batch, of each note.
+        track_at, note_at: first track of each file and first note of each track, and behind them how many there are.
         onset_step, offset_step: of each note.
         n_steps: length of each roll.
+        end_tick: the last tick at which a note of each file ends.
+        chroma: notes of each pitch class, of tracks that have a part and are no drums.
     """
 
     reads: list[Read]
     batch: Batch
-    part: Int[np.ndarray, " K"]
-    piece: Int[np.ndarray, " M"]
-    track: Int[np.ndarray, " M"]
-    onset_step: Int[np.ndarray, " M"]
-    offset_step: Int[np.ndarray, " M"]
-    n_steps: Int[np.ndarray, " Q"]
+    part: Int64[np.ndarray, " K"]
+    track_at: Int64[np.ndarray, " Q1"]
+    note_at: Int64[np.ndarray, " K1"]
+    onset_step: Int64[np.ndarray, " M"]
+    offset_step: Int64[np.ndarray, " M"]
+    n_steps: Int64[np.ndarray, " Q"]
+    end_tick: Int64[np.ndarray, " Q"]
+    chroma: Int64[np.ndarray, "Q 12"]
 
 
 def _place(reads: list[Read], ingest: Ingest) -> tuple[Placed, list[Row]]:
@@ -452,24 +559,39 @@ def _place(reads: list[Read], ingest: Ingest) -> tuple[Placed, list[Row]]:
 
 
 def _on_grid(reads: list[Read], batch: Batch, ingest: Ingest) -> Placed:
-    notes = batch.notes
-    part = pianoroll.parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts)
-    resolution = np.repeat(batch.ticks_per_quarter, notes)
-    onset, offset = grid.quantise(batch.onset_tick, batch.duration_tick, resolution, ingest.steps_per_beat)
-    n_steps = np.zeros(0, np.int64)
-    if len(batch):
-        last = np.maximum.reduceat(offset, batch.first_note)
-        n_steps = np.maximum.reduceat(np.where(part >= 0, last, 0), batch.first_track)
-    return Placed(
+    n_pieces = len(batch)
+    onset_step, offset_step = np.empty((2, len(batch.pitch)), np.int64)
+    n_steps, end_tick = np.empty((2, n_pieces), np.int64)
+    placed = Placed(
         reads,
         batch,
-        part,
-        np.repeat(np.arange(len(batch)), notes),
-        np.repeat(np.arange(len(part)), batch.track_notes),
-        onset,
-        offset,
+        pianoroll.parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts),
+        np.append(0, np.cumsum(batch.tracks)),
+        np.append(0, np.cumsum(batch.track_notes)),
+        onset_step,
+        offset_step,
         n_steps,
+        end_tick,
+        np.zeros((n_pieces, 12), np.int64),
     )
+    kernels.place(
+        n_pieces,
+        placed.track_at,
+        placed.note_at,
+        placed.part,
+        batch.is_drum.view(np.uint8),
+        batch.pitch,
+        batch.onset_tick,
+        batch.duration_tick,
+        batch.ticks_per_quarter,
+        ingest.steps_per_beat,
+        onset_step,
+        offset_step,
+        n_steps,
+        end_tick,
+        placed.chroma,
+    )
+    return placed
 
 
 def _unfit(n_steps: Int[np.ndarray, " Q"], ingest: Ingest) -> dict[int, MidiError]:
@@ -501,86 +623,94 @@ def _rasterise(placed: Placed, ingest: Ingest) -> tuple[pa.Table, pa.Table]:
     n_parts = np.full(n_pieces, len(layout.parts))
     shard = {
         "piece_id": facts["piece_id"],
-        "parts": _lists(
-            pa.array(layout.parts).take(np.tile(np.arange(len(layout.parts)), n_pieces)), n_parts, SHARD, "parts"
-        ),
+        "parts": _lists(store.column(list(layout.parts) * n_pieces, pa.string()), n_parts, SHARD, "parts"),
         "n_steps": placed.n_steps.astype(np.int32),
         "planes": rolls.frames,
         "bar_starts": _lists(bars, n_bars, SHARD, "bar_starts"),
         "tempo_qpm": facts["tempo_qpm"].astype(np.float32),
         "programs": _lists(_programs(placed, layout).reshape(-1), n_parts, SHARD, "programs"),
     }
-    rows = pa.table([_column(shard[f.name], f) for f in SHARD.columns], SHARD.columns)
-    kept = rows if accepted.all() else rows.filter(pa.array(accepted))
-    return pa.table([_column(facts[f.name], f) for f in FACTS.columns], FACTS.columns), kept
+    rows = _table(shard, SHARD)
+    return _table(facts, FACTS), rows if accepted.all() else rows.filter(store.column(accepted, pa.bool_()))
 
 
 class Rolls(NamedTuple):
     """Compressed rolls of many files, and what became of their notes."""
 
     frames: list[bytes]
-    kept: Int[np.ndarray, " Q"]
-    out_of_range: Int[np.ndarray, " Q"]
-    merged: Int[np.ndarray, " Q"]
+    kept: Int64[np.ndarray, " Q"]
+    out_of_range: Int64[np.ndarray, " Q"]
+    merged: Int64[np.ndarray, " Q"]
 
 
 def _rolls(placed: Placed, layout: Layout) -> Rolls:
     """The rolls, made for a few files at a time."""
-    part = np.repeat(placed.part, placed.batch.track_notes)
-    columns = (placed.piece, part, placed.batch.pitch.astype(np.int64), placed.onset_step, placed.offset_step)
-    if (placed.part < 0).any():
-        mine = np.flatnonzero(part >= 0)
-        columns = tuple(column[mine] for column in columns)  # type: ignore[assignment]
-    frames, counts = [], [np.zeros((3, 0), np.int64)]
-    block = np.cumsum(placed.n_steps) * layout.bytes_per_step // ROLLS_AT_ONCE
+    sizes = placed.n_steps * layout.bytes_per_step
+    counts = np.zeros((len(sizes), 3), np.int64)
+    block = np.cumsum(sizes) // ROLLS_AT_ONCE
     bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
-    notes = np.searchsorted(columns[0], bounds).tolist()
-    for first, last, begin, end in zip(bounds, bounds[1:], notes, notes[1:], strict=False):
-        piece, parts, pitch, onset, offset = (column[begin:end] for column in columns)
-        n_steps = placed.n_steps[first:last]
-        rolls = pianoroll.rasterise(piece - first, parts, pitch, onset, offset, n_steps, layout)
-        frames += [store.compress(columns) for columns in rolls]
-        counts.append(np.stack([rolls.kept, rolls.out_of_range, rolls.merged]))
-    return Rolls(frames, *np.concatenate(counts, axis=1))
+    frames = []
+    for first, last in pairwise(bounds):
+        ends = [0, *np.cumsum(sizes[first:last]).tolist()]
+        columns = np.zeros(ends[-1], np.uint8)
+        kernels.raster(
+            first,
+            last,
+            placed.track_at,
+            placed.note_at,
+            placed.part,
+            placed.batch.pitch,
+            placed.onset_step,
+            placed.offset_step,
+            placed.n_steps,
+            layout.pitch_low,
+            layout.pitches,
+            layout.bytes_per_step,
+            columns,
+            counts,
+        )
+        frames += [store.compress(columns[begin:end]) for begin, end in pairwise(ends)]
+    return Rolls(frames, *counts.T)
 
 
-def _column(values: Any, field: pa.Field) -> pa.Array:
-    return values if isinstance(values, pa.Array) else pa.array(values, field.type)
+def _table(columns: dict[str, Any], table: Table) -> pa.Table:
+    """A table from its columns: Arrow's, or what `store.column` takes."""
+    arrays = [
+        columns[f.name] if isinstance(columns[f.name], pa.Array) else store.column(columns[f.name], f.type)
+        for f in table.columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=table.columns)
 
 
 def _lists(values: np.ndarray | pa.Array, lengths: Int[np.ndarray, " Q"], table: Table, column: str) -> pa.Array:
     """A column of lists, from their values end to end and how many each has."""
     kind = table.schema.field(column).type
-    ends = np.cumsum(lengths, dtype=np.int32)
-    offsets = pa.array(np.append(np.int32(0), ends))
-    values = values if isinstance(values, pa.Array) else pa.array(values, kind.value_type)
+    offsets = store.column(np.append(0, np.cumsum(lengths)), pa.int32())
+    values = values if isinstance(values, pa.Array) else store.column(values, kind.value_type)
     return pa.ListArray.from_arrays(offsets, values, type=kind)
 
 
 def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarray, ingest: Ingest) -> dict[str, Any]:
     """What `schema.FACTS` says of each file, column by column."""
     batch, reads, n_pieces = placed.batch, placed.reads, len(placed.reads)
-    end_tick = batch.end_tick()
+    end_tick = placed.end_tick
     music, signatures = duplicates.describe(
-        placed.piece,
-        placed.track,
-        batch.pitch.astype(np.int64),
-        placed.onset_step,
-        np.repeat(batch.is_drum, batch.track_notes),
-        n_pieces,
+        duplicates.Lines(placed.track_at, placed.note_at, batch.is_drum, batch.pitch, placed.onset_step)
     )
-    pitched = np.repeat((placed.part >= 0) & ~batch.is_drum, batch.track_notes)
+    ends = np.arange(n_pieces + 1) * signatures[:1].nbytes
     unassigned = (placed.part < 0) * batch.track_notes
     few = [
         None if fine else f"{kept} notes in the roll; ingest.limits.min_notes is {ingest.limits.min_notes}"
         for fine, kept in zip(accepted.tolist(), rolls.kept.tolist(), strict=True)
     ]
-    best, _ = features.best_scale(_chroma(placed.piece, batch.pitch, pitched, n_pieces))
+    best, _ = features.best_scale(placed.chroma)
     return {
         "piece_id": [read.sha256[:16] for read in reads],
         "sha256": [read.sha256 for read in reads],
         "music": music,
-        "sketch": [signature.tobytes() for signature in signatures],
+        "sketch": pa.Array.from_buffers(
+            pa.binary(), n_pieces, [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(signatures)]
+        ),
         "accepted": accepted,
         "reason": [None if detail is None else "few_notes" for detail in few],
         "detail": few,
@@ -598,16 +728,6 @@ def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarra
         "time_signature": ["{}/{}".format(*row) for row in batch.time_signature(end_tick).tolist()],
         "key": [features.KEYS[k] if k >= 0 else None for k in best.tolist()],
     }
-
-
-def _chroma(
-    piece: Int[np.ndarray, " M"], pitch: UInt8[np.ndarray, " M"], pitched: Bool[np.ndarray, " M"], n_pieces: int
-) -> Int[np.ndarray, "Q 12"]:
-    """How many notes of each pitch class each piece has."""
-    if not pitched.all():
-        piece, pitch = piece[pitched], pitch[pitched]
-    per_pitch = np.bincount(piece << 7 | pitch, minlength=n_pieces << 7).reshape(n_pieces, 128)
-    return np.asarray(per_pitch @ (np.arange(128)[:, None] % 12 == np.arange(12)).astype(np.int64))
 
 
 def _programs(placed: Placed, layout: Layout) -> Int[np.ndarray, "Q N"]:
@@ -633,25 +753,31 @@ def shards_for(n_files: int, ingest: Ingest) -> int:
     return 1 << max(0, -(-n_files // ingest.pieces_per_shard) - 1).bit_length()
 
 
-def _shard_of(hashes: Bytes, n_shards: int) -> Int[np.ndarray, " Q"]:
+def _shard_of(ids: Ids, n_shards: int) -> Int64[np.ndarray, " Q"]:
     """The shard of each piece, from the first 32 bits of its sha256."""
-    digits = np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, hashes.itemsize)[:, :8].astype(np.int64)
-    values = np.where(digits >= ord("a"), digits - ord("a") + 10, digits - ord("0"))
-    shard: np.ndarray = (values @ (16 ** np.arange(7, -1, -1))) * n_shards >> 32
-    return shard
+    shard: np.ndarray = (ids >> np.uint64(32)) * np.uint64(n_shards) >> np.uint64(32)
+    return shard.astype(np.int64)
 
 
 def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> None:
-    """Writes the shards from the rolls in the work directory, in order; a table is in memory while shards need it.
+    """Writes the shards from the rolls in the work directory.
 
     Raises:
         _DamagedError: a table of rolls is missing or damaged.
     """
-    accepted = _fixed(work.facts.filter(work.facts["accepted"])["piece_id"])
+    bounds = np.linspace(0, n_shards, WRITERS + 1).astype(int).tolist()
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for done in [writers.submit(_write_some, work, folder, ingest, n_shards, *own) for own in pairwise(bounds)]:
+            done.result()
+
+
+def _write_some(work: Work, folder: Path, ingest: Ingest, n_shards: int, begin: int, end: int) -> None:
+    """Writes shards `begin` to `end` - 1, in order; a table is in memory while shards need it."""
+    accepted = work.ids[_truths(work.facts["accepted"])]
     bounds = np.searchsorted(_shard_of(accepted, n_shards), np.arange(n_shards + 1)).tolist()
     spans = {facts: _shard_of(ids[[0, -1]], n_shards).tolist() for facts, ids in work.rolls.items() if len(ids)}
     tables: dict[Path, pa.Table] = {}
-    for number in range(n_shards):
+    for number in range(begin, end):
         wanted = accepted[bounds[number] : bounds[number + 1]]
         for facts, (first, last) in spans.items():
             if first <= number <= last and facts not in tables:
@@ -664,36 +790,34 @@ def _write_shards(work: Work, folder: Path, ingest: Ingest, n_shards: int) -> No
             del tables[facts]
 
 
-def _rolls_of(facts: Path, ids: Bytes) -> pa.Table:
+def _rolls_of(facts: Path, ids: Ids) -> pa.Table:
     """The rolls beside a table of facts."""
     try:
-        table = store.read_table(rolls_beside(facts), SHARD).replace_schema_metadata(None)
+        table = store.read_table(rolls_beside(facts), SHARD, mapped=True).replace_schema_metadata(None).combine_chunks()
     except (CorruptError, InputError, SchemaError) as error:
         raise _DamagedError(facts, str(error)) from error
-    if not np.array_equal(_fixed(table["piece_id"]), ids):
+    if not np.array_equal(ids_of(table["piece_id"]), ids):
         raise _DamagedError(facts, "its rows are not those of its facts")
     return table
 
 
-def _merged(tables: dict[Path, pa.Table], rolls: dict[Path, Bytes], wanted: Bytes) -> pa.Table:
+def _merged(tables: dict[Path, pa.Table], rolls: dict[Path, Ids], wanted: Ids) -> pa.Table:
     """The rows of these pieces, in order, each once."""
-    slices, ids = [SHARD.columns.empty_table()], [np.zeros(0, "S16")]
+    slices, ids = [SHARD.columns.empty_table()], [np.zeros(0, np.uint64)]
     for facts, table in tables.items():
         begin, end = np.searchsorted(rolls[facts], wanted[[0, -1]]) if len(wanted) else (0, -1)
-        slices.append(table.slice(begin, end + 1 - begin))
-        ids.append(rolls[facts][begin : end + 1])
-    rows, found = pa.concat_tables(slices), np.concatenate(ids)
-    if np.array_equal(found, wanted):
-        return rows
-    order = np.argsort(found, kind="stable")
-    return rows.take(order[np.searchsorted(found, wanted, sorter=order)])
+        part, own = table.slice(begin, end + 1 - begin), rolls[facts][begin : end + 1]
+        used = _contains(wanted, own)
+        slices.append(part if used.all() else part.filter(store.column(used, pa.bool_())))
+        ids.append(own[used])
+    return _in_order(slices, ids)[0]
 
 
 def _tidy(work: Work, rolls: Path, ingest: Ingest, n_shards: int) -> None:
     """Makes one table of each shard in the work directory, once many small ones or rows of no use have gathered."""
     if len(work.rolls) <= LEAST_TIDY + 2 * n_shards and work.rows <= 2 * work.facts.num_rows:
         return
-    bounds = np.searchsorted(_shard_of(_fixed(work.facts["sha256"]), n_shards), np.arange(n_shards + 1)).tolist()
+    bounds = np.searchsorted(_shard_of(work.ids, n_shards), np.arange(n_shards + 1)).tolist()
     made = set()
     for number, (begin, end) in enumerate(pairwise(bounds)):
         facts = work.facts.slice(begin, end - begin)
@@ -707,44 +831,68 @@ def _tidy(work: Work, rolls: Path, ingest: Ingest, n_shards: int) -> None:
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
-def _pieces(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) -> pa.Table:
+def _pieces(corpus: Corpus, work: Work, ingest: Ingest, n_shards: int) -> pa.Table:
     """One row per file found: what the corpus says of it, what its bytes say, its cluster and its split."""
-    row = pc.index_in(corpus["sha256"], facts["sha256"].combine_chunks())
-    pieces = facts.take(row)
-    cluster = clusters(facts, ingest.duplicates.likeness)
-    own = _own_splits(corpus["split"], cluster.take(row)) if ingest.split.own else {}
-    _, first, content = np.unique(row.to_numpy(), return_index=True, return_inverse=True)  # the corpus is in order
-    stands_for = first[content]  # row of the corpus: the first with the same bytes
-    is_copy = pa.array(stands_for != np.arange(corpus.num_rows))
+    table, facts, n_files = corpus.table, work.facts, corpus.table.num_rows
+    row = np.searchsorted(work.ids, corpus.ids)  # of facts, for each file
+    first = np.empty(len(work.ids), np.int64)  # file with these bytes, for each row of facts
+    first[row[::-1]] = np.arange(n_files)[::-1]
+    stands_for = first[row]
+    stands = clusters(facts, ingest.duplicates.likeness)
+    cluster = _taken(facts["piece_id"], stands[row], stands[row] >= 0)
+    own = _own_splits(table["split"], cluster) if ingest.split.own else {}
+    of_facts = facts.select([name for name in PIECES.columns.names if name in facts.column_names])
     columns = {
-        **{name: pieces[name] for name in pieces.column_names},
-        "path": corpus["path"],
-        "bytes": corpus["bytes"],
-        "copy_of": pc.if_else(is_copy, corpus["path"].take(pa.array(stands_for)), pa.scalar(None, pa.string())),
-        "cluster": cluster.take(row),
-        "split": _splits(cluster, ingest.split, own).take(row),
-        "shard": pa.array(_shard_of(_fixed(corpus["sha256"]), n_shards), pa.int32()),
+        **dict(zip(of_facts.column_names, of_facts.take(store.column(row, pa.int64())).columns, strict=True)),
+        "path": table["path"],
+        "bytes": table["bytes"],
+        "copy_of": _taken(table["path"], stands_for, stands_for != np.arange(n_files)),
+        "cluster": cluster,
+        "split": _splits(facts["piece_id"], stands, row, ingest.split, own),
+        "shard": store.column(_shard_of(corpus.ids, n_shards), pa.int32()),
     }
     return pa.table({f.name: columns[f.name] for f in PIECES.columns})
 
 
-def clusters(facts: pa.Table, likeness: float | None) -> pa.Array:
-    """For each row of facts the piece_id that stands for all duplicates of its music; null where it was rejected."""
-    used = facts.filter(facts["accepted"])
-    sketches = _fixed(used["sketch"]).view(np.uint16).reshape(-1, duplicates.HASHES)
-    names = duplicates.clusters(used["piece_id"].to_pylist(), used["music"].to_numpy(), sketches, likeness)
-    row = pc.index_in(facts["piece_id"], used["piece_id"].combine_chunks())
-    return pa.array(names, pa.string()).take(row.combine_chunks() if isinstance(row, pa.ChunkedArray) else row)
+def _taken(column: Any, rows: Int64[np.ndarray, " Q"], present: Bool[np.ndarray, " Q"]) -> Any:
+    """Some rows of a column; null where there is none."""
+    return column.take(store.column(rows, pa.int64(), present))
 
 
-def _splits(cluster: pa.Array, split: Split, own: dict[str, str]) -> pa.Array:
-    """The split of each cluster, its own where it has one; null where there is no cluster."""
-    names = cluster.dictionary_encode()
-    splits = [own.get(name) or split_of(name, split) for name in names.dictionary.to_pylist()]
-    return pa.array(splits, pa.string()).take(names.indices)
+def clusters(facts: pa.Table, likeness: float | None) -> Int64[np.ndarray, " Q"]:
+    """For each row of facts the first row of all duplicates of its music; -1 where it was rejected."""
+    accepted = _truths(facts["accepted"])
+    used = facts.select(["music", "sketch"])
+    used = (used if accepted.all() else used.filter(store.column(accepted, pa.bool_()))).combine_chunks()
+    rows = np.flatnonzero(accepted)
+    stands = np.full(len(accepted), -1)
+    if len(rows):
+        sketch = used["sketch"].chunk(0)
+        values = np.frombuffer(sketch.buffers()[2], np.uint16)[sketch.offset * duplicates.HASHES :]
+        sketches = values[: len(rows) * duplicates.HASHES].reshape(-1, duplicates.HASHES)
+        stands[rows] = rows[duplicates.clusters(used["music"].to_numpy(), sketches, likeness)]
+    return stands
 
 
-def _own_splits(said: pa.ChunkedArray, cluster: pa.ChunkedArray) -> dict[str, str]:
+def _splits(
+    piece_id: pa.ChunkedArray,
+    stands: Int64[np.ndarray, " Q"],
+    row: Int64[np.ndarray, " F"],
+    split: Split,
+    own: dict[str, str],
+) -> pa.Array:
+    """The split of each file: its cluster's own where it has one; null where it has no cluster."""
+    named = np.flatnonzero(stands == np.arange(len(stands)))
+    names = piece_id.take(store.column(named, pa.int64())).to_pylist()
+    code = np.full(len(stands), -1)
+    code[named] = _codes(names, split)
+    if own:
+        code[named] = [SPLITS.index(own[n]) if n in own else c for n, c in zip(names, code[named], strict=True)]
+    code = np.where(stands >= 0, code[stands], -1)[row]
+    return _taken(store.column(list(SPLITS), pa.string()), code, code >= 0)
+
+
+def _own_splits(said: pa.ChunkedArray, cluster: Any) -> dict[str, str]:
     """What the corpus says of the split of each cluster, file by file of the corpus; a cluster is never divided.
 
     Where its files are said to be in different splits, test counts before valid and valid before train: what a corpus
@@ -757,13 +905,18 @@ def _own_splits(said: pa.ChunkedArray, cluster: pa.ChunkedArray) -> dict[str, st
         )
     pairs = set(zip(cluster.to_pylist(), said.to_pylist(), strict=True))
     splits: dict[str, str] = {}
-    for wanted in ("train", "valid", "test"):  # later ones overrule
+    for wanted in SPLITS:  # later ones overrule
         splits |= {name: split for name, split in pairs if split == wanted and name is not None}
     return splits
 
 
 def split_of(cluster: str, split: Split) -> str:
     """The split of a cluster: from a hash of its name, so that it does not depend on any other piece."""
-    digest = hashlib.sha256(f"{split.seed} {cluster}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    return "test" if place < split.test else "valid" if place < split.test + split.valid else "train"
+    return SPLITS[int(_codes([cluster], split)[0])]
+
+
+def _codes(names: list[str], split: Split) -> Int64[np.ndarray, " C"]:
+    """`split_of` of clusters, as places in `SPLITS`."""
+    digests = [hashlib.sha256(f"{split.seed} {name}".encode()).digest()[:8] for name in names]
+    place = np.frombuffer(b"".join(digests), ">u8") / 2.0**64
+    return (place < split.test + split.valid).astype(np.int64) + (place < split.test)

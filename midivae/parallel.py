@@ -13,7 +13,7 @@ Conventions: times in seconds, sizes in bytes. The executor under all this is a 
 that own one child each, or `distributed.Client.get_executor` when `compute.scheduler` names a Dask scheduler, whose
 workers then own the children.
 
-Offers: `fan_out`, `Outcome`, `Failure`, `Beat`, `local_workers` and `SETTINGS`.
+Offers: `fan_out`, `Outcome`, `Failure`, `Beat`, `local_workers`, `SETTINGS` and `NO_ITEM`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from midivae.child import LENGTH, NO_ITEM, Beat, Page, send
 from midivae.errors import ParamsError, WorkerError
 from midivae.params import Compute
 
-__all__ = ["SETTINGS", "Beat", "Failure", "Outcome", "fan_out", "local_workers"]
+__all__ = ["NO_ITEM", "SETTINGS", "Beat", "Failure", "Outcome", "fan_out", "local_workers"]
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,8 +14,8 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midivae import duplicates
-from midivae.duplicates import EMPTY, HASHES, SHINGLE, clusters, likeness, music_hash, signatures
+from midivae import duplicates, features, kernels
+from midivae.duplicates import EMPTY, HASHES, SHINGLE, Lines, likeness, music_hash, signatures
 
 BINS = HASHES // 2
 SCALE = np.array([0, 2, 4, 5, 7, 9, 11])
@@ -39,11 +38,26 @@ class Music:
     def columns(self) -> tuple[np.ndarray, ...]:
         return self.piece, self.track, self.pitch, self.onset, self.drum
 
+    def lines(self) -> Lines:
+        """The same by tracks; drums and others of one track become two."""
+        track = self.track * 2 + self.drum
+        order = np.lexsort((track, self.piece))
+        columns = (self.piece[order], track[order])
+        opens = np.append(True, (columns[0][1:] != columns[0][:-1]) | (columns[1][1:] != columns[1][:-1]))
+        first = np.flatnonzero(opens[: len(order)])
+        return Lines(
+            np.searchsorted(columns[0][first], np.arange(self.n_pieces + 1)),
+            np.append(first, len(order)),
+            self.drum[order][first],
+            self.pitch[order].astype(np.uint8),
+            self.onset[order],
+        )
+
     def hashes(self) -> np.ndarray:
-        return music_hash(self.piece, self.pitch, self.onset, self.drum, self.n_pieces)
+        return music_hash(self.lines())
 
     def signatures(self, hashes: int = HASHES) -> np.ndarray:
-        return signatures(self.piece, self.track, self.pitch, self.onset, self.drum, self.n_pieces, hashes)
+        return signatures(self.lines(), hashes)
 
 
 Note = tuple[int, int, int]  # track, onset_step, pitch
@@ -83,20 +97,27 @@ def tunes(count: int, seed: int = 0, notes: int = 120) -> Music:
     return music(*pieces)
 
 
+def mixed(states: np.ndarray) -> np.ndarray:
+    """One step of SplitMix64 from each state."""
+    return features.mix(states + np.uint64(0x9E3779B97F4A7C15))
+
+
 # --- what counts as the same ------------------------------------------------------------------------------------------
 def test_mixers_are_the_published_ones() -> None:
     # SplitMix64 from seed 0: its state is a multiple of the golden gamma, added before mixing
     states = np.array([0, 0x9E3779B97F4A7C15], np.uint64)
-    assert duplicates.mix(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
+    assert mixed(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
     # MurmurHash3's fmix32 of 0 and 1
-    assert duplicates._mix32(np.array([0, 1], np.uint32)).tolist() == [0, 0x514E28B7]
+    hashed = np.empty(2, np.uint32)
+    kernels.hashes_of_places(2, hashed)
+    assert hashed.tolist() == [0, 0x514E28B7]
 
 
 def test_music_hash_of_three_notes() -> None:
     # onsets 3 and 7, counted from the first: 0 and 4; pitches 60 and 64, counted from the lowest: 0 and 4; a drum's
     # pitch is 256 more than it is
     pairs = np.array([0 << 10 | 0, 4 << 10 | 4, 4 << 10 | 292], np.uint64)
-    expected = duplicates.mix(pairs).sum(dtype=np.uint64)
+    expected = mixed(pairs).sum(dtype=np.uint64)
     assert music([(0, 3, 60), (0, 7, 64), (1, 7, 36)], drums=(1,)).hashes()[0] == expected
 
 
@@ -205,7 +226,7 @@ def test_a_line_by_hand() -> None:
     notes = [(0, 60), (0, 64), (0, 67), (4, 69), (6, 69), (8, 71), (14, 72), (16, 74), (18, 76)]
     assert shingles_of(notes) == [((2, 2, 1, 2, 2), (0, 0, -1, 0))]
     key = np.sort(np.array([o << 7 | p for o, p in notes]))
-    piece, number = duplicates._shingles(key, 0)
+    piece, number = duplicates._shingles(key, 0, np.zeros(1, np.int64))
     # 34 34 33 34 34 in six bits each; digits 1 1 0 1 to base 3: 27 + 9 + 0 + 1 = 37
     packed = ((((34 << 6 | 34) << 6 | 33) << 6 | 34) << 6) | 34
     assert (piece.tolist(), number.tolist()) == ([0], [(packed + 37 * 0x9E3779B1) % 2**32])
@@ -216,7 +237,7 @@ def test_a_line_by_hand() -> None:
 def test_shingles_are_those_in_words(pieces: list[list[Note]]) -> None:
     notes = music(*pieces)
     key = np.sort(notes.piece << 35 | notes.track << 33 | notes.onset << 7 | notes.pitch)
-    piece, number = duplicates._shingles(key, 2)
+    piece, number = duplicates._shingles(key, 0, np.repeat(np.arange(len(pieces)), 4))
     expected = [
         (index, shingle)
         for index, own in enumerate(pieces)
@@ -311,22 +332,39 @@ def classical(shingles: set[Shingle]) -> MinHash:
     return judge
 
 
+def sketch_of(shingles: np.ndarray) -> np.ndarray:
+    """The sketch of one piece with these shingles, in 128 bins."""
+    table = np.zeros((1, 256), np.uint16)
+    duplicates._sketch(np.zeros(len(shingles), np.int64), shingles.astype(np.uint32), table, 0)
+    return table[0, :128]
+
+
 def test_empty_bins_are_filled_alike() -> None:
-    # 20 of 128 bins hold a value; the other sketch has one value less: nearly all bins stay equal
-    rng = np.random.default_rng(3)
-    one = np.full((1, 128), EMPTY)
-    one[0, rng.choice(128, 20, replace=False)] = rng.integers(0, 60_000, 20)
-    other = one.copy()
-    other[0, np.flatnonzero(one[0] != EMPTY)[0]] = EMPTY
-    filled, also = duplicates._densified(one), duplicates._densified(other)
+    # 24 shingles for 128 bins, and the same but one: nearly all bins stay equal
+    shingles = np.arange(24) * 7919
+    filled, also = sketch_of(shingles), sketch_of(shingles[1:])
+    hashed = np.empty(24 * 7919, np.uint32)
+    kernels.hashes_of_places(len(hashed), hashed)
+    hashed = hashed[shingles]
+    own = dict(zip((hashed >> 25).tolist(), (hashed & 0xFFFF).tolist(), strict=True))
+    assert 16 <= len(own) <= 24
+    assert {b: int(filled[b]) for b in own} == own or len(own) < 24  # of two in a bin the less counts
     assert (filled != EMPTY).all()
-    assert (filled[one != EMPTY] == one[one != EMPTY]).all()
-    assert set(filled.ravel().tolist()) <= set(one[one != EMPTY].tolist())
-    assert 0.85 < (filled == also).mean() < 1  # 19 of 20 shingles in common
-    assert (duplicates._densified(np.full((2, 128), EMPTY)) == EMPTY).all()
+    assert set(filled.tolist()) <= set(own.values()) | set((hashed & 0xFFFF).tolist())
+    assert 0.85 < (filled == also).mean() < 1
+    assert (sketch_of(shingles[:15]) == EMPTY).all()
+    assert (sketch_of(shingles[:0]) == EMPTY).all()
 
 
 # --- clusters ---------------------------------------------------------------------------------------------------------
+def clusters(names: list[str], music_: np.ndarray, rows: np.ndarray, threshold: float | None, **more: int) -> list[str]:
+    """For each piece the least name of its cluster; pieces in any order."""
+    order = np.argsort(names, kind="stable")
+    first = duplicates.clusters(music_[order], rows[order], threshold, **more)
+    found = dict(zip(order.tolist(), order[first].tolist(), strict=True))
+    return [names[found[i]] for i in range(len(names))]
+
+
 def sketches(*rows: list[tuple[int, int]]) -> np.ndarray:
     """Signatures whose two halves are runs of (value, length)."""
     halves = [np.repeat(*np.array(row).T).astype(np.uint16) for row in rows]
@@ -391,8 +429,31 @@ def test_clusters_do_not_depend_on_order(sizes: list[int], seed: int) -> None:
 
 
 @settings(max_examples=60)
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 4), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
+def test_every_bucket_is_linked_by_neighbours(rows: list[tuple[int, int, int, int]], seed: int) -> None:
+    """Rows alike beyond doubt are linked where they agree in the three columns of a band, and only there."""
+    columns = np.array(rows, np.uint16).T.copy()  # [4, R]: a band, and the column that orders its buckets
+    signatures = np.zeros((len(rows), 8), np.uint16)
+    key, above = np.empty((1, len(rows)), np.uint64), np.arange(len(rows))
+    row_bits = max(1, len(rows) - 1).bit_length()
+    kernels.buckets(1, 0, 4, len(rows), columns, np.arange(4), row_bits, key)
+    key.sort(axis=1)
+    # of one bucket those stand side by side that agree in the further column
+    ordered = [rows[i] for i in (key[0] & np.uint64((1 << row_bits) - 1)).tolist()]
+    assert len(set(ordered)) == 1 + sum(one != other for one, other in pairwise(ordered))
+    kernels.link(1, len(rows), key, row_bits, np.arange(len(rows)), signatures, 4, 4, above)
+    firsts = {row[:3]: index for index, row in reversed(list(enumerate(rows)))}
+    assert duplicates._first_rows(above).tolist() == [firsts[row[:3]] for row in rows]
+    # rows that are not alike are not linked
+    unlike = np.random.default_rng(seed).permutation(8 * len(rows)).astype(np.uint16).reshape(-1, 8)
+    alone = np.arange(len(rows))
+    kernels.link(1, len(rows), key, row_bits, np.arange(len(rows)), unlike, 4, 1, alone)
+    assert alone.tolist() == list(range(len(rows)))
+
+
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=30))
-def test_joined_is_connected_components(links: list[tuple[int, int]]) -> None:
+def test_links_are_connected_components(links: list[tuple[int, int]]) -> None:
     parent = list(range(21))
 
     def root(x: int) -> int:
@@ -400,33 +461,15 @@ def test_joined_is_connected_components(links: list[tuple[int, int]]) -> None:
             x = parent[x]
         return x
 
+    above = np.arange(21)
     for a, b in links:
         low, high = sorted((root(a), root(b)))
         parent[high] = low
-    one, other = np.array(links, np.int64).reshape(-1, 2).T.copy()
-    assert duplicates._joined(np.arange(21), one, other).tolist() == [root(x) for x in range(21)]
-
-
-@settings(max_examples=60)
-@given(st.lists(st.tuples(*[st.integers(0, 2)] * 4), min_size=1, max_size=40))
-def test_neighbours_connect_every_bucket_at_two_pairs_a_row(rows: list[tuple[int, int, int, int]]) -> None:
-    columns = np.array(rows, np.uint16).T.copy()
-    one, other = duplicates._neighbours(columns[:3], columns[3])
-    assert all(rows[a][:3] == rows[b][:3] for a, b in zip(one, other, strict=True))
-    # of n rows all but one follow another, and all but two follow the first at a distance
-    sizes = Counter(row[:3] for row in rows).values()
-    assert len(one) == len({frozenset(p) for p in zip(one.tolist(), other.tolist(), strict=True)})
-    assert len(one) == sum(n - 1 + max(0, n - 2) for n in sizes)
-    label = duplicates._joined(np.arange(len(rows)), one, other)
-    firsts = {row[:3]: index for index, row in reversed(list(enumerate(rows)))}
-    assert label.tolist() == [firsts[row[:3]] for row in rows]
-    # rows that agree in the further column too stand side by side
-    assert {(min(p), max(p)) for p in zip(one.tolist(), other.tolist(), strict=True)} >= {
-        (a, b)
-        for a in range(len(rows))
-        for b in range(a + 1, len(rows))
-        if rows[a] == rows[b] and rows[a] not in rows[a + 1 : b]
-    }
+        # a bucket of these two rows
+        kernels.link(
+            1, 2, np.arange(2, dtype=np.uint64), 1, np.array([a, b]), np.zeros((21, 8), np.uint16), 4, 4, above
+        )
+    assert duplicates._first_rows(above).tolist() == [root(x) for x in range(21)]
 
 
 def chain(length: int, step: int = 32) -> np.ndarray:
@@ -524,7 +567,7 @@ def test_fifty_thousand_pieces_with_crowds() -> None:
     rows, family = families(rng, sizes)
     rows[family == 0] = rows[0]
     rows[family == 1] = rng.integers(0, 65_535, (5_000, HASHES))
-    music_ = duplicates.mix(np.arange(len(rows), dtype=np.uint64))
+    music_ = mixed(np.arange(len(rows), dtype=np.uint64))
     music_[family == 1] = 1
     order = rng.permutation(len(rows))
     ids = [f"{i:06}" for i in range(len(rows))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 from cluster import kill_when, two_workers
 from pieces import as_fetched, events_of, hand_made, notes_of
 
-from midivae import ingest, loader, midi, pianoroll, store
+from midivae import ingest, kernels, loader, midi, native, pianoroll, store
 from midivae.errors import CorruptError, InputError
 from midivae.notes import Notes, Tempo
 from midivae.parallel import Failure
@@ -260,9 +261,8 @@ def test_a_corpus_of_which_nothing_is_accepted_is_an_error(tmp_path: Path) -> No
 
 def test_a_file_that_breaks_its_worker_costs_one_file(tmp_path: Path) -> None:
     as_fetched(tmp_path, tunes(*range(5)))
-    corpus = store.read_table(tmp_path / "corpus" / "corpus.parquet", ingest.CORPUS)
-    nothing = ingest.what_is_made(corpus, params().ingest)
-    (chunk,) = ingest.plan(corpus, tmp_path / "corpus" / "midi", params(), nothing)
+    corpus = ingest.Corpus.read(tmp_path / "corpus")
+    (chunk,) = ingest.plan(corpus, params(), ingest.ids_made(params().ingest))
     once = ingest._blame(chunk, Failure("crashed", 2, "signal 9"))
     assert once is not None
     assert once.condemned == {}  # somebody may have killed the worker
@@ -295,6 +295,24 @@ from midivae import ingest
 from midivae.params import Compute, Ingest, Params
 ingest.run(Params(compute=Compute(workers=1), ingest=Ingest(pieces_per_shard=8)), Path(sys.argv[1]))
 """
+
+
+LIGHT = """
+import pickle, sys
+fn, chunk = pickle.load(sys.stdin.buffer)
+fn(chunk, lambda _: None)
+print([name for name in ("pandas", "numba", "pyarrow.compute", "torch") if name in sys.modules])
+"""
+
+
+def test_a_worker_loads_nothing_that_takes_long(tmp_path: Path) -> None:
+    as_fetched(tmp_path, tunes(*range(8)))
+    native.prepare(kernels.__name__)  # as the parent of workers does
+    corpus = ingest.Corpus.read(tmp_path / "corpus")
+    (chunk,) = ingest.plan(corpus, params(), ingest.ids_made(params().ingest))
+    job = pickle.dumps((ingest.make_chunk, chunk))
+    process = subprocess.run([sys.executable, "-c", LIGHT], input=job, check=True, capture_output=True)
+    assert process.stdout == b"[]\n"
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, own_work_dir: Path) -> None:

@@ -281,6 +281,24 @@ def test_a_file_with_values_that_cannot_be_is_named_among_others() -> None:
     low = core.NoteTickList.from_numpy(*(np.array([v], t) for v, t in ((0, "i4"), (480, "i4"), (-1, "i1"), (9, "i1"))))
     early = core.NoteTickList.from_numpy(*(np.array([v], t) for v, t in ((-5, "i4"), (9, "i4"), (60, "i1"), (9, "i1"))))
     one_note = {"counts": [1], "programs": [0], "drums": [False], "names": ["x"]}
-    bad = [good._replace(notes=[notes], **one_note) for notes in (low, early)]
+    bad = [good._replace(notes=[notes.__getstate__()], **one_note) for notes in (low, early)]
     _, refused = midi.join([good, bad[0], good, bad[1]])
     assert {index: error.code for index, error in refused.items()} == {1: "bad_pitch", 3: "bad_time"}
+
+
+def test_notes_are_those_of_symusics_arrays() -> None:
+    """Its pickles are read in place of them."""
+    score = core.ScoreTick.from_midi(hand_made(), False)
+    wanted = [track.notes.numpy() for track in score.tracks if track.notes]
+    notes = midi.read(hand_made())
+    columns = {
+        "time": notes.onset_tick,
+        "duration": notes.duration_tick,
+        "pitch": notes.pitch,
+        "velocity": notes.velocity,
+    }
+    for name, column in columns.items():
+        assert column.tolist() == np.concatenate([track[name] for track in wanted]).tolist()
+    parsed = midi.parse(hand_made(), IngestLimits())
+    with pytest.raises(RuntimeError, match=r"pickles are not what midivae reads \(symusic"):
+        midi.join([parsed._replace(notes=[one + bytes(4) for one in parsed.notes])])

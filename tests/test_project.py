@@ -79,7 +79,9 @@ def closure(path: Path) -> set[Path]:
     return seen
 
 
-ASSETS = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".typed"})
+ASSETS = sorted(
+    path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".typed", ".o"}
+)
 
 
 def assets(code: set[Path]) -> set[Path]:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -153,3 +155,26 @@ def test_work_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert store.work_dir() == Path("/somewhere")
     monkeypatch.delenv("MIDIVAE_HOME")
     assert store.work_dir() == Path(".midivae")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, None, 3], pa.int32()),
+        ([], pa.float64()),
+        ([True, False, None] * 5, pa.bool_()),
+        (["a", None, "\u00e9\u00e8", ""], pa.string()),
+        ([b"\x00\xff", b"", None], pa.binary()),
+        (np.arange(5, dtype=np.int64), pa.int16()),
+        (np.array([2.5, np.nan]), pa.float32()),
+        (np.arange(20) % 3 == 0, pa.bool_()),
+        (np.arange(12)[::3], pa.int64()),
+    ],
+)
+def test_column_is_what_pyarrow_makes(values: Any, kind: pa.DataType) -> None:
+    made = store.column(values, kind)
+    made.validate(full=True)
+    assert str(made) == str(pa.array(values, kind))  # in words, as nan is not equal to itself
+    if not isinstance(values, list):
+        present = np.arange(len(values)) % 2 == 0
+        assert store.column(values, kind, present).is_valid().to_pylist() == present.tolist()
