@@ -18,9 +18,9 @@ change, and the directions multiplied by the inverse of the response that was me
 
 Not everything can be changed, and not everything held. An attribute of which the latents explain less than
 `LEAST_EXPLAINED` of the variance is not offered: in four-part chorales four voices sing, and no direction knows more.
-And attributes that go together in the music of the corpus (correlation of `TIED` or more; in most music density and the
-length of notes, as notes a beat times their length is the number that sounds) are not held against each other: what the
-corpus never separates, no direction can.
+And attributes that go together in the music of the corpus (correlation of `TIED` or more) are not held against each
+other: what the corpus never separates, no direction can. Nor are density, polyphony and the length of notes, whatever
+the corpus: notes a beat times their length is the number that sounds.
 
 A decoder answers the same move here more, there less. So `moved` takes a strength, and `misses` says how far music is
 from what was asked: who can decode several strengths takes the one that misses least.
@@ -47,10 +47,11 @@ from midivae.errors import CorruptError, InputError
 from midivae.models.prior import Prior
 
 RELATIVE = ("density", "polyphony", "note_length")  # asked for as shares of what is there
+SOUNDING = ("density", "polyphony", "note_length")  # two of them decide the third
 KEY = ("fifths_x", "fifths_y")  # what a change of key is computed with
 FIFTH = 2 * np.pi / 12  # one step on the circle of fifths
 WINDOWS = 8192  # training windows that directions are estimated from, at most
-LEAST_EXPLAINED = 0.3  # share of an attribute's variance that latents must explain
+LEAST_EXPLAINED = 0.18  # share of an attribute's variance that latents must explain
 TIED = 0.5  # correlation of attributes that cannot be changed one without the other
 CALIBRATED_ON = 128  # windows that are decoded to measure a response
 REACH = 1.5  # standard deviations by which attributes are changed, at most, where nobody says otherwise
@@ -201,15 +202,11 @@ class Controls:
         return (float(np.expm1(-reach)), float(np.expm1(reach))) if name in RELATIVE else (-reach, reach)
 
     def tied(self, name: str) -> tuple[str, ...]:
-        """The attributes, as they are asked for, that change with one because they do so in the corpus."""
+        """The attributes, as they are asked for, that change with one: in the corpus they do, or by what they are."""
         if name == "key":
             return ()
         k = self.names.index(name)
-        return tuple(
-            other
-            for j, other in enumerate(self.names)
-            if j != k and other not in KEY and abs(self.correlation[k, j]) >= TIED
-        )
+        return tuple(other for j, other in enumerate(self.names) if j != k and other not in KEY and self._tied(k, j))
 
     def foretold(self, z: Float[np.ndarray, "B Z"]) -> dict[str, Float[np.ndarray, " B"]]:
         """Attributes that a latent's music should have, without decoding it; as `features.attributes` has them."""
@@ -336,7 +333,12 @@ class Controls:
     def _held(self) -> dict[int, list[int]]:
         """For each attribute that is offered, itself and those that are held while it is changed."""
         offered = [k for k, name in enumerate(self.names) if (name if name not in KEY else "key") in self.offered]
-        return {k: [j for j in offered if j == k or abs(self.correlation[k, j]) < TIED] for k in offered}
+        return {k: [j for j in offered if j == k or not self._tied(k, j)] for k in offered}
+
+    def _tied(self, k: int, j: int) -> bool:
+        """Whether two attributes cannot be changed one without the other."""
+        together = self.names[k] in SOUNDING and self.names[j] in SOUNDING
+        return together or bool(abs(self.correlation[k, j]) >= TIED)
 
     # --- on disk
     def write(self, folder: Path) -> None:

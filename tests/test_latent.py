@@ -163,6 +163,7 @@ def test_controls_know_what_can_be_changed(controls: tuple[Linear, Controls]) ->
     assert {"density", "register"} <= set(found.offered)
     assert "polyphony" not in found.offered  # there is never more than one pitch
     assert "register" not in found.tied("density")
+    assert {"polyphony", "note_length"} <= set(found.tied("density"))  # by what they are, whatever the corpus
 
 
 def test_what_is_asked_is_what_comes(controls: tuple[Linear, Controls]) -> None:

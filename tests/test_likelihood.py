@@ -76,7 +76,7 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
     config = Config("transformer", bench.LAYOUT, view, network, 120.0, (0,), "0" * 64)
     model = models.create(config, engine.torch_rng(torch.device("cpu"), 0)).eval()
     with torch.no_grad():
-        model.get_parameter("posterior.weight").mul_(20)  # a latent far from its prior: the bound is loose
+        model.get_parameter("encoder.posterior.weight").mul_(20)  # a latent far from its prior: the bound is loose
     data, windows = bench.matrix(bench.corpus(pieces), 8, 8, 4, torch.device("cpu"))
     found = bench.score(model, data, windows, draws=30, seed=0)
     assert (found["steps"], found["windows"]) == (32, 1 + 1 + 3)
