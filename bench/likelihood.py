@@ -29,7 +29,7 @@ import json
 import math
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +201,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", choices=FILES, default="jsb")
     parser.add_argument("--steps", type=int, default=3000, help="of the optimiser")
+    parser.add_argument(
+        "--beta", type=float, default=None, help="weight of the KL term in training; default: the set's"
+    )
     parser.add_argument("--draws", type=int, default=16, help="K of the importance-weighted estimate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None)
@@ -221,6 +224,8 @@ def main() -> None:
     print(", ".join(f"{name} {value:.2f}" for name, value in baselines.items()), flush=True)
 
     recipe = RECIPES[args.set]
+    if args.beta is not None:
+        recipe = replace(recipe, beta=args.beta)
     network, window, context = recipe.network(args.steps), recipe.window, recipe.context
     train, _ = matrix(corpus(splits["train"]), window, recipe.hop, context, device, min_fill=0.25)
     valid, _ = matrix(corpus(splits["valid"]), window, window, context, device)
@@ -239,6 +244,7 @@ def main() -> None:
         "set": args.set,
         **{name: round(value, 4) for name, value in score(model, test, test_windows, args.draws, args.seed).items()},
         "draws": args.draws,
+        "beta": recipe.beta,
         "baselines": {name: round(value, 4) for name, value in baselines.items()},
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "optimiser_steps": trainer.progress.step,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +39,8 @@ from midivae.pianoroll import Layout
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
 STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of an edit: the one is kept that misses least
-# how much less likely, as a logit, music that keeps to one key plays notes from outside it: a little is enough to stay
-# in the key of a lead as often as real music does; of a song's many windows each would stray a little further
-ASIDE = {"continue": 2.0, "song": 8.0}
+WAYS = 2  # to go on, of which songs choose the one that is in their key
+ASIDE = 2.5  # how much less likely, as a logit, music that keeps to one key plays notes from outside it
 CHOICES = 1  # spawn key of the generators of choices
 
 
@@ -363,7 +362,7 @@ def _go_on(setting: Setting, draws: Draws, z: Latents, music: Planes, key: _Key 
     uniform = draws.cells()
     if uniform is not None and key is not None:
         frame = uniform[:, :, :, -1]
-        frame[:] = np.where(key.outside[:, None], _lowered(frame, ASIDE[setting.job.mode]), frame)
+        frame[:] = np.where(key.outside[:, None], _lowered(frame, ASIDE), frame)
     return np.concatenate([music, decode.decode(setting.model, z, setting.chance, uniform, past)], axis=1)
 
 
@@ -382,12 +381,13 @@ class _Key:
     """The keys that music keeps to: of leads, or of songs' first windows.
 
     Attributes:
-        outside: the pitches of each part that are not in the best scale of what was played; none after silence, and
-            none of drums.
+        best: the key (`features.best_scale`) of what was played.
+        outside: the pitches of each part that are not in its scale; none after silence, and none of drums.
         centroid: where its other notes lie on the circle of fifths; NaN after silence. Those outside would pull it
             towards the middle, where all keys are alike, and what comes home there is in none.
     """
 
+    best: Int[np.ndarray, " B"]
     outside: Bool[np.ndarray, "B N P"]
     centroid: Float[np.ndarray, "B 2"]
 
@@ -400,7 +400,19 @@ class _Key:
         pitch = layout.pitch_low + np.arange(layout.pitches)
         pitched = np.isin(np.arange(len(layout.parts)), features.pitched_parts(layout))
         outside = ~inside[:, None, pitch % 12] & pitched[:, None]
-        return cls(outside, features.fifths(chroma * inside))
+        return cls(key, outside, features.fifths(chroma * inside))
+
+    def first_within(
+        self, ways: Sequence[tuple[Latents, Planes]], layout: Layout, known: int
+    ) -> tuple[Latents, Planes]:
+        """Of several ways to go on from `known` steps, for each sample the first that is in the key, or the first."""
+        z, music = ways[0]
+        for other_z, other in ways[1:]:
+            keys = [features.best_scale(features.chroma(each[:, known:], layout))[0] for each in (music, other)]
+            better = (keys[0] != self.best) & (keys[1] == self.best)
+            z = np.where(better[:, None], other_z, z)
+            music = np.where(better[:, None, None, None, None], other, music)
+        return z, music
 
     def home(self, controls: Controls, z: Latents) -> Latents:
         """Latents moved to where the key lies on the circle of fifths; the same where a model cannot change the key."""
@@ -460,14 +472,17 @@ def _song(setting: Setting, job: Song, samples: range) -> Made:
     key: _Key | None = None
     for section in sections:
         for window in range(length):
-            noise = draws.noise()
-            if (section, window) in drawn:
-                z = _around(setting, drawn[section, window], np.full(n, job.radius), noise)
-            else:
-                z = _next(setting, noise, state, key)
-                drawn[section, window] = z
+            ways = []
+            for _ in range(1 if key is None else WAYS):
+                noise = draws.noise()
+                if (section, window) in drawn:
+                    z = _around(setting, drawn[section, window], np.full(n, job.radius), noise)
+                else:
+                    z = _next(setting, noise, state, key)
+                ways.append((z, _go_on(setting, draws, z, music, key)))
+            z, music = ways[0] if key is None else key.first_within(ways, setting.layout, music.shape[1])
+            drawn.setdefault((section, window), z)
             state = decode.after(prior, state, z)
-            music = _go_on(setting, draws, z, music, key)
             if job.one_key and key is None:
                 key = _Key.of(music, setting.layout)
             found.append(z)

@@ -116,8 +116,7 @@ def test_figures_of_the_page_are_those_of_the_code() -> None:
     text = " ".join(PAGE.read_text().split())
     *low, high = (f"{strength:g}" for strength in sorted(modes.STRENGTHS))
     for said in (
-        f"the logit of such a cell counts as lower by {modes.ASIDE['continue']:g}.",
-        f"a pitch outside its scale counts as lower by {modes.ASIDE['song']:g}.",
+        f"the logit of such a cell counts as lower by {modes.ASIDE:g}.",
         f"at strengths {', '.join(low)} and {high},",
         f"at most {latent.WINDOWS:,} training windows",
         f"at least {latent.LEAST_EXPLAINED:g} of its variance",
