@@ -51,7 +51,7 @@ LEAST_TIDY = 16  # tables in the work directory that are no burden
 ROLLS_AT_ONCE = 3 << 19  # bytes of rolls that are made together: what a core's cache holds
 WRITERS = 2  # threads that write shards: one computes while the disk keeps the other
 SPLITS = ("train", "valid", "test")
-ROWS_PER_GROUP = 256  # Parquet row group of a shard: what a reader must decompress at least
+ROWS_PER_GROUP = 1024  # Parquet row group of a shard: what a reader must take at least
 
 
 # --- the stage --------------------------------------------------------------------------------------------------------

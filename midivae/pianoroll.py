@@ -34,7 +34,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Int, Int64, UInt8
 
-from midivae import grid
+from midivae import grid, kernels
 from midivae.errors import SchemaError
 from midivae.notes import Notes, Tempo, TimeSignature
 from midivae.params import Parts
@@ -190,10 +190,6 @@ def rasterise(
 ) -> Rasterised:
     """Packed rolls of many pieces, from their notes in any order.
 
-    Bits are set in the packed bytes directly: for each of the 8 positions in a byte, the bytes that need it are
-    gathered, or-ed and scattered back; two notes that need one byte at one position need one bit. Notes are few where
-    cells are many, so this beats filling a boolean roll and packing it.
-
     Args:
         piece: which piece each note belongs to, 0 to Q - 1.
         part: index into `layout.parts`.
@@ -201,42 +197,35 @@ def rasterise(
         onset_step, offset_step: when it sounds; `0 <= onset_step < offset_step <= n_steps[piece]`.
         n_steps: length of each piece.
         layout: where each cell goes.
+
+    Raises:
+        ValueError: a note does not lie in its roll.
     """
     n_pieces, size = len(n_steps), layout.bytes_per_step
-    ends = np.cumsum(n_steps) * size
-    first = ends - n_steps * size
-    columns = np.zeros(int(ends[-1]) if n_pieces else 0, np.uint8)
-
-    row = pitch - layout.pitch_low
-    inside = (row >= 0) & (row < layout.pitches)
-    out_of_range = np.zeros(n_pieces, np.int64)
-    if not inside.all():
-        out_of_range = np.bincount(piece[~inside], minlength=n_pieces)
-        piece, part, row, onset_step, offset_step = (a[inside] for a in (piece, part, row, onset_step, offset_step))
-
-    steps, at = n_steps.take(piece), first.take(piece)
-    at += onset_step
-    bit = part * (2 * layout.pitches)
-    bit += row + ONSET * layout.pitches
-    onset = at + (bit >> 3) * steps  # the byte of each note's onset
-    bits = onset << 3 | bit & 7
-    bit += (FRAME - ONSET) * layout.pitches
-    frame = (bit >> 3) * steps
-    frame += at
-    position = (bit & 7).astype(np.uint8)  # of the frame's bit in its byte; those of one have one for their onsets too
-    order = np.argsort(position, kind="stable")  # a radix sort
-    last = np.cumsum(np.bincount(position, minlength=8)).tolist()
-    length = (offset_step - onset_step).take(order)
-    cells, frames, onsets = np.append(0, np.cumsum(length)), runs(frame.take(order), length), onset.take(order)
-    for shift, start, stop in zip(range(8), [0, *last], last, strict=False):
-        columns[frames[cells[start] : cells[stop]]] |= np.uint8(0x80 >> shift)
-        columns[onsets[start:stop]] |= np.uint8(0x80 >> (shift - (FRAME - ONSET) * layout.pitches) % 8)
-
-    bits = np.sort(bits.astype(np.int32) if len(columns) < 2**28 else bits)  # narrow numbers sort twice as fast
-    distinct = np.compress(np.append(True, bits[1:] != bits[:-1])[: len(bits)], bits)  # ascending from piece to piece
-    kept = np.diff(np.searchsorted(distinct, np.append(first, ends[-1:]) * 8))
-    merged = np.bincount(piece, minlength=n_pieces) - kept
-    return Rasterised(columns, n_steps, layout, kept, out_of_range, merged)
+    ends = np.append(n_steps, 0)[piece]
+    if not ((onset_step >= 0) & (onset_step < offset_step) & (offset_step <= ends)).all():
+        raise ValueError(f"a note does not lie within its roll of at most {n_steps.max(initial=0)} steps")
+    if not ((part >= 0) & (part < len(layout.parts))).all():
+        raise ValueError(f"a note's part is none of the {len(layout.parts)} of the layout")
+    order = np.argsort(piece, kind="stable")
+    columns, counts = np.zeros(int(n_steps.sum()) * size, np.uint8), np.zeros((n_pieces, 3), np.int64)
+    kernels.raster(
+        0,
+        n_pieces,
+        np.searchsorted(piece[order], np.arange(n_pieces + 1)),  # to the kernel each note is a track
+        np.arange(len(piece) + 1),
+        part[order].astype(np.int64),
+        pitch[order].astype(np.uint8),
+        onset_step[order].astype(np.int64),
+        offset_step[order].astype(np.int64),
+        n_steps.astype(np.int64),
+        layout.pitch_low,
+        layout.pitches,
+        size,
+        columns,
+        counts,
+    )
+    return Rasterised(columns, n_steps, layout, *counts.T)
 
 
 def runs(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:

@@ -21,6 +21,7 @@ class Table:
     version: int
     columns: pa.Schema
     blobs: tuple[str, ...] = ()  # columns that hold compressed bytes, which Parquet is not to compress again
+    varied: tuple[str, ...] = ()  # columns whose values hardly repeat: a dictionary of them would be a copy
 
     @property
     def schema(self) -> pa.Schema:
@@ -83,6 +84,7 @@ FACTS = Table(
         *_FACTS,
     ),
     blobs=("sketch",),  # as good as random
+    varied=("piece_id", "sha256", "music"),
 )
 
 # one row per file found, accepted or not: found == accepted + rejected
@@ -100,6 +102,7 @@ PIECES = Table(
         ("shard", pa.int32()),  # number of the part-*.parquet that holds the roll, if accepted
         *_FACTS,
     ),
+    varied=("path", "piece_id", "sha256"),
 )
 
 # one row per accepted piece; the metadata's "midivae.layout" says how to read `planes` (pianoroll.Layout)
@@ -118,6 +121,7 @@ SHARD = Table(
         ("programs", INTS),  # per part, the General MIDI program that plays most of its notes; -1: no notes
     ),
     blobs=("planes",),
+    varied=("piece_id", "n_steps", "bar_starts"),
 )
 
 # the bars of the training pieces, for novelty; kept in the work directory

@@ -156,15 +156,16 @@ def write_table(
     if str(rows.schema.remove_metadata()) != str(table.columns):  # names of list items are not in `equals`
         rows = rows.cast(table.schema)
     rows = rows.replace_schema_metadata(metadata)
-    plain = [name for name in _leaves(table.schema) if name not in table.blobs]
+    leaves = _leaves(table.schema)
+    plain = [name for name in leaves if name not in table.blobs]
     write_via(
         path,
         lambda file: pq.write_table(
             rows,
             file,
             row_group_size=row_group_size,
-            compression={name: "zstd" if name in plain else "none" for name in _leaves(table.schema)},
-            use_dictionary=plain,
+            compression={name: "zstd" if name in plain else "none" for name in leaves},
+            use_dictionary=[name for name in plain if name.partition(".")[0] not in table.varied],
             write_statistics=plain,
             write_page_checksum=True,
             version="2.6",

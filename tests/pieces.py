@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from midivae import store
+from midivae import grid, store
 from midivae.notes import Notes, Tempo, TimeSignature
+from midivae.pianoroll import FRAME, ONSET, Layout
 from midivae.schema import CORPUS
 
 Event = tuple[int, int, int]  # onset_tick, duration_tick, pitch
@@ -110,3 +111,16 @@ def as_fetched(data: Path, files: dict[str, bytes], splits: dict[str, str] | Non
             row = {"path": path, "sha256": sha256, "bytes": len(files[path]), "source": "test", "origin": path}
             rows.append(row | {"split": (splits or {}).get(path)})
         store.write_table(staging / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
+
+
+def slow_roll(notes: Notes, part: np.ndarray, layout: Layout) -> np.ndarray:
+    """The planes of a roll, cell by cell, as the rules in pianoroll.py say; `part` of each note, -1 for none."""
+    onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
+    mine = np.flatnonzero(part >= 0)
+    planes = np.zeros((int(offset[mine].max(initial=0)), len(layout.parts), 2, layout.pitches), bool)
+    for i in mine:
+        row = int(notes.pitch[i]) - layout.pitch_low
+        if 0 <= row < layout.pitches:
+            planes[onset[i], part[i], ONSET, row] = True
+            planes[onset[i] : offset[i], part[i], FRAME, row] = True
+    return planes

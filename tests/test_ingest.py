@@ -147,7 +147,8 @@ def test_damaged_work_is_made_again(tmp_path: Path, own_work_dir: Path) -> None:
     assert len(victims) == 2
     for victim in victims:
         good = victim.read_bytes()
-        for bad in (good[: len(good) // 2], b"", good[:200] + bytes([good[200] ^ 1]) + good[201:]):
+        half = len(good) // 2  # a value: nobody reads the statistics of pages, which no checksum covers
+        for bad in (good[:half], b"", good[:half] + bytes([good[half] ^ 1]) + good[half + 1 :]):
             victim.write_bytes(bad)
             ingest.run(params(), tmp_path)
             assert contents(tmp_path / "rolls") == before

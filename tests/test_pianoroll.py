@@ -7,13 +7,13 @@ import pretty_midi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import events_of, grid_events, hand_made, notes_of
+from pieces import events_of, grid_events, hand_made, notes_of, slow_roll
 
 from midivae import grid, midi, pianoroll
 from midivae.errors import SchemaError
 from midivae.notes import Notes, TimeSignature
 from midivae.params import Parts
-from midivae.pianoroll import FRAME, ONSET, Layout, Roll
+from midivae.pianoroll import Layout, Roll
 
 SATB = Layout(("soprano", "bass", "drums"), 36, 48, 4)
 
@@ -53,18 +53,6 @@ def test_every_note_on_the_grid_survives(tracks: list[list[tuple[int, int, int]]
     assert back.is_drum.tolist() == [name == "drums" for name in np.array(back.track_names)[back.track]]
 
 
-def slow_roll(notes: Notes, layout: Layout) -> np.ndarray:
-    """The roll, cell by cell, as the rules in pianoroll.py say."""
-    onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
-    planes = np.zeros((int(offset.max()), len(layout.parts), 2, layout.pitches), bool)
-    for i in range(len(notes)):
-        row = int(notes.pitch[i]) - layout.pitch_low
-        if 0 <= row < layout.pitches:
-            planes[onset[i], notes.track[i], ONSET, row] = True
-            planes[onset[i] : offset[i], notes.track[i], FRAME, row] = True
-    return planes
-
-
 any_notes = st.lists(st.tuples(st.integers(0, 6000), st.integers(0, 900), st.integers(0, 127)), min_size=1, max_size=60)
 
 
@@ -75,7 +63,7 @@ def test_fast_and_slow_rasterisers_agree(
 ) -> None:
     layout = Layout(("one", "two"), 128 - pitches if pitches < 128 else 0, pitches, steps_per_beat)
     notes = notes_of(one, two)
-    assert np.array_equal(roll_of(notes, layout).planes, slow_roll(notes, layout))
+    assert np.array_equal(roll_of(notes, layout).planes, slow_roll(notes, notes.track, layout))
 
 
 @settings(deadline=None, max_examples=50)
@@ -94,10 +82,18 @@ def test_many_pieces_at_once_are_each_as_alone(pieces: list[list[tuple[int, int,
     for q, (events, columns) in enumerate(zip(pieces, rolls, strict=True)):
         distinct = {(o, p) for o, _, p in events if 30 <= p < 90}
         assert rolls.kept[q] == len(distinct)
-        alone = slow_roll(notes_of([(o * 120, d * 120, p) for o, d, p in events]), layout) if events else None
+        notes = notes_of([(o * 120, d * 120, p) for o, d, p in events])
+        alone = slow_roll(notes, notes.track, layout) if events else None
         planes = pianoroll.unpack(columns.T, layout)
         assert len(planes) == n_steps[q]
         assert alone is None or np.array_equal(planes, alone)
+
+
+def test_a_note_beyond_its_roll_is_refused() -> None:
+    layout, at, none = Layout(("all",), 30, 60, 4), np.array, np.zeros(1, np.int64)
+    for onset, offset, part in ((0, 9, 0), (-1, 2, 0), (3, 3, 0), (0, 2, 1), (0, 2, -1)):
+        with pytest.raises(ValueError, match="a note"):
+            pianoroll.rasterise(none, at([part]), at([60]), at([onset]), at([offset]), at([8]), layout)
 
 
 def test_overlap_on_one_pitch_ends_the_earlier_note() -> None:

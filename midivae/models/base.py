@@ -9,7 +9,7 @@ A folder of a model holds `config.json` (all that is needed to build it again, a
 itself reads a flipped bit without a word. The same files are what a repository on the Hugging Face hub holds, and are
 checked the same way when they come from there. A folder is read without a look at the network.
 
-Offers: `Config`, `Batch`, `Chance`, `WindowModel`, `read_config`, `read_weights`.
+Offers: `Config`, `Batch`, `Chance`, `WindowModel`, `CellwiseModel`, `read_config`, `read_weights`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from midivae import store
+from midivae import elbo, store
 from midivae.elbo import Elbo
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.models.prior import Prior
@@ -309,6 +309,28 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
         if not isinstance(model, cls):
             raise InputError(f"{folder}: holds a model {model.name!r}, not {cls.name!r}; use midivae.models.load")
         return model
+
+
+class CellwiseModel(WindowModel):
+    """A model whose cells are independent of each other, given the latent."""
+
+    @abstractmethod
+    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
+        """Logits of the cells."""
+
+    def cells(
+        self,
+        z: Float[Tensor, "B Z"],
+        chance: Chance,
+        uniform: Float[Tensor, "B T N K P"] | None = None,
+        before: Batch | None = None,
+    ) -> Bool[Tensor, "B T N K P"]:
+        """The windows that it makes of latents; each cell by itself."""
+        return chance.decide(self.decode(z), uniform)
+
+    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
+        """-log p(x | z) of each window, whatever reconstruction it was trained with."""
+        return elbo.bernoulli(self.decode(z), batch.x)
 
 
 def _downloaded(repo_id: str, **options: Any) -> Path:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from midivae import elbo
 from midivae.elbo import Elbo
-from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.models.base import Batch, CellwiseModel, Config
 from midivae.params import Dense
 
 
@@ -29,7 +29,7 @@ def stack(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class DenseModel(WindowModel):
+class DenseModel(CellwiseModel):
     """Window -> hidden layers -> latent -> the same layers mirrored -> window."""
 
     def __init__(self, config: Config) -> None:
@@ -61,20 +61,6 @@ class DenseModel(WindowModel):
         """Logits of the cells."""
         flat: Tensor = self.logits(self.decoder(z))
         return flat.view(-1, *self.config.window_shape)
-
-    def cells(
-        self,
-        z: Float[Tensor, "B Z"],
-        chance: Chance,
-        uniform: Float[Tensor, "B T N K P"] | None = None,
-        before: Batch | None = None,
-    ) -> Bool[Tensor, "B T N K P"]:
-        """The windows that it makes of latents; each cell by itself."""
-        return chance.decide(self.decode(z), uniform)
-
-    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
-        """-log p(x | z) of each window, as independent cells, whatever `reconstruction` it was trained with."""
-        return elbo.bernoulli(self.decode(z), batch.x)
 
     def reconstruction(self, logits: Float[Tensor, "B T N K P"], x: Float[Tensor, "B T N K P"]) -> Float[Tensor, " B"]:
         """The reconstruction term that params chose, summed over the window."""

@@ -21,19 +21,19 @@ import math
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
 from midivae import elbo
 from midivae.elbo import Elbo
-from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.models.base import Batch, CellwiseModel, Config
 from midivae.params import Transformer as Settings
 
 NOISE = -2.0  # the first log-variance of a latent: one that begins as noise comes into use late
 
 
-class Draft(WindowModel):
+class Draft(CellwiseModel):
     """The model of this module's title."""
 
     name: ClassVar[str] = "draft"
@@ -80,20 +80,6 @@ class Draft(WindowModel):
         cells: Tensor = self.cell_linear(own) + self.cell(torch.relu(self.recall(own)))
         steps, *of_step = self.config.window_shape
         return cells.view(len(z), -1, *of_step)[:, :steps]
-
-    def cells(
-        self,
-        z: Float[Tensor, "B Z"],
-        chance: Chance,
-        uniform: Float[Tensor, "B T N K P"] | None = None,
-        before: Batch | None = None,
-    ) -> Bool[Tensor, "B T N K P"]:
-        """The windows that it makes of latents; each cell by itself."""
-        return chance.decide(self.decode(z), uniform)
-
-    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
-        """-log p(x | z) of each window, as independent cells."""
-        return elbo.bernoulli(self.decode(z), batch.x)
 
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""

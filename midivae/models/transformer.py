@@ -10,9 +10,12 @@ estimator; Larochelle & Murray 2011). A cell sees the step's vector and field an
 things: does a note sound, and, where one sounded on the step before, does it begin anew (onset) or go on (hold). Where
 none sounded, a note that sounds begins: a hold without a note before it has no probability.
 
-Each window has one latent. From it comes a *plan*, a few numbers per beat, which is added to vectors and fields. The
-steps before the window are seen as they are, so that windows continue each other and their bounds add up: with z_w the
-latent of window w, log p(x) >= sum over w of E_q[log p(x_w | x_<w, z_w)] - KL(q(z_w | x_w) || p(z_w)).
+Each window has one latent. From it comes a *plan*, a few numbers per beat, which is added to vectors and fields; and
+where params ask for one, a *draft* of each beat's cells (`models/draft.py`), which fields and head see: it then writes
+the latent too, in place of the encoder over all steps.
+
+The steps before the window are seen as they are, so that windows continue each other and their bounds add up: with z_w
+the latent of window w, log p(x) >= sum over w of E_q[log p(x_w | x_<w, z_w)] - KL(q(z_w | x_w) || p(z_w)).
 
 Shapes:
     B  windows    L  steps before the window    T  steps of it       S = L + T    N  parts      K  planes    P  pitches
@@ -315,17 +318,16 @@ class Transformer(WindowModel):
         self.encoder = None if settings.draft else Encoder(config, settings, beats)
         self.plan = nn.Linear(settings.latent, beats * PLAN)
         self.plan_vector, self.plan_field = nn.Linear(PLAN, d), nn.Linear(PLAN, c * p)
-        drafted = n * k if settings.draft else 0
-        self.draft_field = nn.Parameter(torch.empty(c, drafted)) if drafted else None
+        drafted = n * k if settings.draft else 0  # rows of cells that a draft adds
+        self.draft_field = nn.Parameter(torch.empty(c, drafted)) if settings.draft else None
         self.embed = nn.Linear(n * k * p + 1, d)  # the cells of the step before, and whether there is none
         self.place = nn.Parameter(torch.empty(settings.context + t, d))
         self.recent = nn.Parameter(torch.empty(c, RECENT * n * k))
         self.pitch = nn.Parameter(torch.empty(c, p))
         self.layers = nn.ModuleList(DecoderLayer(settings, p) for _ in range(settings.layers))
         self.head = Head(settings, n, p, n * k + drafted)
-        self.prior: Prior = Prior(settings.latent, beats if settings.draft else 1).requires_grad_(
-            False
-        )  # it is fitted afterwards
+        self.prior: Prior = Prior(settings.latent, beats if settings.draft else 1)
+        self.prior.requires_grad_(False)  # it is fitted afterwards
 
     def initialise(self, generator: torch.Generator) -> None:
         """Gives every weight its first value: normal with the variance that keeps a layer's output as its input."""
@@ -379,10 +381,10 @@ class Transformer(WindowModel):
         plan = torch.tanh(self.plan(z)).view(len(z), -1, PLAN)  # [B, Q, PLAN]
         field = self.plan_field(plan).view(*plan.shape[:2], -1, pitches)
         vector, field = (each.repeat_interleave(self.beat, 1)[:, :steps] for each in (self.plan_vector(plan), field))
-        if self.draft is None or self.draft_field is None:
+        if self.draft is None:
             return Planned(vector, field, field[:, :, :0])
         draft = torch.tanh(self.draft.decode(z) / SURE).view(len(z), steps, n * k, pitches)
-        return Planned(vector, field + channelwise(self.draft_field, draft), draft)
+        return Planned(vector, field + channelwise(cast("Tensor", self.draft_field), draft), draft)
 
     # --- states
     def _first_states(
