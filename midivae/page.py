@@ -21,7 +21,8 @@ _ASSETS = {
     "/": ("explorer.html", "text/html; charset=utf-8"),
     "/explorer.css": ("explorer.css", "text/css; charset=utf-8"),
     "/explorer.js": ("explorer.js", "text/javascript; charset=utf-8"),
-    "/explorer-synth.js": ("explorer-synth.js", "text/javascript; charset=utf-8"),
+    "/synth.js": ("synth.js", "text/javascript; charset=utf-8"),
+    "/loop.js": ("loop.js", "text/javascript; charset=utf-8"),
     "/explorer.svg": ("explorer.svg", "image/svg+xml"),
 }
 

@@ -6,7 +6,7 @@ The same data give the same bytes.
 
 All that is a table or a chart stands in the page as such, and can be read without a script. The samples are data: one
 deflated block of their figures and MIDI files, which the page's script unpacks, draws on demand, filters, sorts and
-plays (`templates/report.js`, `midi.js`, `synth.js`).
+plays (`templates/report.js`, `midi.js`, `synth.js`, `player.js`).
 
 A function per section gives the template its values: `overview`, `corpus`, `training`, `comparison`, `novelty`,
 `promises`, `samples_data`, `reconstructions` and `lineage`. Charts come from `charts`, pictures of rolls from
@@ -168,7 +168,7 @@ def _render(sections: Section) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": _percent, "words": _words}
-    script = "\n".join(_asset(name) for name in ("midi.js", "synth.js", "report.js"))
+    script = "\n".join(_asset(name) for name in ("midi.js", "synth.js", "player.js", "report.js"))
     style = _asset("report.css")
     allowed = {"script_hash": _csp_hash(script), "style_hash": _csp_hash(style)}
     given = {"script": Markup(script), "style": Markup(style), **allowed}  # noqa: S704 - our own files

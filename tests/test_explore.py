@@ -364,7 +364,7 @@ def request(
 
 
 def test_the_page_and_its_policy(server: Server) -> None:
-    for path in ("/", "/explorer.js", "/explorer-synth.js", "/explorer.css", "/explorer.svg"):
+    for path in ("/", "/explorer.js", "/synth.js", "/loop.js", "/explorer.css", "/explorer.svg"):
         status, headers, body = request(server, "GET", path)
         assert status == 200
         assert len(body) > 100
@@ -510,7 +510,7 @@ def test_axe_finds_nothing_serious(tab: Any, scheme: str, width: int) -> None:
 
 def test_a_person_finds_hears_and_keeps(tab: Any, explorer: Explorer, server: Server, data: Path) -> None:
     assert server.site.token not in tab.url  # out of sight, and out of what is shared
-    assert tab.evaluate("() => synth.level()") == 0
+    assert tab.evaluate("() => loop.speakers.level().rms") == 0
     # another parent, with a name that means harm; it is text
     tab.get_by_role("button", name="Change parent B").click()
     tab.locator("#piece-text").fill("<script>")
@@ -532,13 +532,13 @@ def test_a_person_finds_hears_and_keeps(tab: Any, explorer: Explorer, server: Se
     changes(tab, lambda: tab.keyboard.press("ArrowRight"))
     changes(tab, lambda: tab.locator("#roll-again").click())
     # it plays what changed, well above silence, and stops
-    heard = [tab.evaluate("() => synth.level()") or tab.wait_for_timeout(50) or 0 for _ in range(40)]
+    heard = [tab.evaluate("() => loop.speakers.level().rms") or tab.wait_for_timeout(50) or 0 for _ in range(40)]
     assert max(heard) > 0.01
     assert tab.locator("#play").get_attribute("aria-pressed") == "true"
     assert float(tab.locator("#status").get_attribute("data-ms")) > 0
     tab.locator("#play").click()
     tab.wait_for_timeout(1500)
-    assert tab.evaluate("() => synth.level()") < 1e-4
+    assert tab.evaluate("() => loop.speakers.level().rms") < 1e-4
     # it is drawn
     drawn = "() => new Set(roll.getContext('2d').getImageData(0, 0, roll.width, roll.height).data).size"
     assert tab.evaluate(drawn) > 10

@@ -132,16 +132,11 @@ def test_jobs_in_the_charts_can_be_chosen(page: Any) -> None:
 
 
 # --- to listen to -----------------------------------------------------------------------------------------------------
-LOUDEST = """() => { const { analyser } = window.midivaePlayer, wave = new Float32Array(analyser.fftSize);
-  analyser.getFloatTimeDomainData(wave);
-  return Math.max(...wave.map(Math.abs)); }"""
-
-
 def loudest(page: Any, tries: int = 20) -> float:
     """The highest amplitude of some moments."""
     found = 0.0
     for _ in range(tries):
-        found = max(found, page.evaluate(LOUDEST))
+        found = max(found, page.evaluate("window.midivaePlayer.speakers.level().peak"))
         page.wait_for_timeout(60)
     return found
 

@@ -8,7 +8,7 @@ const LETTERS = "ABCD";
 const NAMES = "C C# D Eb E F F# G Ab A Bb B".split(" ");
 const LABELS = { notes: "notes", density: "notes a beat", polyphony: "polyphony", note_length: "beats a note", novelty: "new bars" };
 const WORDS = { note_length: "note length", key: "key (fifths)", register: "register" };
-const synth = new Synth();
+const loop = new Loop();
 
 let token = "";
 let about = null; // of the model
@@ -117,17 +117,17 @@ async function play(made, since) {
     drums: about.parts.map((name) => name === "drums"),
   };
   let at = null;
-  if (synth.playing) at = synth.change(heard);
+  if (loop.playing) at = loop.change(heard);
   else {
-    synth.music = heard;
+    loop.music = heard;
     if (since !== null && $("auto").checked && navigator.userActivation?.hasBeenActive !== false) {
-      await synth.wake();
-      at = synth.start();
+      await loop.speakers.wake();
+      at = loop.start();
       showPlaying();
     }
   }
   showMusic();
-  const ms = at === null || since === null ? null : performance.now() - since + (at - synth.context.currentTime) * 1000;
+  const ms = at === null || since === null ? null : performance.now() - since + (at - loop.speakers.now) * 1000;
   const latency = ms === null ? "" : ` First sound after ${Math.round(ms)} ms.`;
   $("status").textContent = `${made.notes.length} notes, ${made.key ?? "no key"}.${latency}`;
   $("status").dataset.ms = ms === null ? "" : ms.toFixed(1);
@@ -239,7 +239,7 @@ function frame() {
   if (!picture) return;
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(picture, 0, 0);
-  const step = synth.step();
+  const step = loop.step();
   if (step === null) return;
   const scale = devicePixelRatio || 1, left = LEFT * scale;
   pen.fillStyle = colours.head;
@@ -248,21 +248,21 @@ function frame() {
 
 let shownStill = false;
 function tick() {
-  if (synth.playing || !shownStill) {
+  if (loop.playing || !shownStill) {
     frame();
-    shownStill = !synth.playing;
+    shownStill = !loop.playing;
   }
-  $("level").value = Math.min(1, synth.level() * 3);
+  $("level").value = Math.min(1, loop.speakers.level().rms * 3);
   requestAnimationFrame(tick);
 }
 
 // --- what is shown: the controls -----------------------------------------------------------------------------------------
 function showPlaying() {
-  const name = synth.playing ? ["■", " Stop"] : ["▶", " Play"];
+  const name = loop.playing ? ["■", " Stop"] : ["▶", " Play"];
   const sign = element("span", name[0]);
   sign.setAttribute("aria-hidden", "true");
   $("play").replaceChildren(sign, name[1]);
-  $("play").setAttribute("aria-pressed", String(synth.playing));
+  $("play").setAttribute("aria-pressed", String(loop.playing));
   shownStill = false;
 }
 
@@ -511,10 +511,10 @@ async function save() {
 
 // --- what a person does ----------------------------------------------------------------------------------------------------
 async function playOrStop() {
-  if (synth.playing) synth.stop();
-  else if (synth.music) {
-    await synth.wake();
-    synth.start();
+  if (loop.playing) loop.stop();
+  else if (loop.music) {
+    await loop.speakers.wake();
+    loop.start();
   }
   showPlaying();
 }
@@ -533,7 +533,7 @@ function listen() {
       attempt(playOrStop)();
     }
   });
-  $("volume").addEventListener("input", () => synth.setVolume(Number($("volume").value)));
+  $("volume").addEventListener("input", () => loop.speakers.setVolume(Number($("volume").value)));
   $("tempo").addEventListener("change", () => {
     const tempo = Math.min(400, Math.max(20, Number($("tempo").value) || about.tempo_qpm));
     find.tempo_qpm = Math.round(tempo) === Math.round(about.tempo_qpm) ? null : tempo;

@@ -414,7 +414,7 @@ unpack().then(() => {
   $("further").addEventListener("click", () => { const cards = further(); told(); if (cards.length) cards[0].querySelector("button, a").focus(); });
   $("toggle").addEventListener("click", () => { if (playing !== null) toggle(playing); });
   $("seek").addEventListener("input", () => { if (playing !== null) start(playing, Number($("seek").value)); });
-  $("volume").addEventListener("input", () => player.setVolume(Number($("volume").value)));
+  $("volume").addEventListener("input", () => player.speakers.setVolume(Number($("volume").value)));
   $("before").addEventListener("click", () => beside(-1));
   $("after").addEventListener("click", () => beside(1));
   $("close").addEventListener("click", () => { player.stop(); paint(); $("player").hidden = true; });

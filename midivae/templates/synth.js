@@ -1,5 +1,6 @@
 // A small synthesiser on WebAudio: a waveform and an envelope for each family of General MIDI instruments, noise for
-// drums. No sound file, no request. new Synth(context, output).note(...) plays one note; Player plays readMidi's music.
+// drums. No sound file, no request. new Synth(context, output).note(...) plays one note; what it plays is heard through
+// Speakers. player.js plays a piece, loop.js a window again and again.
 
 // strength of the harmonics; seconds to full strength; seconds in which it falls to a third, 0: it stays; seconds to fade
 const FAMILIES = [
@@ -94,99 +95,60 @@ class Synth {
   }
 }
 
-// Plays one piece at a time; notes are handed to the audio clock a little ahead.
-class Player {
-  constructor(onend) {
-    this.onend = onend;
+// The way of all sound out of a page: volume, and a limit that no music exceeds.
+class Speakers {
+  constructor() {
     this.volume = 0.8;
-    this.music = null;
-    this.timer = 0;
   }
 
-  prepare() {
-    if (this.context) return;
-    this.context = new AudioContext();
-    this.master = this.context.createGain();
-    this.master.gain.value = this.volume;
-    const limit = this.context.createDynamicsCompressor();
-    limit.threshold.value = -14;
-    limit.ratio.value = 6;
-    // whatever comes, what is heard stays below full scale: halved, then bent along a curve that never reaches it
-    const half = this.context.createGain(), bend = this.context.createWaveShaper();
-    half.gain.value = 0.5;
-    bend.curve = Float32Array.from({length: 1025}, (_, i) => Math.tanh((i - 512) / 256));
-    this.analyser = this.context.createAnalyser();
-    this.master.connect(limit).connect(half).connect(bend).connect(this.analyser).connect(this.context.destination);
-  }
-
-  get position() {
-    if (!this.music) return 0;
-    return this.timer ? Math.max(this.from, this.from + this.context.currentTime - this.begun) : this.from;
-  }
-
-  async play(music, from = 0) {
-    this.stop();
-    this.prepare();
-    await this.context.resume();
-    this.music = music;
-    this.from = from;
-    this.bus = this.context.createGain();
-    this.bus.connect(this.master);
-    this.synth = new Synth(this.context, this.bus);
-    this.begun = this.context.currentTime + 0.08;
-    this.next = music.notes.findIndex((note) => note.at + note.seconds > from);
-    if (this.next < 0) this.next = music.notes.length;
-    this.timer = setInterval(() => this.ahead(), 120);
-    this.ahead();
-  }
-
-  ahead() {
-    const until = this.position + 1.5, notes = this.music.notes;
-    for (; this.next < notes.length && notes[this.next].at < until; this.next++) {
-      const note = notes[this.next], late = Math.max(0, this.from - note.at);
-      if (note.seconds - late > 0)
-        this.synth.note(this.begun + note.at + late - this.from, note.seconds - late, note.pitch, note.velocity, note.program,
-          note.channel === 9, note.pan);
+  // starts the audio clock; browsers allow it after a person has touched the page
+  async wake() {
+    if (!this.context) {
+      this.context = new AudioContext({latencyHint: "interactive"});
+      this.master = this.context.createGain();
+      this.master.gain.value = this.volume;
+      const limit = this.context.createDynamicsCompressor();
+      limit.threshold.value = -14;
+      limit.ratio.value = 6;
+      // whatever comes, what is heard stays below full scale: halved, then bent along a curve that never reaches it
+      const half = this.context.createGain(), bend = this.context.createWaveShaper();
+      half.gain.value = 0.5;
+      bend.curve = Float32Array.from({length: 1025}, (_, i) => Math.tanh((i - 512) / 256));
+      this.analyser = this.context.createAnalyser();
+      this.master.connect(limit).connect(half).connect(bend).connect(this.analyser).connect(this.context.destination);
+      this.heard = new Float32Array(this.analyser.fftSize);
     }
-    if (this.position > this.music.seconds + 0.6) { this.stop(); this.onend(); }
+    if (this.context.state !== "running") await this.context.resume();
   }
 
-  pause() {
-    const at = this.position;
-    this.silence();
-    this.from = at;
+  get now() {
+    return this.context ? this.context.currentTime : 0;
   }
 
-  silence() {
-    clearInterval(this.timer);
-    this.timer = 0;
-    if (this.bus) {
-      const old = this.bus, now = this.context.currentTime;
-      old.gain.setValueAtTime(old.gain.value, now);
-      old.gain.linearRampToValueAtTime(0, now + 0.04);
-      setTimeout(() => old.disconnect(), 200);
-      this.bus = null;
-    }
+  // a synthesiser that is heard, until it is silenced
+  synth() {
+    const output = this.context.createGain();
+    output.connect(this.master);
+    return new Synth(this.context, output);
   }
 
-  stop() {
-    this.silence();
-    this.music = null;
+  silence(synth, seconds) {
+    const gain = synth.output.gain;
+    gain.setValueAtTime(gain.value, this.now);
+    gain.linearRampToValueAtTime(0, this.now + seconds);
+    setTimeout(() => synth.output.disconnect(), 1000 * seconds + 160);
   }
 
-  setVolume(value) {
-    this.volume = value;
-    if (this.master) this.master.gain.value = value;
+  // loudness of what is heard now: its peak, and the root of its mean square
+  level() {
+    if (!this.context) return {peak: 0, rms: 0};
+    this.analyser.getFloatTimeDomainData(this.heard);
+    const squares = this.heard.map((x) => x * x);
+    return {peak: Math.sqrt(Math.max(...squares)), rms: Math.sqrt(squares.reduce((sum, x) => sum + x) / squares.length)};
   }
-}
 
-// The notes in seconds, parts spread a little from left to right.
-function forPlayer(midi) {
-  const parts = Math.max(1, midi.tracks.length - 1);
-  const notes = midi.notes.map((note) => {
-    const at = toSeconds(midi.tempos, note.start);
-    const seconds = toSeconds(midi.tempos, note.start + note.length) - at;
-    return {...note, at, seconds, pan: midi.tracks.length > 1 ? 0.8 * (note.track / parts - 0.5) : 0};
-  });
-  return {notes, seconds: toSeconds(midi.tempos, midi.end)};
+  setVolume(volume) {
+    this.volume = volume;
+    if (this.master) this.master.gain.setTargetAtTime(volume, this.now, 0.02);
+  }
 }
