@@ -66,7 +66,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
         CorruptError: a file is not the one that `fetch` listed.
     """
     begun = time.monotonic()
-    store.keep_memory()
+    parallel.keep_memory()
     ingest = params.ingest
     corpus = Corpus.read(data / "corpus")
     parsed = 0

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 REMEDY = "delete it and rerun the stage that writes it"
 _ZSTD = pa.Codec("zstd", compression_level=1)  # a tenth larger than level 9, at a tenth of its time
-_MALLOC = ((-3, 32 << 20), (-1, 1 << 30))  # malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD; as `parallel.SETTINGS`
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, where the file system can
 
 
@@ -114,18 +113,6 @@ def sha256(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def keep_memory() -> None:
-    """Lets this process use again what it frees, instead of giving it back and having it made anew.
-
-    For work that goes through as many bytes as a corpus has, table after table: fresh memory costs the system more
-    time than what is done with it. Arrow's own allocator gives back at once; glibc's is told not to.
-    """
-    pa.set_memory_pool(pa.system_memory_pool())
-    with suppress(AttributeError):  # another C library
-        for option, value in _MALLOC:
-            ctypes.CDLL(None).mallopt(option, value)
 
 
 def clone(source: Path, target: Path) -> None:
