@@ -25,6 +25,11 @@ help:  ## List the targets
 
 repro: git $(RUN)  ## Rebuild every stage that is stale (dvc repro)
 	.venv/bin/dvc repro
+	@printf '%s\n' '' 'Done. See and hear the samples:' \
+	'  data/report/index.html                   open it in a browser: pictures and sound, no server needed' \
+	'  .venv/bin/midivae explore                blend two pieces and turn knobs while you listen' \
+	'  .venv/bin/midivae catalog --limit 10     the table of samples; with pandas: data/samples/catalog' \
+	'Ask for more in params.yaml, section generate, and run `make repro` again: docs/generate.md'
 
 serve: git $(FLOWS)  ## Retrain every night: server, worker and deployments on this machine
 	.venv/bin/python -m flows serve

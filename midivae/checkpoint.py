@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from midivae import store
 from midivae.errors import CorruptError, SchemaError, TrainingError
 
-FORMAT, VERSION = "midivae-checkpoint", 2
+FORMAT, VERSION = "midivae-checkpoint", 3
 PROGRESS = "progress.json"
 SECONDS_BETWEEN = 30.0  # checkpoints, at least
 MOST_SHARE = 0.02  # of the time that may go into writing them
@@ -178,14 +178,15 @@ def _progress(values: dict[str, Any]) -> Progress:
 # --- tensors of a run -------------------------------------------------------------------------------------------------
 def state_of(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     best: Mapping[str, Tensor],
     average: Mapping[str, Tensor] | None,
     tally: Tensor,
 ) -> dict[str, Tensor]:
     """All tensors of a run, by name; `tally`: sums of what the epoch under way has seen."""
     moments = {
-        f"optimizer.{index}.{name}": torch.as_tensor(value)
+        f"optimizer.{number}.{index}.{name}": torch.as_tensor(value)
+        for number, optimizer in enumerate(optimizers)
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
@@ -197,19 +198,20 @@ def state_of(
 
 
 def restore(
-    tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+    tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, Tensor]:
     """Puts a run's tensors back where they were, and returns the best weights, the averaged, and the tally.
 
     Inverts `state_of`.
     """
     model.load_state_dict(_under("model", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under("optimizer", tensors).items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
-    # learning rate and the like come from the params, which are part of the run's name
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(f"optimizer.{number}", tensors).items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        # learning rate and the like come from the params, which are part of the run's name
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return best_of(tensors), _under("average", tensors) or None, tensors["tally"]
 
 

@@ -35,12 +35,14 @@ Offers: `Space` (`noise` / `latent`), `vary`, `slerp`, `barycentre`; `Controls` 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32
+from tqdm import tqdm
 
 from midivae import decode, features, loader, store
 from midivae.errors import CorruptError, InputError
@@ -57,7 +59,7 @@ CALIBRATED_ON = 128  # windows that are decoded to measure a response
 REACH = 1.5  # standard deviations by which attributes are changed, at most, where nobody says otherwise
 KEY_SD = 2.0  # steps on the circle of fifths that count as one standard deviation
 LEAK = 1 / 3  # weight of what was not asked for beside what was
-ROUNDS = 2  # of calibration
+ROUNDS = 1  # of calibration
 RIDGE = 1e-3  # of the variance of latents
 FILE, VERSION = "controls.json", 1
 _ARRAYS = ("directions", "weights", "bias", "sd", "correlation", "explained", "response")
@@ -385,7 +387,7 @@ def _digits(values: np.ndarray) -> object:
 # --- how directions are found -----------------------------------------------------------------------------------------
 _CONTROLS = 8  # what its random numbers are for
 LEAST_SD = 1e-3  # below it an attribute does not vary
-_AT_ONCE = 1024  # windows
+_AT_ONCE = 256  # windows
 FARTHEST = 3.0  # standard deviations by which a latent dimension is moved at most, for one of an attribute
 
 
@@ -397,10 +399,14 @@ def _encoded(
     windows = loader.windows(corpus, view)
     index = np.sort(rng.permutation(len(windows))[:most])
     both = view.model_copy(update={"planes": "onset+frame"})
-    blocks = [loader.planes(corpus, windows, some, both) for some in np.array_split(index, -(-len(index) // _AT_ONCE))]
-    attributes = [features.attributes(block, model.config.layout) for block in blocks]
-    z = np.concatenate([decode.encode(model, block) for block in blocks])
-    return z, {name: np.concatenate([each[name] for each in attributes]) for name in attributes[0]}
+    z, attributes = [], []
+    with tqdm(total=len(index), desc=f"{model.name}: latents", unit="window", disable=None, file=sys.stderr) as bar:
+        for some in np.array_split(index, -(-len(index) // _AT_ONCE)):
+            block = loader.planes(corpus, windows, some, both)
+            z.append(decode.encode(model, block))
+            attributes.append(features.attributes(block, model.config.layout))
+            bar.update(len(some))
+    return np.concatenate(z), {name: np.concatenate([each[name] for each in attributes]) for name in attributes[0]}
 
 
 def _covariance(z: Float[np.ndarray, "B Z"]) -> Float[np.ndarray, "Z Z"]:
@@ -419,7 +425,8 @@ def _response(
         uniform = rng.random((len(z), *model.config.window_shape), dtype=np.float32)
     base = _computed(features.attributes(decode.decode(model, z, chance, uniform), layout))
     response, unit = np.eye(len(names)), np.maximum(controls.sd, LEAST_SD)
-    for k in controls._held():
+    held = controls._held()
+    for k in tqdm(held, desc=f"{model.name}: attributes", unit="attribute", disable=None, file=sys.stderr):
         asked = rng.uniform(-REACH, REACH, len(z))
         moved = (z + np.outer(asked * unit[k], controls.directions[k])).astype(np.float32)
         found = _computed(features.attributes(decode.decode(model, moved, chance, uniform), layout)) - base

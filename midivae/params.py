@@ -222,12 +222,13 @@ class View(Section):
 class Fit(Section):
     """How a model is fitted to its windows."""
 
-    epochs: Positive = 50
+    epochs: Positive = 5
     max_steps: Positive | None = None  # a budget in optimiser steps; None: epochs alone decide
     batch_size: Positive = 64  # windows per optimiser step, whatever the number of processes
     accumulate: Positive = 1  # slices of a batch, taken in turn or shared by processes; each has noise of its own
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon for the matrices of layers, AdamW for all else
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # of AdamW; with 0 it is Adam
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # with 0 AdamW is Adam
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the learning rate rises to its value
     decay: bool = False  # whether it then falls to 0 over the budget, along a cosine
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # the most a gradient's norm may be; None: any
@@ -273,18 +274,19 @@ class Transformer(Fit):
     drop_steps: Share = 0.3  # share of the steps, and of the notes, that the decoder does not see in training:
     drop_notes: Share = 0.1  # it leans on its latent, and learns no piece by heart
     free_nats: Annotated[float, Field(ge=0)] = 0.1  # of KL that each latent dimension may hold at no cost
-    beta: Annotated[float, Field(ge=0)] = 0.1  # weight of the KL term
-    prior_steps: Positive = 1000  # of the prior fitted to the latents afterwards
+    beta: Annotated[float, Field(ge=0)] = 0.07  # weight of the KL term
+    prior_steps: Positive = 400  # of the prior fitted to the latents afterwards
 
-    epochs: Positive = 10
+    epochs: Positive = 4
     batch_size: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    optimizer: Literal["adamw", "muon"] = "muon"
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    anneal_steps: Annotated[int, Field(ge=0)] = 800
+    anneal_steps: Annotated[int, Field(ge=0)] = 320
     transpose: Annotated[int, Field(ge=0, le=64)] = 6
 
     @model_validator(mode="after")
@@ -338,7 +340,7 @@ class Job(Section):
     # None: a cell sounds if likelier than the threshold; a number: drawn at that temperature; "auto": 1.0 for the
     # transformer, whose cells depend on each other, and None for dense layers, whose cells do not
     temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
-    top_p: Annotated[float, Field(gt=0.5, le=1)] = 1.0  # with a temperature: outcomes less likely than 1 - top_p never
+    top_p: Annotated[float, Field(gt=0.5, le=1)] = 0.9  # with a temperature: outcomes less likely than 1 - top_p never
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # a cell sounds where its probability is above this
     # normal: latents as a standard normal has them; fitted: as the prior that is fitted to the training latents;
     # "auto": fitted where the model has such a prior

@@ -43,7 +43,7 @@ LEARNING_RATE = 1e-3
 CHECKS = 10  # how often the weights are compared on `valid`
 MOST_ENCODED = 65_536  # windows, times included
 MOST_TIMES = 4
-_WINDOWS_AT_ONCE = 512
+_WINDOWS_AT_ONCE = 64  # so many that the encoder's arrays stay in the cache
 CURVE = ("step", "normal", "anywhere", "sequence")
 
 
@@ -81,14 +81,20 @@ def encoded(
         times = max(1, min(MOST_TIMES, MOST_ENCODED // max(1, n))) if transpose else 1
     chain = torch.from_numpy(np.repeat(np.arange(len(chosen)), np.diff(chosen.starts))).to(model.device)
     batches = torch.split(torch.arange(n, device=model.device), _WINDOWS_AT_ONCE)
-    found = [model.encode(matrix.batch(index).x) for index in batches]
     rng.random(len(chosen), np.float32)  # the first time is not moved, and has a draw all the same
-    if times > 1:
-        down, up = (_least(room, chain, transpose) for room in _rooms(matrix, batches))
-    for _ in range(times - 1):
-        draw = torch.from_numpy(rng.random(len(chosen), np.float32)).to(model.device)
-        shift = ((draw * (down + up + 1)).long() - down)[chain]
-        found += [model.encode(matrix.moved(matrix.batch(index), shift[index]).x) for index in batches]
+    found = []
+    with tqdm(total=times * n, desc="latents", unit="window", disable=None, file=sys.stderr) as bar:
+        for index in batches:
+            found.append(model.encode(matrix.batch(index).x))
+            bar.update(len(index))
+        if times > 1:
+            down, up = (_least(room, chain, transpose) for room in _rooms(matrix, batches))
+        for _ in range(times - 1):
+            draw = torch.from_numpy(rng.random(len(chosen), np.float32)).to(model.device)
+            shift = ((draw * (down + up + 1)).long() - down)[chain]
+            for index in batches:
+                found.append(model.encode(matrix.moved(matrix.batch(index), shift[index]).x))
+                bar.update(len(index))
     mu, logvar = (torch.cat(each).view(times, n, -1) for each in zip(*found, strict=True))
     starts = torch.from_numpy(chosen.starts).to(model.device)
     return Encoded(mu, (0.5 * logvar).exp(), starts, torch.from_numpy(chosen.at_start).to(model.device))

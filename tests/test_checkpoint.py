@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from midivae import checkpoint, store
+from midivae import checkpoint, optimizers, store
 from midivae.checkpoint import Checkpoints, Progress
 from midivae.errors import CorruptError, SchemaError, TrainingError
+from midivae.params import Fit
 
 ROW: checkpoint.Row = {"epoch": 1, "train_loss": 0.1 + 0.2, "valid_loss": None}
 PROGRESS = Progress(epoch=1, step=7, best_epoch=1, best_loss=1 / 3, curves=(ROW,))
@@ -25,37 +26,40 @@ def network() -> torch.nn.Linear:
     return layer
 
 
-def step(layer: torch.nn.Linear, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
+def step(layer: torch.nn.Linear, built: tuple[torch.optim.Optimizer, ...]) -> None:
+    layer.zero_grad()
     layer(torch.arange(6.0).view(2, 3)).square().sum().backward()
-    optimizer.step()
+    for optimizer in built:
+        optimizer.step()
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, kind: type[torch.optim.Optimizer]) -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, kind: str) -> None:
+    settings = Fit(optimizer=kind, learning_rate=0.1)
     through = network()
-    through_optimizer = kind(through.parameters(), lr=0.1)  # type: ignore[call-arg]
+    through_optimizers = optimizers.build(through, settings)
+    assert len(through_optimizers) == (2 if kind == "muon" else 1)
     for _ in range(3):
-        step(through, through_optimizer)
+        step(through, through_optimizers)
     best = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
     average = {"weight": torch.full((2, 3), 0.5), "bias": torch.ones(2)}
     tally = torch.rand(2, 2, dtype=torch.float64)
-    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizer, best, average, tally))
+    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizers, best, average, tally))
 
     state = Checkpoints(tmp_path).load()
     assert state is not None
     assert state.progress == PROGRESS
     again = torch.nn.Linear(3, 2)
-    again_optimizer = kind(again.parameters(), lr=0.1)  # type: ignore[call-arg]
-    kept, averaged, tallied = checkpoint.restore(state.tensors, again, again_optimizer)
+    again_optimizers = optimizers.build(again, settings)
+    kept, averaged, tallied = checkpoint.restore(state.tensors, again, again_optimizers)
 
     assert all(torch.equal(kept[name], best[name]) for name in best)
     assert torch.equal(tallied, tally)
     assert averaged is not None
     assert all(torch.equal(averaged[name], average[name]) for name in average)
     for _ in range(3):
-        step(through, through_optimizer)
-        step(again, again_optimizer)
+        step(through, through_optimizers)
+        step(again, again_optimizers)
     assert torch.equal(again.weight, through.weight)
     assert torch.equal(again.bias, through.bias)
 
@@ -111,7 +115,7 @@ def test_damage_and_other_versions_are_named(tmp_path: Path) -> None:
         with pytest.raises(CorruptError, match="delete"):
             Checkpoints(tmp_path).load()
     progress.write_text(json.dumps(values | {"version": 9}))
-    with pytest.raises(SchemaError, match="midivae-checkpoint v9, this release reads midivae-checkpoint v2"):
+    with pytest.raises(SchemaError, match="midivae-checkpoint v9, this release reads midivae-checkpoint v3"):
         Checkpoints(tmp_path).load()
     progress.write_text("[]")
     with pytest.raises(SchemaError, match="delete the folder"):
