@@ -530,8 +530,8 @@ class Generate(Section):
     jobs: tuple[AnyJob, ...] = (
         Sample(name="sample", count=1536),
         Sample(name="normal", count=256, prior="normal"),
-        Sample(name="mlp", count=256, model="mlp"),
-        Sample(name="autoencoder", count=256, model="autoencoder"),
+        Sample(name="mlp", count=256, model="mlp", threshold=0.2),
+        Sample(name="autoencoder", count=256, model="autoencoder", threshold=0.2),
         Reconstruct(name="reconstruct", count=128),
         Vary(name="vary", count=128, radius=(0.0, 1.5)),
         Blend(name="blend", count=128),
