@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from limits import WAIT_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -49,12 +50,24 @@ def watched(page: Any) -> tuple[list[str], list[str]]:
     return complaints, asked
 
 
-def until(page: Any, expression: str, seconds: float = 20) -> None:
-    """Waits until something holds; `wait_for_function` evaluates text inside the page, which its policy forbids."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, f"not true after {seconds:g} s: {expression}"
+def until(page: Any, condition: str | Callable[[], bool], what: str = "") -> None:
+    """Waits until an expression of the page, or a function, is true.
+
+    `wait_for_function` evaluates text inside the page, which its policy forbids.
+    """
+    end = time.monotonic() + WAIT_S
+    while not (page.evaluate(condition) if isinstance(condition, str) else condition()):
+        assert time.monotonic() < end, f"not true after {WAIT_S:g} s: {what or condition}"
         page.wait_for_timeout(25)
+
+
+def peak(page: Any, level: str, tries: int = 5) -> float:
+    """The highest level of sound, an expression of the page, at some moments."""
+    found = 0.0
+    for _ in range(tries):
+        found = max(found, page.evaluate(level))
+        page.wait_for_timeout(60)
+    return found
 
 
 def serious(page: Any) -> dict[str, str]:

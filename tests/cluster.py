@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from limits import WAIT_S
+
 Process = subprocess.Popen[bytes]
 LOOPBACK = ("--host", "127.0.0.1")
 
@@ -26,16 +28,16 @@ def two_workers(folder: Path) -> Iterator[tuple[str, Process, Process]]:
             yield address, first, second
 
 
-def kill_when(process: Process, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Kills a process as soon as a condition holds, and at the latest after so many seconds."""
-    deadline = time.monotonic() + seconds
+def kill_when(process: Process, condition: Callable[[], bool]) -> None:
+    """Kills a process as soon as a condition holds, and at the latest after `WAIT_S`."""
+    deadline = time.monotonic() + WAIT_S
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.002)
     process.kill()
 
 
-def _address(file: Path, seconds: float = 30.0) -> str:
-    deadline = time.monotonic() + seconds
+def _address(file: Path) -> str:
+    deadline = time.monotonic() + WAIT_S
     while not (file.exists() and file.read_text().endswith("}")):
         assert time.monotonic() < deadline, "the scheduler did not start"
         time.sleep(0.02)

@@ -8,6 +8,8 @@ import os
 import sys
 import time
 
+from limits import HANG_S
+
 from midivae.child import Beat
 from midivae.errors import MidiError
 
@@ -60,7 +62,7 @@ def slow_square(spec: int, beat: Beat) -> tuple[int, int]:
 def hang_in_c(spec: object, beat: Beat) -> None:
     """Hangs while it holds the interpreter, as a C library can: no thread of the child runs any more."""
     beat(7)
-    ctypes.PyDLL(None).sleep(60)
+    ctypes.PyDLL(None).sleep(int(HANG_S))
 
 
 def allocate(spec: int, beat: Beat) -> int:
@@ -120,7 +122,7 @@ def convert_or_crash(scores: object, beat: Beat) -> list[bytes | str]:
         if index not in condemned and start == b"crash":
             ctypes.string_at(0)
         if index not in condemned and start == b"hang":
-            time.sleep(60)
+            time.sleep(HANG_S)
     return fetch.convert(scores, beat)
 
 

@@ -21,10 +21,12 @@ from typing import Any
 import music
 import yaml
 from inline import copy_project
+from limits import WAIT_S
 
 from flows import OFFLINE, process
 from midivae.params import parse
 
+NIGHT_S = 4 * WAIT_S  # the most that a night may take, or Prefect to start
 TINY = {
     "compute": {"workers": 1},
     "train": {
@@ -110,7 +112,7 @@ class Project:
         return done
 
 
-def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
+def until(found: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
     """Waits until there is something, and returns it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -165,7 +167,7 @@ class Prefect:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        until(lambda: self._is_up(), 180, f"Prefect: see {self.log}")
+        until(lambda: self._is_up(), f"Prefect: see {self.log}", NIGHT_S)
 
     def _is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -181,7 +183,7 @@ class Prefect:
         )
         for _ in range(30):
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
+                with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
                     text = answer.read()
                 return json.loads(text) if text else None
             except urllib.error.HTTPError as error:
@@ -219,7 +221,7 @@ class Prefect:
         here = self.deployment(name)
         return str(self.ask("POST", f"/deployments/{here['id']}/create_flow_run", {})["id"])
 
-    def ended(self, run_id: str, seconds: float = 180) -> dict[str, Any]:
+    def ended(self, run_id: str, seconds: float = NIGHT_S) -> dict[str, Any]:
         """Waits for a run to end."""
 
         def found() -> dict[str, Any] | None:
@@ -228,14 +230,14 @@ class Prefect:
                 return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
             return None
 
-        run: dict[str, Any] = until(found, seconds, f"run {run_id} to end; see {self.log}")
+        run: dict[str, Any] = until(found, f"run {run_id} to end; see {self.log}", seconds)
         return run
 
     def night(self) -> dict[str, Any]:
         """One scheduled night."""
         before = len(self.runs("nightly"))
         self.schedule("nightly")
-        until(lambda: len(self.runs("nightly")) > before, 60, "the schedule to fire")
+        until(lambda: len(self.runs("nightly")) > before, "the schedule to fire")
         return self.ended(self.runs("nightly")[-1]["id"])
 
     def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
@@ -263,7 +265,7 @@ class Prefect:
     def end(self) -> None:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(60)
+            self.process.wait(WAIT_S)
         self.process.kill()
 
 

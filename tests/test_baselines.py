@@ -10,6 +10,8 @@ from midivae import baselines
 from midivae.baselines import HELD, OFF, STRUCK
 from midivae.decode import complete
 
+pytestmark = pytest.mark.numerical
+
 
 def cells(*states: int) -> np.ndarray:
     """A roll of one part and one pitch from its states."""

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
+from limits import HANG_S, WAIT_S
 
 from midivae import __version__, cli, errors, schema, store
 
@@ -129,7 +130,7 @@ logging.getLogger("midivae.ingest").info("from the log")
 return {"found": 1}
 """
     process = start("ingest", "--params", params_file, room=room)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=WAIT_S)
     assert out == '{"stage": "ingest", "found": 1}\n'
     for text in ("from python", "from a C library", "from a child", "midivae.ingest: from the log"):
         assert text in err
@@ -141,7 +142,7 @@ return {"found": 1}
 def test_verbose_and_quiet(flag: str | None, shown: set[str], params_file: Path) -> None:
     room = 'import logging; log = logging.getLogger("midivae.x"); log.debug("DEBUG"); log.info("INFO"); '
     room += 'log.warning("WARN"); return {}'
-    _, err = start("ingest", "--params", params_file, *([flag] if flag else []), room=room).communicate(timeout=60)
+    _, err = start("ingest", "--params", params_file, *([flag] if flag else []), room=room).communicate(timeout=WAIT_S)
     assert {word for word in ("DEBUG", "INFO", "WARN") if word in err} == shown
 
 
@@ -155,7 +156,7 @@ with logging_redirect_tqdm():
         logging.getLogger("midivae.ingest").info("item %d", i)
 return {}
 """
-    _, err = start("ingest", "--params", params_file, room=room).communicate(timeout=60)
+    _, err = start("ingest", "--params", params_file, room=room).communicate(timeout=WAIT_S)
     lines = [line.split("\r")[-1] for line in err.splitlines()]  # what stays on the screen
     assert [line[9:] for line in lines if "item" in line] == ["midivae.ingest: item 0", "midivae.ingest: item 1"]
 
@@ -207,7 +208,7 @@ def test_every_broken_rule_of_params_is_named(tmp_path: Path) -> None:
 
 def test_an_unforeseen_exception_is_a_traceback_and_exit_1(params_file: Path) -> None:
     process = start("ingest", "--params", params_file, room="1 / 0")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, out) == (1, "")
     assert "ZeroDivisionError" in err
     assert "Traceback" in err
@@ -215,11 +216,11 @@ def test_an_unforeseen_exception_is_a_traceback_and_exit_1(params_file: Path) ->
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_a_stage_clean_up(signum: int, code: int, params_file: Path) -> None:
-    room = """
+    room = f"""
 import sys, time
 try:
     print("ready", file=sys.stderr, flush=True)
-    time.sleep(60)
+    time.sleep({HANG_S})
 finally:
     print("cleaned", file=sys.stderr)
 """
@@ -227,7 +228,7 @@ finally:
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, out) == (code, "")
     assert "cleaned" in err
     assert "Traceback" not in err
@@ -394,7 +395,7 @@ def test_catalog_is_quiet_when_its_reader_goes(samples: Path) -> None:
     os.close(read_end)
     process = start("catalog", "--data", samples, stdout=write_end)
     os.close(write_end)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 141
     assert "Error" not in err
 

@@ -13,6 +13,8 @@ from midivae import control, features
 from midivae.control import paths_of
 from midivae.pianoroll import Layout
 
+pytestmark = pytest.mark.numerical
+
 
 def edit(asked: dict[str, float], **measured: float | None) -> str:
     return json.dumps({"asked": asked, "measured": {name.replace("_of_", ":"): v for name, v in measured.items()}})

@@ -12,6 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from midivae import distances
 
+pytestmark = pytest.mark.numerical
+
 values = hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(-100, 100, width=32))
 
 

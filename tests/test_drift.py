@@ -13,6 +13,8 @@ from midivae import drift, fetch, ingest, midi, train
 from midivae.errors import SchemaError
 from midivae.params import Drift, Params, parse
 
+pytestmark = pytest.mark.numerical
+
 
 def tiny(folder: Path, pitches: int = 48) -> Params:
     return parse(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from midivae import elbo
 from midivae.elbo import Elbo
 
+pytestmark = pytest.mark.numerical
+
 
 def test_kl_by_hand() -> None:
     # 1/2 (mu^2 + s^2 - 1 - log s^2): (0, 1) -> 0; (1, 1) -> 1/2; (0, 4) -> (4 - 1 - log 4) / 2

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from floats import RTOL
 from rolls import LAYOUT, made_up
 from test_loader import corpus_of
 
@@ -27,6 +28,8 @@ from midivae.errors import TrainingError
 from midivae.loader import BitMatrix
 from midivae.models import Config
 from midivae.params import Dense, Transformer, View
+
+pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
 VIEW = View(steps=16)
@@ -199,7 +202,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     assert float(made.progress.trace[0]["gradient_norm"] or 0) > 0.1  # as it was before
     free = trainer(tmp_path / "free", SETTINGS.model_copy(update={"max_steps": 1}))
     free.fit()
-    assert free.progress.trace[0]["gradient_norm"] == pytest.approx(made.progress.trace[0]["gradient_norm"])
+    assert free.progress.trace[0]["gradient_norm"] == pytest.approx(made.progress.trace[0]["gradient_norm"], rel=RTOL)
 
 
 def test_the_trace_has_means_since_the_row_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,10 +215,10 @@ def test_the_trace_has_means_since_the_row_before(tmp_path: Path, monkeypatch: p
     assert [row["step"] for row in each.progress.trace] == list(range(1, 7 * 12 + 1))
     assert [row["step"] for row in made.progress.trace[:6]] == [3, 6, 7, 10, 13, 14]
     single = [float(row["reconstruction"] or 0) for row in each.progress.trace]
-    assert made.progress.trace[1]["reconstruction"] == pytest.approx(np.mean(single[3:6]))
-    assert made.progress.trace[2]["reconstruction"] == pytest.approx(single[6])
+    assert made.progress.trace[1]["reconstruction"] == pytest.approx(np.mean(single[3:6]), rel=RTOL)
+    assert made.progress.trace[2]["reconstruction"] == pytest.approx(single[6], rel=RTOL)
     # an epoch's row is the mean of its steps
-    assert made.progress.curves[1]["train_reconstruction"] == pytest.approx(np.mean(single[7:14]))
+    assert made.progress.curves[1]["train_reconstruction"] == pytest.approx(np.mean(single[7:14]), rel=RTOL)
 
 
 def test_a_long_run_has_a_short_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

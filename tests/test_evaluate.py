@@ -19,6 +19,8 @@ from midivae.pianoroll import Layout, Roll
 from midivae.schema import FEATURES
 from midivae.sets import Measured
 
+pytestmark = pytest.mark.numerical
+
 LAYOUT = Layout(("soprano", "bass"), 48, 36, 4)
 STEPS = 32
 LATENT = 3

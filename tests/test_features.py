@@ -16,6 +16,8 @@ from midivae import features
 from midivae.pianoroll import FRAME, ONSET, Layout, cell_runs
 from midivae.schema import FEATURES
 
+pytestmark = pytest.mark.numerical
+
 Note = tuple[int, int, int, int]  # part, pitch, onset step, offset step
 SATB = Layout(("soprano", "alto", "tenor", "bass"), 36, 48, 4)
 BAND = Layout(("drums", "piano"), 36, 48, 4)

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import yaml
+from limits import HANG_S, WAIT_S
 from nights import processes_under, until
 from test_project import DVC, ROOT
 from test_publish import write_data
@@ -32,11 +32,17 @@ def quiet(_line: str) -> None:
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 def test_lines_come_as_they_are_written(tmp_path: Path) -> None:
-    lines: list[tuple[str, float]] = []
-    program = "import time\nprint('one', flush=True)\ntime.sleep(1)\nprint('two')"
-    ended = process.run([PYTHON, "-c", program], tmp_path, lambda line: lines.append((line, time.monotonic())))
-    assert [line for line, _ in lines] == ["one", "two"]
-    assert lines[1][1] - lines[0][1] > 0.5
+    # the program writes its second line after its first one was told
+    program = f"""
+import time, pathlib
+print("one", flush=True)
+end = time.monotonic() + {WAIT_S}
+while not pathlib.Path("one").exists() and time.monotonic() < end:
+    time.sleep(0.01)
+print("two" if pathlib.Path("one").exists() else "nobody was told of one")
+"""
+    ended = process.run([PYTHON, "-c", program], tmp_path, lambda line: (tmp_path / line).touch())
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
     assert (ended.code, ended.stdout) == (0, "one\ntwo\n")
 
 
@@ -59,7 +65,7 @@ def test_a_signal_is_told_as_shells_do(tmp_path: Path) -> None:
 
 
 # a command with a child of its own, as `dvc repro` has; the child takes its time to end
-TREE = """
+TREE = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", '''
 import signal, sys, time, pathlib
@@ -68,9 +74,9 @@ def end(*_):
     sys.exit()
 signal.signal(signal.SIGTERM, end)
 print("ready", flush=True)
-time.sleep(600)
+time.sleep({HANG_S})
 '''])
-time.sleep(600)
+time.sleep({HANG_S})
 """
 
 
@@ -97,13 +103,14 @@ process.run([sys.executable, "-c", {TREE!r}], Path({str(tmp_path)!r}), lambda li
         assert started.stdout.readline() == "ready\n"
         assert len(processes_under(tmp_path)) == 3  # the guard, the command and its child
         os.kill(started.pid, signal.SIGKILL)
-    until(lambda: processes_under(tmp_path) == [], 15, "all of them to end")
+    until(lambda: processes_under(tmp_path) == [], "all of them to end")
     assert (tmp_path / "ended").exists()
 
 
 def test_what_ignores_the_request_is_ended_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stubborn = (
-        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('x', flush=True)\ntime.sleep(600)"
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"print('x', flush=True)\ntime.sleep({HANG_S})"
     )
     hasty = tmp_path / "guard.py"
     hasty.write_text((ROOT / "flows" / "guard.py").read_text().replace("GRACE_S = 10.0", "GRACE_S = 0.5"))
@@ -122,11 +129,11 @@ def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
         [
             "import subprocess, sys",
             "to = subprocess.DEVNULL",
-            "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=to, stderr=to)",
+            f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep({HANG_S})'], stdout=to, stderr=to)",
         ]
     )
     process.run([PYTHON, "-c", program], tmp_path, quiet)
-    until(lambda: processes_under(tmp_path) == [], 5, "the child to end")
+    until(lambda: processes_under(tmp_path) == [], "the child to end")
 
 
 def test_a_command_finds_our_programs_and_the_code_of_its_folder(tmp_path: Path) -> None:
@@ -201,7 +208,7 @@ def test_both_locks_of_dvc_are_told_from_failures(little: Path, lock: str) -> No
             "from dvc.repo import Repo",
             "with Repo('.').lock:",
             "    print('locked', flush=True)",
-            "    time.sleep(600)",
+            f"    time.sleep({HANG_S})",
         ]
     )
     with subprocess.Popen([PYTHON, "-c", program], cwd=little, stdout=subprocess.PIPE, text=True) as other:

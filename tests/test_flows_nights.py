@@ -16,13 +16,14 @@ import nights
 import numpy as np
 import pandas as pd
 import pytest
+from limits import WAIT_S
 from nights import Prefect, Project, outcomes, until
 
 from flows import process
 from midivae import midi, publish
 from midivae.notes import Notes, Tempo, TimeSignature
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(10 * WAIT_S)]
 
 STAGES = ["fetch", "ingest", "train", "generate", "evaluate", "report"]
 
@@ -97,10 +98,10 @@ class Reader(threading.Thread):
 
 def test_the_first_night_promotes_and_a_second_beside_it_is_cancelled(project: Project, prefect: Prefect) -> None:
     prefect.schedule("nightly")
-    until(lambda: prefect.runs("nightly"), 60, "the schedule to fire")
+    until(lambda: prefect.runs("nightly"), "the schedule to fire")
     [first] = prefect.runs("nightly")
     assert first["auto_scheduled"]
-    until(lambda: "fetch" in prefect.tasks(first["id"]), 120, "the first stage")
+    until(lambda: "fetch" in prefect.tasks(first["id"]), "the first stage")
     second = prefect.ended(prefect.start("nightly"))
     assert second["state"]["type"] == "CANCELLED"
     assert prefect.run(first["id"])["state"]["type"] == "RUNNING"
@@ -137,12 +138,12 @@ def test_the_second_night_takes_only_what_is_new_and_waits_for_a_lock(project: P
     with dvc_locked(project.clone):
         before = len(prefect.runs("nightly"))
         prefect.schedule("nightly")
-        until(lambda: len(prefect.runs("nightly")) > before, 60, "the schedule to fire")
+        until(lambda: len(prefect.runs("nightly")) > before, "the schedule to fire")
         run = prefect.runs("nightly")[-1]["id"]
-        until(lambda: "AwaitingRetry" in {task["state"]["name"] for task in prefect.tasks(run).values()}, 60, "a wait")
+        until(lambda: "AwaitingRetry" in {task["state"]["name"] for task in prefect.tasks(run).values()}, "a wait")
     done = prefect.ended(run)
     reader.ending.set()
-    reader.join(30)
+    reader.join(WAIT_S)
 
     assert done["state"]["type"] == "COMPLETED", prefect.logs(run)
     assert "v0.0.2 promoted: better by" in done["state"]["message"]
@@ -177,7 +178,7 @@ def test_a_stage_that_fails_ends_the_night_with_its_last_lines(project: Project,
     assert "needs at least one full batch" in done["state"]["message"]
     shown = outcomes(prefect.artifacts(done["id"])["stages"])
     assert (shown["train"], shown["generate"]) == ("failed", "not reached")
-    assert "stage train failed" in until(lambda: alerts.exists() and alerts.read_text(), 20, "the alert")
+    assert "stage train failed" in until(lambda: alerts.exists() and alerts.read_text(), "the alert")
     assert project.current == kept
 
 
@@ -190,12 +191,12 @@ def test_a_night_killed_in_training_leaves_no_process(project: Project, prefect:
     def training() -> list[str]:
         return [line for line in nights.processes_under(project.clone) if "midivae train" in line]
 
-    until(training, 120, "training to begin")
+    until(training, "training to begin")
     flow = int(prefect.run(run)["infrastructure_pid"].rpartition(":")[2])
     os.kill(flow, signal.SIGKILL)
-    until(lambda: not nights.processes_under(project.clone), 30, "the stage to end")
+    until(lambda: not nights.processes_under(project.clone), "the stage to end")
     assert prefect.ended(run)["state"]["type"] == "CRASHED"
-    assert "Crashed" in until(lambda: alerts.exists() and alerts.read_text(), 30, "the alert")
+    assert "Crashed" in until(lambda: alerts.exists() and alerts.read_text(), "the alert")
     assert project.current == kept
 
     project.settings()
@@ -206,9 +207,9 @@ def test_the_next_night_goes_on_and_keeps_the_champion_though_the_server_goes_aw
 ) -> None:
     before, kept = len(prefect.runs("nightly")), project.current
     prefect.schedule("nightly")
-    until(lambda: len(prefect.runs("nightly")) > before, 60, "the schedule to fire")
+    until(lambda: len(prefect.runs("nightly")) > before, "the schedule to fire")
     run = prefect.runs("nightly")[-1]["id"]
-    until(lambda: "train" in prefect.tasks(run), 120, "training")
+    until(lambda: "train" in prefect.tasks(run), "training")
     prefect.kill_server()
     done = prefect.ended(run)
 
@@ -239,10 +240,10 @@ def test_the_pipeline_alone_finds_every_stage_up_to_date(project: Project, prefe
 def test_cancelling_a_night_leaves_no_process(project: Project, prefect: Prefect) -> None:
     project.settings(params={"train": {"dense": {"epochs": 100_000, "patience": None}, "seed": 5}})
     run = prefect.start("nightly")
-    until(lambda: [x for x in nights.processes_under(project.clone) if "midivae train" in x], 120, "training to begin")
+    until(lambda: [x for x in nights.processes_under(project.clone) if "midivae train" in x], "training to begin")
     prefect.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert prefect.ended(run)["state"]["type"] == "CANCELLED"
-    until(lambda: not nights.processes_under(project.clone), 30, "the stage to end")
+    until(lambda: not nights.processes_under(project.clone), "the stage to end")
     project.settings()
 
 
@@ -255,7 +256,7 @@ def test_an_order_is_added_to_what_is_published(project: Project, prefect: Prefe
     run = prefect.ask("POST", f"/deployments/{here['id']}/create_flow_run", asked)["id"]
     done = prefect.ended(run)
     reader.ending.set()
-    reader.join(30)
+    reader.join(WAIT_S)
     assert done["state"]["type"] == "COMPLETED", prefect.logs(run)
     assert "v0.0.2+1: 5 of sample added" in done["state"]["message"]
     after = pd.read_parquet(project.current / "samples" / "catalog").set_index("sample_id")

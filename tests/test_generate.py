@@ -21,9 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cluster import kill_when, two_workers
+from floats import close
 from inline import in_this_process, linked
+from limits import HANG_S
 from music import piece
 from pieces import as_fetched
+from test_parallel import children_of, running, wait_for
 
 from midivae import catalog, decode, generate, ingest, loader, midi, models, modes, pianoroll, store
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
@@ -31,6 +34,8 @@ from midivae.models.base import Chance
 from midivae.parallel import Failure, Outcome
 from midivae.params import Compute, Params, parse
 from midivae.pianoroll import Layout, Roll
+
+pytestmark = pytest.mark.numerical
 
 PARTS = ("soprano", "bass")
 VALUES: dict[str, Any] = {
@@ -131,7 +136,7 @@ def test_latents_come_from_the_fitted_prior_or_from_a_standard_normal(data: Path
     assert prior is not None
     noise = modes.Draws(0, "a", range(70), 6, None).noise()
     # its couplings do nothing yet: center and spread alone
-    assert np.allclose(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise, atol=1e-6)
+    assert close(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise)
     assert np.array_equal(decode.latents(prior, noise)[64:], decode.latents(prior, noise[64:]))
     for job, latent in (("b", 6), ("c", 4)):
         noise = modes.Draws(0, job, range(2), latent, None).noise()
@@ -275,10 +280,19 @@ def test_catalog_is_readable_by_others_and_can_be_skipped(data: Path, here: None
 
 # --- kills, damage, workers -------------------------------------------------------------------------------------------
 JOBS = [{"name": "a", "count": 5 * decode.BLOCK}, {"name": "b", "count": 10, "model": "autoencoder", "temperature": 1}]
-SCRIPT = """
-import json, pathlib, sys
+# takes the first part that is made, and then waits until it is killed; its worker goes on meanwhile
+SCRIPT = f"""
+import json, pathlib, sys, time
 from midivae import generate, params
-print(json.dumps(generate.run(params.parse(json.loads(sys.argv[1]), "test"), pathlib.Path(sys.argv[2]))))
+fan_out = generate.fan_out
+
+def first_alone(*arguments, **options):
+    for outcome in fan_out(*arguments, **options):
+        yield outcome
+        time.sleep({HANG_S})
+
+generate.fan_out = first_alone
+generate.run(params.parse(json.loads(sys.argv[1]), "test"), pathlib.Path(sys.argv[2]))
 """
 
 
@@ -290,8 +304,10 @@ def test_a_killed_run_goes_on_with_what_is_missing(data: Path, tmp_path: Path, r
     while not list(work.glob("*/*.parquet")):
         assert run.poll() is None
         time.sleep(0.001)
+    workers = children_of(run.pid)
     run.send_signal(signal.SIGKILL)
     run.wait()
+    wait_for(lambda: not any(running(pid) for pid in workers))
     assert not (data / "samples").exists()
     kept = len(list(work.glob("*/*.parquet")))
 

@@ -13,6 +13,8 @@ from midivae import harmony
 from midivae.harmony import CHORDS, Bigram
 from midivae.pianoroll import Layout
 
+pytestmark = pytest.mark.numerical
+
 LAYOUT = Layout(("drums", "high", "low"), 48, 24, 4)
 ALL = np.arange(CHORDS)
 

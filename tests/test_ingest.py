@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cluster import kill_when, two_workers
+from limits import WAIT_S
 from pieces import as_fetched, events_of, hand_made, notes_of
 
 from midivae import ingest, kernels, loader, midi, native, pianoroll, store
@@ -319,7 +320,7 @@ def test_a_worker_loads_nothing_that_takes_long(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, own_work_dir: Path) -> None:
     as_fetched(tmp_path, tunes(*range(120)))
     process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_S
     while len(list(own_work_dir.rglob("facts-*.parquet"))) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -342,7 +343,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path, own_work_dir: Path) -> No
     files = tunes(*range(200)) | {name: data for name, (data, _) in BROKEN.items()}
     as_fetched(tmp_path, files)
     process = subprocess.Popen([sys.executable, "-c", RUN.replace("workers=1", "workers=2"), str(tmp_path)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_S
     killed = 0
     for enough in (3, 8, 13):  # tables of facts of 26
         while len(list(own_work_dir.rglob("facts-*.parquet"))) < enough and process.poll() is None:
@@ -351,7 +352,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path, own_work_dir: Path) -> No
         for child in _children_of(process.pid)[:1]:
             os.kill(child, signal.SIGKILL)
             killed += 1
-    assert process.wait(60) == 0
+    assert process.wait(WAIT_S) == 0
     assert killed >= 1
     disturbed = contents(tmp_path / "rolls")
     assert "crashed" not in set(pieces(tmp_path).reason)

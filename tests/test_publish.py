@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
+from limits import WAIT_S
 
 from midivae import catalog, publish, schema, store
 from midivae.errors import CorruptError, InputError, ParamsError
@@ -216,10 +217,12 @@ def test_a_reader_sees_one_version_at_a_time(tmp_path: Path, published: Path) ->
     for marker in markers:
         publish.publish(write_data(tmp_path / marker, marker, {"sample": 40, "mlp": 40}), published, f"v{marker}")
     publish.switch(published, "v00")
-    seen, errors, ending = set(), list[str](), threading.Event()
+    seen, errors, ending, reads = set(), list[str](), threading.Event(), 0
 
     def read() -> None:
+        nonlocal reads
         while not ending.is_set():
+            reads += 1
             try:
                 here = Path(os.path.realpath(published / "current"))
                 found = set(pd.read_parquet(here / "samples" / "catalog")["model_sha256"])
@@ -232,8 +235,8 @@ def test_a_reader_sees_one_version_at_a_time(tmp_path: Path, published: Path) ->
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    end = time.monotonic() + 4
-    while time.monotonic() < end:
+    end = time.monotonic() + WAIT_S
+    while reads < 60 and not errors and time.monotonic() < end:
         for marker in markers:
             publish.switch(published, f"v{marker}")
     ending.set()

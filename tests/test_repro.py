@@ -14,12 +14,13 @@ import music
 import pytest
 import yaml
 from inline import copy_project
+from limits import WAIT_S
 from test_project import ROOT, blocks, commands
 
 from midivae import cli
 from midivae.params import parse
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(15 * WAIT_S)]
 
 STAGES = [stage.name for stage in cli.STAGES]
 TINY = {

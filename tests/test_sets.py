@@ -10,6 +10,8 @@ from midivae.params import Evaluate
 from midivae.schema import FEATURES
 from midivae.sets import Measured
 
+pytestmark = pytest.mark.numerical
+
 SETTINGS = Evaluate(repeats=8, bootstrap=40)
 
 

@@ -14,6 +14,8 @@ from test_evaluate import LAYOUT, SETTINGS, STEPS, music, noise, piece, read_csv
 from midivae import evaluate, features, likeness, loader, pianoroll, schema, store, tables
 from midivae.params import View
 
+pytestmark = pytest.mark.numerical
+
 BARS = 4  # of a piece
 VIEW = View(steps=STEPS, hop="bar", min_fill=1.0)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from floats import RTOL
 from rolls import LAYOUT, made_up, write_rolls
 
 from midivae import decode, devices, engine, loader, models, prior, store, train
@@ -22,6 +23,8 @@ from midivae.models.transformer import Transformer as TransformerModel
 from midivae.params import Dense, Generate, Params, Train, Transformer, View
 from midivae.pianoroll import FRAME, ONSET, Layout
 from midivae.schema import CORPUS
+
+pytestmark = pytest.mark.numerical
 
 DENSE = Dense(hidden=(32,), latent=4, epochs=3, batch_size=8)
 SETTINGS = Train(model="mlp", compare=("autoencoder",), view=View(steps=16), dense=DENSE)
@@ -152,19 +155,20 @@ def test_held_out_figures_can_be_worked_out_again(data: Path) -> None:
         return float(2 * precision * recall / max(1e-9, precision + recall))
 
     assert (figures["windows"], figures["pieces"]) == (len(found), 3)
-    assert figures["frame_f1"] == pytest.approx(f1(FRAME), abs=1e-5)
-    assert figures["onset_f1"] == pytest.approx(f1(ONSET), abs=1e-5)
+    # the order of sums may move a cell or two to the other side of one half
+    assert figures["frame_f1"] == pytest.approx(f1(FRAME), abs=0.005)
+    assert figures["onset_f1"] == pytest.approx(f1(ONSET), abs=0.005)
     exact = [np.array_equal(real[b, t], made[b, t]) for b in range(len(found)) for t in range(16)]
-    assert figures["step_accuracy"] == pytest.approx(np.mean(exact), abs=1e-5)
+    assert figures["step_accuracy"] == pytest.approx(np.mean(exact), abs=0.005)
 
     assert figures["active_units"] == int((mu.numpy().var(axis=0) > 0.01).sum())
     kl = torch.distributions.kl_divergence(
         torch.distributions.Normal(mu, (0.5 * logvar).exp()), torch.distributions.Normal(0.0, 1.0)
     )
     inside = np.minimum(16, found.stop - found.start).sum()  # a window's last steps may lie behind its piece
-    assert figures["kl_nats"] == pytest.approx(kl.sum(1).mean().item(), rel=1e-4)
-    assert figures["kl_nats_per_step"] == pytest.approx(figures["kl_nats"] * len(found) / inside, rel=1e-4)
-    assert figures["elbo_nats"] == pytest.approx(-figures["reconstruction_nats"] - figures["kl_nats"], rel=1e-4)
+    assert figures["kl_nats"] == pytest.approx(kl.sum(1).mean().item(), rel=RTOL)
+    assert figures["kl_nats_per_step"] == pytest.approx(figures["kl_nats"] * len(found) / inside, rel=RTOL)
+    assert figures["elbo_nats"] == pytest.approx(-figures["reconstruction_nats"] - figures["kl_nats"], rel=RTOL)
     at_the_mean = torch.nn.functional.binary_cross_entropy_with_logits(model.decode(mu), x, reduction="sum") / len(x)
     assert figures["reconstruction_nats"] == pytest.approx(at_the_mean.item(), rel=0.1)  # one draw, not the mean
 
@@ -281,7 +285,7 @@ def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatc
     corpus = loader.load(data / "rolls", ["test"])
     chains = prior.encoded(model, corpus, settings.train.view, 0, 0)
     found = json.loads((data / "model" / "metrics.json").read_text())["prior"]
-    assert found == pytest.approx({f"{k}_nats": v for k, v in prior.nats(model.prior, chains, 0).items()}, rel=1e-4)
+    assert found == pytest.approx({f"{k}_nats": v for k, v in prior.nats(model.prior, chains, 0).items()}, rel=RTOL)
     assert found["anywhere_nats"] < found["normal_nats"]  # three epochs of a small model: its latents are nowhere near
 
     # it is there from the first run, and what is published is the same

@@ -13,9 +13,10 @@ from typing import Any
 import music
 import pytest
 import yaml
+from limits import WAIT_S
 from test_project import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(15 * WAIT_S)]
 
 PAGE = ROOT / "docs" / "tutorial.md"
 TINY: dict[str, Any] = {  # what is put over the page's own values, so that it takes a minute
