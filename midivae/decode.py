@@ -25,7 +25,7 @@ from midivae.models.base import Batch, Chance
 from midivae.models.prior import Prior
 from midivae.pianoroll import FRAME, ONSET
 
-USUAL_THRESHOLD = 0.3
+USUAL_THRESHOLD, USUAL_TOP_P = 0.3, 0.9  # the defaults of jobs
 BLOCK = 32  # latents decoded at once: few enough that a song or two are no waste, enough for nine tenths of the speed
 
 
@@ -35,7 +35,7 @@ def usual(model: WindowModel) -> Chance:
     Drawn where they depend on each other, as the transformer's do; else what is likelier than 0.3 sounds, with which
     the mlp plays as many notes as the chorales do.
     """
-    return Chance(USUAL_THRESHOLD, 1.0 if model.name == "transformer" else None)
+    return Chance(USUAL_THRESHOLD, 1.0 if model.name == "transformer" else None, USUAL_TOP_P)
 
 
 def decode(

@@ -233,7 +233,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.M
         start = models.create(one.config, engine.torch_rng(CPU, 0, engine.INIT))
         for name, tensor in one.state_dict().items():
             moved = (tensor - start.state_dict()[name]).abs().max()
-            assert (tensor - two.state_dict()[name]).abs().max() < 1e-3 * moved, name
+            assert (tensor - two.state_dict()[name]).abs().max() <= 1e-3 * moved, name  # both may stay where they were
         curves = []
         for data in ("data", "one"):
             with (tmp_path / data / folder / "curves.csv").open() as file:

@@ -43,7 +43,7 @@ VALUES: dict[str, Any] = {
         "transformer": {
             **{"width": 32, "channels": 8, "heads": 2, "layers": 1, "cell": 8, "latent": 32, "context": 4},
             **{"batch_size": 16, "max_steps": 120, "epochs": 100, "anneal_steps": 40, "prior_steps": 20},
-            **{"learning_rate": 0.006, "patience": None},
+            **{"optimizer": "adamw", "learning_rate": 0.006, "patience": None},
         },
         "dense": {"hidden": [32], "latent": 8, "epochs": 2, "batch_size": 16},
     },
