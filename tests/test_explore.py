@@ -35,13 +35,12 @@ pytestmark = pytest.mark.numerical
 EVIL = "<img src=x onerror=alert(1)>\u202e\"'.mid"
 VALUES: dict[str, Any] = {
     "compute": {"workers": 1},
-    "ingest": {"steps_per_beat": 2},  # the music has quavers
     "train": {
         "compare": ["mlp"],
-        "view": {"steps": 16},
+        "view": {"steps": 32},
         "precision": 32,
         "transformer": {
-            **{"width": 32, "channels": 8, "heads": 2, "layers": 1, "cell": 8, "latent": 32, "context": 4},
+            **{"width": 32, "channels": 8, "heads": 2, "layers": 1, "cell": 8, "latent": 48, "context": 8},
             **{"batch_size": 16, "max_steps": 120, "epochs": 100, "anneal_steps": 40, "prior_steps": 20},
             **{"optimizer": "adamw", "learning_rate": 0.006, "patience": None},
         },
@@ -392,7 +391,7 @@ def test_a_find_over_http_and_its_file(server: Server, explorer: Explorer) -> No
     status, headers, file = request(server, "POST", "/api/midi", body)
     assert headers["Content-Type"] == "audio/midi"
     notes = midi.read(file)
-    heard = [(36 + row, 240 * start, 240 * (end - start)) for _, row, start, end in made["notes"]]
+    heard = [(36 + row, 120 * start, 120 * (end - start)) for _, row, start, end in made["notes"]]
     written = zip(notes.pitch.tolist(), notes.onset_tick.tolist(), notes.duration_tick.tolist(), strict=True)
     assert sorted(heard) == sorted(written)
 
