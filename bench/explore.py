@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from hardware import hardware
 
-from midivae import page, params
-from midivae.local import TOKEN, Server
+from midivae.config import params
+from midivae.explorer import routes
+from midivae.explorer.server import TOKEN, Server
 
 WARM_UP = 3
 
@@ -97,7 +98,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory() as kept,
-        page.open_(params.load(arguments.params), arguments.data, Path(kept) / "kept", 0) as server,
+        routes.open_(params.load(arguments.params), arguments.data, Path(kept) / "kept", 0) as server,
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         figures = {"music": music(server, arguments.presses)}

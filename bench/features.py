@@ -25,9 +25,11 @@ import muspy
 import numpy as np
 from hardware import hardware
 
-from midivae import features, loader, pianoroll
-from midivae.params import View
-from midivae.pianoroll import Layout
+from midivae.config.params import View
+from midivae.measures import features
+from midivae.music import roll as pianoroll
+from midivae.music.roll import Layout
+from midivae.windows import loader
 
 
 def main() -> None:

@@ -26,8 +26,14 @@ import numpy as np
 import pyarrow as pa
 from hardware import hardware
 
-from midivae import decode, features, generate, midi, models, modes, pianoroll, schema, store
-from midivae.params import Sample
+from midivae import models
+from midivae.config.params import Sample
+from midivae.generate import modes
+from midivae.generate import stage as generate
+from midivae.measures import features
+from midivae.models import coding
+from midivae.music import midi, roll
+from midivae.storage import schema, store
 
 STEPS = ("noise", "decode", "measure", "midi", "table", "parquet")
 
@@ -43,7 +49,7 @@ def main() -> None:
     found = {}
     for folder in folders:
         model = models.load(folder)
-        _round(model, decode.BLOCK)  # warm up
+        _round(model, coding.BLOCK)  # warm up
         rounds = [_round(model, args.samples) for _ in range(args.repeats)]
         found[model.name] = _told(model.name, rounds, args.samples)
     print(json.dumps({"bench": "generate", "samples": args.samples, "models": found, **hardware()}))
@@ -63,22 +69,22 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         clock = time.perf_counter()
 
     tables = []
-    for first in range(0, n, decode.BLOCK):
-        samples = range(first, min(first + decode.BLOCK, n))
+    for first in range(0, n, coding.BLOCK):
+        samples = range(first, min(first + coding.BLOCK, n))
         cells = model.config.window_shape if chance.temperature is not None else None
         draws = modes.Draws(0, job.name, samples, model.latent, cells)
         z, uniform = draws.noise(), draws.cells()
         lap("noise")
         if model.prior is not None:
-            z = decode.latents(model.prior, z)
-        planes = decode.decode(model, z, chance, uniform)
+            z = coding.latents(model.prior, z)
+        planes = coding.decode(model, z, chance, uniform)
         lap("decode")
         features.measure(planes, layout, 4)
         features.keys(planes, layout)
         hashes = features.bar_hashes(planes, layout, 4 * layout.steps_per_beat)
         features.novelty(hashes, np.zeros(0, np.uint64))
         lap("measure")
-        notes = pianoroll.batch_to_notes(planes, layout, 100.0, (0,) * len(layout.parts), ())
+        notes = roll.batch_to_notes(planes, layout, 100.0, (0,) * len(layout.parts), ())
         files = [midi.write(each) for each in notes]
         lap("midi")
         again = [each.to_pretty_midi() for each in notes]

@@ -51,9 +51,11 @@ import pyarrow as pa
 import symusic
 from hardware import hardware
 
-from midivae import ingest, parallel, store
-from midivae.params import Compute, Ingest, Params, Parts
-from midivae.schema import CORPUS
+from midivae.config.params import Compute, Ingest, Params, Parts
+from midivae.ingest import stage as ingest
+from midivae.storage import store
+from midivae.storage.schema import CORPUS
+from midivae.workers import parallel
 
 STEPS_PER_BEAT = 4
 OWN = Parts(rule="track", tracks={"melody": ("melody",), "bridge": ("bridge",), "piano": ("piano",)}, rest="rest")

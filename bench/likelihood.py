@@ -37,13 +37,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
-from midivae import devices, elbo, engine, loader, models
-from midivae.checkpoint import Checkpoints
-from midivae.loader import BitMatrix, Corpus, Windows
-from midivae.models import Config, WindowModel
-from midivae.params import Transformer, View
-from midivae.pianoroll import Layout, pack
-from midivae.train import ACTIVE
+from midivae import models
+from midivae.config.params import Transformer, View
+from midivae.models import Config, WindowModel, elbo
+from midivae.music.roll import Layout, pack
+from midivae.train import devices
+from midivae.train import trainer as engine
+from midivae.train.checkpoint import Checkpoints
+from midivae.train.stage import ACTIVE
+from midivae.windows import loader
+from midivae.windows.loader import BitMatrix, Corpus, Windows
 
 FILES = {"jsb": "jsb_chorales", "nottingham": "nottingham", "piano": "piano_midi", "muse": "musedata"}
 LAYOUT = Layout(("merged",), 21, 88, 4)

@@ -21,8 +21,10 @@ from pathlib import Path
 import torch
 from hardware import hardware
 
-from midivae import devices, params, train
-from midivae.params import Params, Train
+from midivae.config import params
+from midivae.config.params import Params, Train
+from midivae.train import devices
+from midivae.train import stage as train
 
 STEPS_PER_BAR = 16
 

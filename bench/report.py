@@ -20,7 +20,8 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from midivae import params, report
+from midivae.config import params
+from midivae.report import stage as report
 
 FOLDERS = ("corpus", "rolls", "model", "samples", "evaluation")
 DRAWN = "document.querySelector('.sample canvas').width > 50"

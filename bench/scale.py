@@ -29,10 +29,12 @@ import pyarrow as pa
 from hardware import hardware
 from tqdm import tqdm
 
-from midivae import ingest, midi, store
-from midivae.notes import Notes
-from midivae.params import Compute, Ingest, Params, Parts
-from midivae.schema import CORPUS
+from midivae.config.params import Compute, Ingest, Params, Parts
+from midivae.ingest import stage as ingest
+from midivae.music import midi
+from midivae.music.notes import Notes
+from midivae.storage import store
+from midivae.storage.schema import CORPUS
 
 LAKH = 176_581
 

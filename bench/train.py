@@ -44,12 +44,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from midivae import devices, engine, loader, models
-from midivae.checkpoint import Checkpoints
-from midivae.devices import Machine
-from midivae.loader import BitMatrix
+from midivae import models
+from midivae.config.params import Dense, Fit, Train
 from midivae.models import Config
-from midivae.params import Dense, Fit, Train
+from midivae.train import devices
+from midivae.train import trainer as engine
+from midivae.train.checkpoint import Checkpoints
+from midivae.train.devices import Machine
+from midivae.windows import loader
+from midivae.windows.loader import BitMatrix
 
 ENDLESS = {"epochs": 1_000_000, "patience": None}
 # dense products a second of the chip at its best, from its maker's data sheet; bf16 with fp32 sums, without sparsity

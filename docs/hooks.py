@@ -20,15 +20,15 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).parent.parent
 REFERENCE, SHOWN = "reference", "files"  # folders of the pages that are made
 LANGUAGES = {".yaml": "yaml", ".py": "python", ".toml": "toml", ".md": "markdown"}
-HIDDEN = ("child", "__main__", "__init__")  # modules that nobody imports
+HIDDEN = ("child", "__init__")  # modules that nobody imports
 _LINK = re.compile(r"(\]\()(\.\./[^)#\s]+)((?:#[^)]*)?\))")
 
 
 # --- pages that are made ----------------------------------------------------------------------------------------------
 def modules() -> list[str]:
-    """The modules of midivae by their full names, those of the networks last."""
-    paths = sorted((ROOT / "midivae").glob("*.py")) + sorted((ROOT / "midivae" / "models").glob("*.py"))
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    """The modules of midivae by their full names, package after package."""
+    paths = sorted(path.relative_to(ROOT).with_suffix("") for path in (ROOT / "midivae").glob("*/*.py"))
+    names = [".".join(path.parts) for path in [Path("midivae/errors"), *paths]]
     return [name for name in names if name.rpartition(".")[2] not in HIDDEN]
 
 
@@ -47,7 +47,8 @@ def reference_page(module: str) -> str:
 def reference_index() -> str:
     """All modules, a line each."""
     rows = [f"| [{name}]({name}.md) | {docstring(name).splitlines()[0].replace('|', '/')} |" for name in modules()]
-    opening = "# Python\n\nEvery module, from its docstrings. What people import first is `midivae.catalog`.\n"
+    opening = "# Python\n\nEvery module, from its docstrings. What people import first is `midivae.catalog`, the\n"
+    opening += "functions of `midivae.catalog.catalog`.\n"
     return "\n".join([opening, "| module | what it is |", "|---|---|", *rows, ""])
 
 

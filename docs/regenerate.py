@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from midivae import cli
+from midivae.cli import commands as cli
 
 OPENING = """# The command line
 

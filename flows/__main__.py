@@ -110,10 +110,10 @@ def _finish(state: Any) -> None:
 @click.argument("name", required=False)
 def rollback(file: Path, name: str | None) -> None:
     """Take the last champion back, or the version NAME: what people read, and its tag."""
-    from midivae import publish
+    from midivae.champion import versions
 
     chosen = settings.load(file)
-    version = publish.rollback(chosen.published_folder, name)
+    version = versions.rollback(chosen.published_folder, name)
     repository.assign(chosen.clone, version.champion)
     if chosen.push:
         repository.push(chosen.clone)

@@ -32,7 +32,7 @@ from prefect.states import Completed
 from flows import board, dvc, pipeline, process, repository, settings
 from flows.board import Board, logger
 from flows.settings import Settings
-from midivae import publish
+from midivae.champion import versions
 
 FETCH, LOOK_AFTER = "fetch", "ingest"  # the stage that takes the source in; after this one new music can be looked at
 
@@ -65,7 +65,7 @@ def on_trouble(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 def settle(chosen: Settings) -> None:
     """Makes up for what a night that was killed left undone, and brings the clone up to date."""
     followed = repository.prepare(chosen)
-    now = publish.read_current(chosen.published_folder)
+    now = versions.read_current(chosen.published_folder)
     if now is not None and repository.champion(chosen.clone) != now.champion:
         logger().warning("%s is published but not tagged as champion: an earlier night was cut off there", now.champion)
         repository.assign(chosen.clone, now.champion)
@@ -172,7 +172,7 @@ def nightly(settings_file: str = "nightly.yaml") -> State[Any]:
     settle(chosen)
     taken = take(chosen)
     # where there is no hold-out, one is frozen tonight, and a new line of champions begins
-    champion = publish.current(chosen.published_folder) if chosen.under("holdout").exists() else None
+    champion = versions.current(chosen.published_folder) if chosen.under("holdout").exists() else None
 
     before, after = _halves(dvc.stages(chosen.clone))
     seen = Board([*before, *after])
@@ -183,7 +183,7 @@ def nightly(settings_file: str = "nightly.yaml") -> State[Any]:
     pipeline.run_stages(chosen.clone, before, seen, [FETCH], patience)
     warnings = look(chosen, champion) if champion is not None else []
     if champion is not None and _has_new_rolls(chosen, champion):
-        _write_params(chosen, champion.parent / publish.read(champion).champion / "model")
+        _write_params(chosen, champion.parent / versions.read(champion).champion / "model")
     pipeline.run_stages(chosen.clone, after, seen, patience=patience)
     pipeline.show_results(chosen.clone, seen)
 

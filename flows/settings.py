@@ -1,7 +1,7 @@
 """nightly.yaml: where things lie, what is kept, when a challenger is promoted.
 
-Its sections `gate` and `drift` are midivae's own (`midivae.params.Rules`), and checked here too: a typing error ends
-the night before it begins.
+Its sections `gate` and `drift` are midivae's own (`midivae.config.params.Rules`), and checked here too: a typing error
+ends the night before it begins.
 
 Offers: `Settings`, `load`.
 """
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from midivae.params import Drift, Gate
+from midivae.config.params import Drift, Gate
 
 
 class SettingsError(ValueError):

@@ -1,6 +1,6 @@
 """midivae: from a corpus of MIDI files to a variational autoencoder to a catalog of generated samples.
 
-The stages, in order; each is a module, a subcommand of `midivae`, a section of `params.yaml` and a DVC stage:
+The stages, in order; each is a package, a subcommand of `midivae`, a section of `params.yaml` and a DVC stage:
 
     fetch      a corpus of MIDI files on disk
     ingest     MIDI bytes -> piano rolls in Parquet shards, and one table of pieces

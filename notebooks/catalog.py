@@ -23,7 +23,8 @@ def _():
     import numpy as np
     import pandas as pd
 
-    from midivae import catalog, playback
+    from midivae import catalog
+    from midivae.catalog import playback
 
     return catalog, json, mo, np, pathlib, pd, playback, plt
 

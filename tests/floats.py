@@ -7,7 +7,7 @@ that results differ by 1e-6 to 1e-5. The tolerances are ten times that, and far 
 for.
 
 The same computation, done twice in the same process, gives the same bits: such tests compare exactly. So do tests of
-what `midivae.decode` promises, which computes in blocks of one size on one thread.
+what `midivae.models.coding` promises, which computes in blocks of one size on one thread.
 
 Offers: `ATOL`, `RTOL`, `close`; `certain` for cells that are decided by a float.
 """

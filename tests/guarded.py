@@ -10,8 +10,8 @@ import time
 
 from limits import HANG_S
 
-from midivae.child import Beat
 from midivae.errors import MidiError
+from midivae.workers.child import Beat
 
 
 def square(spec: int, beat: Beat) -> int:
@@ -111,7 +111,7 @@ def read_stdin(spec: object, beat: Beat) -> str:
 
 def convert_or_crash(scores: object, beat: Beat) -> list[bytes | str]:
     """`fetch.convert`, for scores of which some say "crash" or "hang"."""
-    from midivae import fetch
+    from midivae.fetch import stage as fetch
 
     assert isinstance(scores, fetch.Scores)
     condemned = dict(scores.condemned)
@@ -128,7 +128,7 @@ def convert_or_crash(scores: object, beat: Beat) -> list[bytes | str]:
 
 def render_or_crash(spec: object, beat: Beat) -> object:
     """`audio._render`, but for a file that is called "crash"."""
-    from midivae import audio
+    from midivae.render import audio
 
     assert isinstance(spec, tuple)
     if spec[1].name == "crash":

@@ -18,13 +18,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import music
+import four_part
 import yaml
 from inline import copy_project
 from limits import WAIT_S
 
 from flows import OFFLINE, process
-from midivae.params import parse
+from midivae.config.params import parse
 
 NIGHT_S = 4 * WAIT_S  # the most that a night may take, or Prefect to start
 TINY = {
@@ -83,7 +83,7 @@ class Project:
         inbox = self.place / "inbox"
         inbox.mkdir(parents=True, exist_ok=True)
         made = self.folder.parent / "made"
-        music.write_corpus(made, pieces.stop)
+        four_part.write_corpus(made, pieces.stop)
         for number in pieces:
             shutil.copyfile(made / f"piece-{number:03}.mid", inbox / f"piece-{number:03}.mid")
 

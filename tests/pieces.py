@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from midivae import grid, store
-from midivae.notes import Notes, Tempo, TimeSignature
-from midivae.pianoroll import FRAME, ONSET, Layout
-from midivae.schema import CORPUS
+from midivae.music import grid
+from midivae.music.notes import Notes, Tempo, TimeSignature
+from midivae.music.roll import FRAME, ONSET, Layout
+from midivae.storage import store
+from midivae.storage.schema import CORPUS
 
 Event = tuple[int, int, int]  # onset_tick, duration_tick, pitch
 
@@ -114,7 +115,7 @@ def as_fetched(data: Path, files: dict[str, bytes], splits: dict[str, str] | Non
 
 
 def slow_roll(notes: Notes, part: np.ndarray, layout: Layout) -> np.ndarray:
-    """The planes of a roll, cell by cell, as the rules in pianoroll.py say; `part` of each note, -1 for none."""
+    """The planes of a roll, cell by cell, as the rules in music/roll.py say; `part` of each note, -1 for none."""
     onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
     mine = np.flatnonzero(part >= 0)
     planes = np.zeros((int(offset[mine].max(initial=0)), len(layout.parts), 2, layout.pitches), bool)

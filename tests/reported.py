@@ -7,12 +7,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from four_part import piece
 from inline import in_this_process
-from music import piece
 from pieces import as_fetched
 
-from midivae import evaluate, generate, ingest, midi, schema, store, train
-from midivae.params import Params, parse
+from midivae.config.params import Params, parse
+from midivae.evaluate import stage as evaluate
+from midivae.generate import stage as generate
+from midivae.ingest import stage as ingest
+from midivae.music import midi
+from midivae.storage import schema, store
+from midivae.train import stage as train
 
 # a part's name comes from the params, a licence and a source's name from whoever made the corpus
 HIGH = '<script>alert("part")</script>'

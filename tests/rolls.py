@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from midivae import store
-from midivae.pianoroll import FRAME, ONSET, Layout, pack
-from midivae.schema import PIECES, SHARD
+from midivae.music.roll import FRAME, ONSET, Layout, pack
+from midivae.storage import store
+from midivae.storage.schema import PIECES, SHARD
 
 LAYOUT = Layout(("high", "low"), pitch_low=60, pitches=12, steps_per_beat=4)
 

@@ -14,14 +14,14 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from champion.test_versions import write_data
 from limits import HANG_S, WAIT_S
 from nights import processes_under, until
 from test_project import DVC, ROOT
-from test_publish import write_data
 
 from flows import dvc, nightly, process, repository, settings
 from flows.settings import Settings, SettingsError
-from midivae import publish
+from midivae.champion import versions
 
 PYTHON = sys.executable
 
@@ -345,10 +345,10 @@ def test_a_night_cut_off_between_switch_and_tag_is_made_up_for(followed: Setting
     repository.write_params(followed, {"train": {"seed": 1}})
     repository.commit(followed.clone, "one")
     version = repository.register(followed.clone)
-    publish.publish(write_data(tmp_path / "data", "a"), followed.published_folder, version)
+    versions.publish(write_data(tmp_path / "data", "a"), followed.published_folder, version)
     nightly.settle.fn(followed)
     assert repository.champion(followed.clone) is None  # it is not what people read
-    publish.switch(followed.published_folder, version)
+    versions.switch(followed.published_folder, version)
     nightly.settle.fn(followed)
     assert repository.champion(followed.clone) == version
 

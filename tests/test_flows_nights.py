@@ -20,8 +20,9 @@ from limits import WAIT_S
 from nights import Prefect, Project, outcomes, until
 
 from flows import process
-from midivae import midi, publish
-from midivae.notes import Notes, Tempo, TimeSignature
+from midivae.champion import versions
+from midivae.music import midi
+from midivae.music.notes import Notes, Tempo, TimeSignature
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(10 * WAIT_S)]
 
@@ -90,7 +91,7 @@ class Reader(threading.Thread):
                 here = Path(os.path.realpath(self.published / "current"))
                 rows = pd.read_parquet(here / "samples" / "catalog", columns=["model_sha256", "z"])
                 self.seen.add(tuple(sorted(set(rows["model_sha256"]))))
-                assert set(rows["model_sha256"]) == {publish.read(here).model_sha256}
+                assert set(rows["model_sha256"]) == {versions.read(here).model_sha256}
                 self.reads += 1
             except Exception as error:
                 self.errors.append(f"{type(error).__name__}: {error}")
@@ -160,7 +161,7 @@ def test_the_second_night_takes_only_what_is_new_and_waits_for_a_lock(project: P
     assert start == first / "model"
 
     assert reader.errors == []
-    models = {publish.read(folder).model_sha256 for folder in (first, project.current)}
+    models = {versions.read(folder).model_sha256 for folder in (first, project.current)}
     assert reader.seen == {(model,) for model in models}  # each read saw one version, and both were seen
     assert reader.reads > 20
 

@@ -18,7 +18,7 @@ from test_project import ROOT
 
 from flows import dvc, nightly, repository, settings
 from flows.settings import Settings
-from midivae import publish
+from midivae.champion import versions
 
 NIGHTS = int(os.environ.get("MIDIVAE_NIGHTS", "365"))
 PROMOTED = 3  # every third night is
@@ -26,7 +26,7 @@ MAKE = """
 import sys, yaml
 sys.path.insert(0, "tests")
 from pathlib import Path
-from test_publish import write_data
+from champion.test_versions import write_data
 night = yaml.safe_load(Path("params.yaml").read_text())["night"]
 write_data(Path("data"), f"{night:04d}" * 200)
 """
@@ -42,7 +42,7 @@ def chosen(tmp_path: Path) -> Settings:
     shutil.copytree(ROOT / "midivae", folder / "midivae", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
     shutil.copyfile(ROOT / "tests" / "test_publish.py", folder / "tests" / "test_publish.py")
-    outs = [f"data/{name}" for name in publish.FOLDERS]
+    outs = [f"data/{name}" for name in versions.FOLDERS]
     stage = {"cmd": f"{sys.executable} make.py", "params": ["night"], "outs": outs}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}))
     (folder / "make.py").write_text(MAKE)
@@ -83,7 +83,7 @@ def test_a_year_of_nights_grows_neither_memory_nor_disk(chosen: Settings) -> Non
     assert published < 1.5 * warm[1]
     assert cached < 1.5 * warm[2]
     # what is kept: three newest, of which one is current and one was before it
-    assert len(publish.names(chosen.published_folder)) == 3
+    assert len(versions.names(chosen.published_folder)) == 3
     assert not [path for path in (chosen.published_folder / "versions").iterdir() if "staging" in path.name]
     # and DVC's cache still has what it must: the last night's data, and the last promoted before
     assert dvc.repro(chosen.clone, "all", lambda _: None).outcome == "cached"
@@ -93,6 +93,6 @@ def test_a_year_of_nights_grows_neither_memory_nor_disk(chosen: Settings) -> Non
         [Path(sys.executable).parent / "dvc", "checkout"], cwd=chosen.clone, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    here = publish.current(chosen.published_folder)
+    here = versions.current(chosen.published_folder)
     assert here is not None
     assert (chosen.clone / "data" / "rolls" / "file").read_bytes() == (here / "rolls" / "file").read_bytes()

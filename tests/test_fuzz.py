@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from pieces import as_fetched, hand_made, notes_of
 
-from midivae import ingest, midi
-from midivae.notes import Notes
-from midivae.params import Compute, Ingest, IngestLimits, Params, Parts
+from midivae.config.params import Compute, Ingest, IngestLimits, Params, Parts
+from midivae.ingest import stage as ingest
+from midivae.music import midi
+from midivae.music.notes import Notes
 
 LIMITS = IngestLimits(
     max_bytes=200_000, max_notes=2_000, max_tracks=20, max_steps=4_000, time_s=60.0, memory_bytes=600 * 2**20

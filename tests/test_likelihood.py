@@ -13,9 +13,11 @@ import pytest
 import torch
 from floats import RTOL
 
-from midivae import engine, models
+from midivae import models
+from midivae.config.params import Transformer, View
 from midivae.models import Config
-from midivae.params import Transformer, View
+from midivae.train import trainer
+from midivae.windows.batch import Batch
 
 pytestmark = pytest.mark.numerical
 
@@ -77,7 +79,7 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
     network = Transformer(width=16, channels=8, layers=1, heads=2, cell=4, latent=3, context=4)
     view = View(steps=8, planes="frame")
     config = Config("transformer", bench.LAYOUT, view, network, 120.0, (0,), "0" * 64)
-    model = models.create(config, engine.torch_rng(torch.device("cpu"), 0)).eval()
+    model = models.create(config, trainer.torch_rng(torch.device("cpu"), 0)).eval()
     with torch.no_grad():
         model.get_parameter("encoder.posterior.weight").mul_(20)  # a latent far from its prior: the bound is loose
     data, windows = bench.matrix(bench.corpus(pieces), 8, 8, 4, torch.device("cpu"))
@@ -87,7 +89,7 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
     assert found["kl_per_step"] * 32 == pytest.approx(found["kl_per_window"] * 5)
 
     # piece after piece, window after window, by hand
-    noise = engine.torch_rng(torch.device("cpu"), 0, engine.TEST)
+    noise = trainer.torch_rng(torch.device("cpu"), 0, trainer.TEST)
     with torch.inference_mode():
         mu, logvar = model.encode(data.batch(torch.arange(5)).x)
         z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)
@@ -102,7 +104,7 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
                 window[0, : len(inside)] = inside
                 before = x[None, max(0, start - 4) : start]
                 n = torch.tensor([before.shape[1]])
-                batch = models.base.Batch(window, before, n, torch.tensor([len(inside)]))
+                batch = Batch(window, before, n, torch.tensor([len(inside)]))
                 nats[at] = model.nats(batch, z[at : at + 1])[0]
                 at += 1
     total = nats + kl

@@ -16,13 +16,20 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from four_part import piece
 from inline import in_this_process
-from music import piece
 from pieces import as_fetched
 from test_project import ROOT, blocks, commands
 
-from midivae import cli, decode, evaluate, generate, ingest, latent, midi, modes, train
-from midivae.params import Params, parse
+from midivae.cli import commands as cli
+from midivae.config.params import Params, parse
+from midivae.evaluate import stage as evaluate
+from midivae.generate import modes
+from midivae.generate import stage as generate
+from midivae.ingest import stage as ingest
+from midivae.models import coding, latent
+from midivae.music import midi
+from midivae.train import stage as train
 
 slow = pytest.mark.slow  # a transformer plays a note at a time
 
@@ -80,7 +87,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(latent, "LEAST_EXPLAINED", 0.0)
         patch.setattr(latent, "CALIBRATED_ON", 8)
         patch.setattr(generate, "fan_out", in_this_process)
-        patch.setattr(decode, "BLOCK", 8)  # few samples are made here
+        patch.setattr(coding, "BLOCK", 8)  # few samples are made here
         patch.setattr(modes, "STRENGTHS", (1.0, 2.0))
         as_fetched(folder / "data", files)
         params = asking_for([fewer(job) for job in JOBS])
@@ -162,7 +169,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
     monkeypatch.setattr(latent, "LEAST_EXPLAINED", 0.0)
     monkeypatch.setattr(generate, "fan_out", in_this_process)
-    monkeypatch.setattr(decode, "BLOCK", 8)
+    monkeypatch.setattr(coding, "BLOCK", 8)
     (tmp_path / "data").mkdir()
     for name in ("rolls", "model", "evaluation", "samples"):
         (tmp_path / "data" / name).symlink_to(made / "data" / name)

@@ -8,8 +8,7 @@ import re
 import runpy
 import shlex
 import tomllib
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -18,8 +17,11 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from midivae import __version__, cli, params, schema
-from midivae.params import Params
+from midivae import __version__
+from midivae.cli import commands as cli
+from midivae.config import params
+from midivae.config.params import Params
+from midivae.storage import code, schema
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "midivae"
@@ -30,53 +32,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 # --- what a stage imports ---------------------------------------------------------------------------------------------
-def walk_run(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`, which never run."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from walk_run(node)
+def source(name: str) -> ast.Module:
+    """The module of a stage."""
+    return ast.parse((PACKAGE / name / "stage.py").read_text())
 
 
-@cache
-def source(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
-
-
-def file_of(module: str) -> Path | None:
-    """The file of a module of ours; None: there is none of that name."""
-    place = ROOT / module.replace(".", "/")
-    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
-
-
-@cache
-def imports(path: Path) -> frozenset[Path]:
-    """The files of ours that one file imports, inside functions too."""
-    found: set[Path | None] = set()
-    for node in walk_run(source(path)):
-        if isinstance(node, ast.Import):
-            found |= {file_of(alias.name) for alias in node.names if alias.name.startswith("midivae")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "midivae":
-            assert node.level == 0, f"{path}: relative import; the house imports by full name"
-            inside = {file_of(f"{node.module}.{alias.name}") for alias in node.names}
-            found |= inside
-            # the package itself counts where a name of its own is taken from it, or where it does something
-            if None in inside or node.module != "midivae":
-                found.add(file_of(str(node.module)))
-    return frozenset(found - {None})  # type: ignore[arg-type]
-
-
-def closure(path: Path) -> set[Path]:
-    """A file and all files of ours that it imports, directly or not."""
-    seen: set[Path] = set()
-    todo = [path]
-    while todo:
-        here = todo.pop()
-        if here not in seen:
-            seen.add(here)
-            todo += imports(here)
-    return seen
+def packages(files: Iterable[Path]) -> set[str]:
+    """The packages of these files as dvc.yaml names them; a file at the top stands for itself."""
+    return {"/".join(path.relative_to(ROOT).parts[:2]) for path in files}
 
 
 ASSETS = sorted(
@@ -84,17 +47,36 @@ ASSETS = sorted(
 )
 
 
-def assets(code: set[Path]) -> set[Path]:
+def assets(modules: Iterable[Path]) -> set[Path]:
     """The files of the package, other than code, that some of these modules name."""
-    return {asset for asset in ASSETS if any(asset.name in path.read_text() for path in code)}
+    texts = [path.read_text() for path in modules]
+    return {asset for asset in ASSETS if any(asset.name in text for text in texts)}
 
 
 def test_closures_follow_imports() -> None:
-    assert imports(PACKAGE / "grid.py") == set()
-    assert imports(PACKAGE / "params.py") == {PACKAGE / "errors.py"}
-    # pretty_midi is imported for type checking only, errors by params: pianoroll -> grid, notes; not cli
-    assert closure(PACKAGE / "params.py") == {PACKAGE / "params.py", PACKAGE / "errors.py"}
-    assert PACKAGE / "cli.py" not in closure(PACKAGE / "train.py")
+    errors, params_, grid = PACKAGE / "errors.py", PACKAGE / "config" / "params.py", PACKAGE / "music" / "grid.py"
+    assert code.imports(grid) == set()
+    assert code.imports(params_) == {errors}
+    assert code.closure("midivae.config.params") == {params_, errors}
+    assert PACKAGE / "cli" / "commands.py" not in code.closure("midivae.train.stage")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_a_package_holds_imports_alone(path: Path) -> None:
+    """So it decides no result, and counts only where a name is taken from it (`storage.code`)."""
+    docstring, *rest = ast.parse(path.read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    for node in rest:
+        assert isinstance(node, ast.ImportFrom) or ast.unparse(node).startswith("__all__ = ")
+    modules = {module.stem for module in path.parent.glob("*.py")} - {"__init__"}
+    described = re.findall(r"^(\w+) {3,}\S", path.read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(modules), "one sentence for each module"
+
+
+def test_imports_name_modules_in_full() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.ImportFrom) or node.level == 0, path
 
 
 # --- DVC --------------------------------------------------------------------------------------------------------------
@@ -107,11 +89,11 @@ def test_dvc_has_the_stages_in_order() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dvc_depends_on_what_a_stage_imports_and_reads(name: str) -> None:
-    modules = closure(PACKAGE / f"{name}.py")
-    code = {path.relative_to(ROOT).as_posix() for path in modules | assets(modules)}
+    modules = code.closure(f"midivae.{name}.stage")
+    ours = packages(modules | assets(modules))
     data = {f"data/{folder}" for folder in STAGES[name].reads}
     listed = DVC["stages"][name]["deps"]
-    missing, needless = sorted((code | data) - set(listed)), sorted(set(listed) - code - data)
+    missing, needless = sorted((ours | data) - set(listed)), sorted(set(listed) - ours - data)
     assert not missing and not needless, f"dvc.yaml, deps of {name}: add {missing}, take out {needless}"
     assert len(listed) == len(set(listed))
 
@@ -122,7 +104,7 @@ def test_a_stage_reads_the_folders_that_it_says(name: str) -> None:
     folders = {other.writes for other in cli.STAGES}
     named = {
         node.right.value
-        for node in ast.walk(source(PACKAGE / f"{name}.py"))
+        for node in ast.walk(source(name))
         if isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value in folders
         if ast.unparse(node.left) == "data"
     }
@@ -134,7 +116,7 @@ def test_dvc_tracks_the_params_that_a_stage_reads(name: str) -> None:
     sections = set(Params.model_fields)
     chains = {
         ast.unparse(node).removeprefix("params.")
-        for node in ast.walk(source(PACKAGE / f"{name}.py"))
+        for node in ast.walk(source(name))
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("params.")
     }
     read = {chain for chain in chains if chain.partition(".")[0] in sections - {"compute"}}
@@ -179,8 +161,8 @@ def test_git_leaves_out_the_data_of_every_stage() -> None:
 # --- one word everywhere ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_has_one_word(name: str) -> None:
-    assert (PACKAGE / f"{name}.py").is_file()
-    assert (ROOT / "tests" / f"test_{name}.py").is_file()
+    assert (PACKAGE / name / "stage.py").is_file()
+    assert (ROOT / "tests" / name / "test_stage.py").is_file()
     assert name in Params.model_fields
     assert name in cli.midivae.commands
     assert f"    {name} " in (PACKAGE / "__init__.py").read_text()
@@ -216,9 +198,15 @@ def test_constraints_pin_every_requirement_inside_its_range() -> None:
 
 def test_all_packages_are_installed() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    on_disk = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
-    assert set(setuptools["packages"]) == on_disk
-    shipped = {path for pattern in setuptools["package-data"]["midivae"] for path in PACKAGE.glob(pattern)}
+    assert setuptools["packages"]["find"] == {"include": ["midivae*"], "namespaces": False}
+    folders = [
+        PACKAGE,
+        *(PACKAGE / name for name in {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/*.py")}),
+    ]
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+    shipped = {
+        path for pattern in setuptools["package-data"]["*"] for folder in folders for path in folder.glob(pattern)
+    }
     assert set(ASSETS) <= shipped, "name them in package-data of pyproject.toml"
 
 
@@ -251,7 +239,11 @@ def test_the_drawn_file_tree_is_the_one_on_disk() -> None:
     drawn = tree_paths(tree)
     assert [path for path in drawn if not (ROOT / path).exists()] == []
     assert len(drawn) == len(set(drawn))
-    there = {*PACKAGE.rglob("*.py"), *ASSETS, *(ROOT / "docs").glob("*.md")}
+    there = {
+        *(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"),
+        *ASSETS,
+        *(ROOT / "docs").glob("*.md"),
+    }
     assert {path.relative_to(ROOT).as_posix() for path in there} - set(drawn) == set(), "draw in docs/architecture.md"
 
 

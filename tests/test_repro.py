@@ -10,15 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import music
+import four_part
 import pytest
 import yaml
 from inline import copy_project
 from limits import WAIT_S
 from test_project import ROOT, blocks, commands
 
-from midivae import cli
-from midivae.params import parse
+from midivae.cli import commands as cli
+from midivae.config.params import parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(15 * WAIT_S)]
 
@@ -90,7 +90,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("project"))
-    music.write_corpus(project.folder / "tunes", pieces=40)
+    four_part.write_corpus(project.folder / "tunes", pieces=40)
     (project.folder / "tunes" / "broken.mid").write_bytes(b"MThd and no more")
     assert project.repro() == STAGES
     return project
@@ -170,7 +170,8 @@ def test_the_roll_that_the_docs_read_is_the_one_that_we_read(project: Project) -
         blocks(ROOT / "docs" / "data.md", "python")[0]
         + """
 from pathlib import Path
-from midivae import loader, pianoroll
+from midivae.windows import loader
+from midivae.music import roll as pianoroll
 corpus = loader.load(Path("data/rolls"), ["train", "valid", "test"])
 piece = corpus.piece_ids.index(row["piece_id"])
 ours = pianoroll.unpack(corpus.packed[corpus.starts[piece] : corpus.starts[piece + 1]], corpus.layout)

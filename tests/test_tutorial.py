@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import music
+import four_part
 import pytest
 import yaml
 from limits import WAIT_S
@@ -46,7 +46,7 @@ def fewer(values: dict[str, Any]) -> dict[str, Any]:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """The folder after all blocks of the page, in its order, and what each printed."""
     folder = tmp_path_factory.mktemp("tutorial")
-    music.write_corpus(folder / "tunes", pieces=40)
+    four_part.write_corpus(folder / "tunes", pieces=40)
     (folder / "tunes" / "zz-broken.mid").write_bytes(b"MThd and no more")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}

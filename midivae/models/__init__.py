@@ -1,11 +1,19 @@
 """The networks: windows of rolls to latents and back.
 
-autoencoder   dense layers, no noise: the article's first model
-mlp           dense layers, a variational autoencoder: the article's second
-transformer   a variational autoencoder that decides note after note, and the prior fitted to its latents
+base          What all models share: a window to a latent and back, a bound, a folder on disk.
+dense         The dense layers that the article's two models share.
+autoencoder   Dense layers, no noise: the article's first model.
+mlp           Dense layers, a variational autoencoder: the article's second.
+draft         Each beat to latents of its own and back: what a transformer may start from.
+transformer   A variational autoencoder that decides note after note.
+flow          The prior that is fitted to its latents.
+elbo          The evidence lower bound and its parts.
+registry      Models by name: creates and loads them.
+coding        Rolls to latents and back, in blocks.
+latent        Moves in latent space: near a point, between points, along attributes.
 """
 
-from midivae.models.base import Config, WindowModel
-from midivae.models.registry import KINDS, create, load
+from midivae.models.base import Config, WindowModel, load
+from midivae.models.registry import KINDS, create
 
 __all__ = ["KINDS", "Config", "WindowModel", "create", "load"]

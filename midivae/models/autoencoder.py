@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from midivae.elbo import Elbo
-from midivae.models.base import Batch
 from midivae.models.dense import DenseModel
+from midivae.models.elbo import Elbo
+from midivae.windows.batch import Batch
 
 
 class Autoencoder(DenseModel):

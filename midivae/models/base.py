@@ -9,31 +9,35 @@ A folder of a model holds `config.json` (all that is needed to build it again, a
 itself reads a flipped bit without a word. The same files are what a repository on the Hugging Face hub holds, and are
 checked the same way when they come from there. A folder is read without a look at the network.
 
-Offers: `Config`, `Batch`, `Chance`, `WindowModel`, `CellwiseModel`, `read_config`, `read_weights`.
+Offers: `Config`, `Chance`, `WindowModel`, `CellwiseModel`, `load`, `read_config`,
+`read_weights`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import safetensors.torch
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from midivae import elbo, store
-from midivae.elbo import Elbo
+from midivae.config.params import Dense, Transformer, View
 from midivae.errors import CorruptError, InputError, SchemaError
-from midivae.models.prior import Prior
-from midivae.params import Dense, Transformer, View
-from midivae.pianoroll import Layout
+from midivae.models import elbo
+from midivae.models.elbo import Elbo
+from midivae.models.flow import Prior
+from midivae.music.roll import Layout
+from midivae.storage import store
+from midivae.windows.batch import Batch
 
 FORMAT, VERSION = "midivae-model", 2  # of config.json
 CONFIG, WEIGHTS, DIGEST = "config.json", "model.safetensors", "model.safetensors.sha256"
@@ -105,28 +109,6 @@ class Config:
             raise SchemaError(f"{origin}: not the config of a model ({error}); rerun stage `train`") from error
 
 
-class Batch(NamedTuple):
-    """Windows, and what came before them.
-
-    Attributes:
-        x: the windows; silence beyond the end of the piece.
-        before: the steps before each, the last one next to the window; silence where they are not known.
-        n_before: how many of them are known: the last ones.
-        n_inside: how many steps of each window lie in its piece: the first ones.
-    """
-
-    x: Float[Tensor, "B T N K P"]
-    before: Float[Tensor, "B L N K P"]
-    n_before: Int[Tensor, " B"]
-    n_inside: Int[Tensor, " B"]
-
-    @classmethod
-    def of(cls, x: Float[Tensor, "B T N K P"]) -> Batch:
-        """Whole windows with nothing known before them."""
-        none = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return cls(x, x[:, :0], none, none + x.shape[1])
-
-
 @dataclass(frozen=True)
 class Chance:
     """How a cell is decided from its logit.
@@ -170,6 +152,7 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
     """
 
     name: ClassVar[str]
+    kinds: ClassVar[Mapping[str, type[WindowModel]]] = {}  # the models that a folder may hold, set by `registry`
     samples_latent: ClassVar[bool] = True
     prior: Prior | None
     card: str | None = None
@@ -291,8 +274,6 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
             SchemaError: another format or version.
             CorruptError: the weights are not the ones that were written.
         """
-        from midivae.models.registry import load  # here, because the registry knows the classes below this one
-
         if model_kwargs:
             raise TypeError(f"from_pretrained takes no {sorted(model_kwargs)}: a model is its config")
         folder = Path(pretrained_model_name_or_path)
@@ -347,6 +328,34 @@ def _downloaded(repo_id: str, **options: Any) -> Path:
             f"{repo_id}: neither a folder nor a model that the hub gives us ({reason}); name the folder of a model, or "
             "owner/name of one on the hub"
         ) from error
+
+
+def empty(config: Config) -> WindowModel:
+    """The model without weights: torch's own first values would cost time and draw on its global generator."""
+    with torch.device("meta"):
+        return WindowModel.kinds[config.name](config)
+
+
+def load(folder: Path) -> WindowModel:
+    """The model in a folder, ready for use on the CPU.
+
+    Raises:
+        InputError: a file is missing.
+        SchemaError: another format or version, or a model that this release does not know.
+        CorruptError: the weights are not the ones that were written, or not of this config.
+    """
+    config = read_config(folder)
+    known = sorted(WindowModel.kinds)
+    if config.name not in known:
+        raise SchemaError(f"{folder / CONFIG}: model {config.name!r}, this release knows {known}; rerun stage `train`")
+    model = empty(config)
+    try:
+        model.load_state_dict(read_weights(folder), strict=True, assign=True)
+    except RuntimeError as error:
+        raise CorruptError(f"{folder / WEIGHTS}: not the weights of {CONFIG} ({error}); rerun stage `train`") from error
+    card = folder / CARD
+    model.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    return model.eval().requires_grad_(False)
 
 
 def read_config(folder: Path) -> Config:

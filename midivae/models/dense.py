@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midivae import elbo
-from midivae.elbo import Elbo
-from midivae.models.base import Batch, CellwiseModel, Config
-from midivae.params import Dense
+from midivae.config.params import Dense
+from midivae.models import elbo
+from midivae.models.base import CellwiseModel, Config
+from midivae.models.elbo import Elbo
+from midivae.windows.batch import Batch
 
 
 def stack(sizes: Sequence[int]) -> nn.Sequential:

@@ -25,10 +25,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
-from midivae import elbo
-from midivae.elbo import Elbo
-from midivae.models.base import Batch, CellwiseModel, Config
-from midivae.params import Transformer as Settings
+from midivae.config.params import Transformer as Settings
+from midivae.models import elbo
+from midivae.models.base import CellwiseModel, Config
+from midivae.models.elbo import Elbo
+from midivae.windows.batch import Batch
 
 NOISE = -2.0  # the first log-variance of a latent: one that begins as noise comes into use late
 

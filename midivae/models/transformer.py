@@ -32,13 +32,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
-from midivae import elbo
-from midivae.elbo import Elbo
-from midivae.models.base import Batch, Chance, Config, WindowModel
+from midivae.config.params import Transformer as Settings
+from midivae.models import elbo
+from midivae.models.base import Chance, Config, WindowModel
 from midivae.models.draft import Draft
-from midivae.models.prior import Prior
-from midivae.params import Transformer as Settings
-from midivae.pianoroll import FRAME, ONSET
+from midivae.models.elbo import Elbo
+from midivae.models.flow import Prior
+from midivae.music.roll import FRAME, ONSET
+from midivae.windows.batch import Batch
 
 RECENT = 4  # steps whose cells enter a field directly; attention brings the others
 BUCKETS = 32  # of distances in time: exact up to half of them, then ever wider

@@ -1,0 +1,99 @@
+"""An inbox: people drop MIDI files into a folder, and what is new of them is taken into the corpus.
+
+A file is taken under a name that begins with the first 16 digits of its sha256, its `piece_id`: the same bytes are
+never taken twice, whatever they are called, and no ledger can get out of step with the folder. What was taken on one
+occasion lies in one subfolder, so that it can be taken out again by deleting that. A file that was changed a moment ago
+may still be on its way, and waits for the next time.
+
+Offers: `take`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import stat
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from midivae.errors import InputError, ParamsError
+from midivae.storage import store
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".mid", ".midi")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_STEM = 80  # characters of a file's own name that are kept
+_ID = 16  # digits of the sha256
+
+
+def take(inbox: Path, corpus: Path, occasion: str, settle_s: float = 60.0) -> dict[str, int]:
+    """Moves the new MIDI files of `inbox` into `corpus/<occasion>`; files that are there already are removed from it.
+
+    Args:
+        inbox: a folder; what lies in subfolders counts too, links do not.
+        corpus: where files are kept.
+        occasion: name of the subfolder, such as a date.
+        settle_s: seconds that a file must have been left alone.
+
+    Returns:
+        Counts of files: new, known (the same bytes are there), waiting (changed too lately), other (no MIDI file, left
+        where it is), and stuck (taken, but the inbox does not let go of it).
+
+    Raises:
+        InputError: there is no such inbox.
+        ParamsError: `occasion` is no plain name.
+    """
+    if not inbox.is_dir():
+        raise InputError(f"{inbox}: no such folder; make it, and drop MIDI files into it")
+    if not _NAME.fullmatch(occasion):
+        raise ParamsError(f"occasion {occasion!r}: must be a plain name of letters, digits, '.', '_' and '-'")
+    known = {path.name[:_ID] for path in corpus.rglob("*") if path.is_file()}
+    counts = Counter(dict.fromkeys(("new", "known", "waiting", "other", "stuck"), 0))
+    for path in sorted(inbox.rglob("*"), key=os.fsencode):
+        kind = _kind(path, settle_s)
+        if kind is None:
+            continue
+        if kind == "midi":
+            piece_id = store.sha256(path)[:_ID]
+            kind = "known" if piece_id in known else "new"
+            if kind == "new":
+                with path.open("rb") as file:
+                    store.write_via(corpus / occasion / f"{piece_id}-{_plain(path)}", partial(shutil.copyfileobj, file))
+                known.add(piece_id)
+            counts["stuck"] += not _remove(path)
+        counts[kind] += 1
+    return dict(counts)
+
+
+def _kind(path: Path, settle_s: float) -> str | None:
+    """What a path in the inbox is: midi, waiting or other; None: a folder, or gone meanwhile."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        return None
+    if not stat.S_ISREG(found.st_mode) or path.suffix.lower() not in SUFFIXES:
+        return "other"
+    return "waiting" if time.time() - found.st_mtime < settle_s else "midi"
+
+
+def _plain(path: Path) -> str:
+    """The file's own name in characters that any system takes, with the suffix .mid."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)[:_STEM]
+    return f"{stem or 'untitled'}.mid"
+
+
+def _remove(path: Path) -> bool:
+    """Whether the inbox let go of a file; one that stays is known the next time."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s: taken, but it cannot be removed from the inbox (%s)", path, error.strerror)
+        return False
+    return True

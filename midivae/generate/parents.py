@@ -1,0 +1,300 @@
+"""The music that samples come from: windows of the corpus, of MIDI files given by path, of other samples.
+
+A job names its parents by text (`params.Parent`). Before any sample is made they are looked up, checked and put into
+one *pool*: a bit matrix of all their steps, and a table of the windows that each text stands for. The pool lies in the
+work directory; processes that make samples map it into memory, so that they share it and none has to read a corpus.
+
+Shapes:
+    B  samples    T  steps of a window    N  parts    P  pitches    S  steps of all parents
+    X  bytes of a packed step             Z  latent
+
+Offers: `gather` (texts to a pool on disk), `Pool` (`open`, `windows`, `begins`), `Known`; `usable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float32, Int, UInt8
+
+from midivae.config.params import Ingest, Parent, View
+from midivae.errors import InputError, MidiError, ParamsError
+from midivae.music import grid, midi
+from midivae.music import roll as pianoroll
+from midivae.music.notes import Notes
+from midivae.music.roll import Layout
+from midivae.storage import schema, store
+from midivae.windows import loader
+from midivae.windows.loader import Corpus
+
+STEPS, WINDOWS = "steps.npy", "windows.parquet"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A sample that another job comes from.
+
+    Attributes:
+        z: its latents, one per window; None: its music is to be encoded.
+    """
+
+    planes: Bool[np.ndarray, "T N 2 P"]
+    z: Float32[np.ndarray, " Z"] | None
+
+    @classmethod
+    def of(
+        cls,
+        planes: Bool[np.ndarray, "T N 2 P"],
+        z: Float32[np.ndarray, " Z"] | None,
+        method: str | None,
+        transpose: int,
+        lead_steps: int,
+    ) -> Known:
+        """A sample as its row in the catalog describes it; `z` None: its latents are of another model.
+
+        Latents are of use where the first window is what the first of them was decoded to: not of a transposed sample,
+        of a continuation that begins with its lead, and of merged parts.
+        """
+        return cls(planes, None if transpose or lead_steps or method == "merged" else z)
+
+
+# --- from texts to a pool ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Found:
+    """Windows that one text stands for, in a bit matrix of their own."""
+
+    packed: UInt8[np.ndarray, "S X"]
+    start: Int[np.ndarray, " W"]
+    stop: Int[np.ndarray, " W"]  # end of the piece
+    first: Int[np.ndarray, " W"]  # where the piece begins
+    labels: list[str]
+    z: Float32[np.ndarray, " Z"] | None = None
+
+
+def gather(
+    texts: Sequence[str],
+    folder: Path,
+    rolls: Path,
+    ingest: Ingest,
+    view: View,
+    sample: Callable[[str], Known],
+) -> None:
+    """Looks up parents, and writes the pool of them into `folder`.
+
+    Args:
+        texts: of a job, in order.
+        rolls: the corpus.
+        ingest: how a MIDI file becomes a roll of that corpus.
+        view: how windows are cut.
+        sample: gives a sample by its id.
+
+    Raises:
+        ParamsError, InputError: no such piece, bar, file or sample, or a file without any of the parts.
+    """
+    layout = loader.layout_of(rolls)
+    looked_up = {text: _look_up(text, rolls, layout, ingest, view, sample) for text in dict.fromkeys(texts)}
+    offsets = np.cumsum([0, *(len(found.packed) for found in looked_up.values())])
+    at = dict(zip(looked_up, offsets.tolist(), strict=False))
+    tables = [
+        pa.table(
+            {
+                "parent": pa.array(np.full(len(found.start), i), pa.int32()),
+                "label": pa.array(found.labels, pa.string()),
+                "start": pa.array(found.start + at[text], pa.int64()),
+                "stop": pa.array(found.stop + at[text], pa.int64()),
+                "first": pa.array(found.first + at[text], pa.int64()),
+                "z": pa.array([found.z] * len(found.start), schema.FLOATS),
+            }
+        )
+        for i, text in enumerate(texts)
+        for found in [looked_up[text]]
+    ]
+    steps = np.concatenate([found.packed for found in looked_up.values()])
+    store.write_via(folder / STEPS, lambda file: np.save(file, steps, allow_pickle=False))
+    extra = {"layout": layout.to_json()}
+    store.write_table(folder / WINDOWS, pa.concat_tables(tables), schema.PARENTS, extra)
+
+
+def _look_up(
+    text: str, rolls: Path, layout: Layout, ingest: Ingest, view: View, sample: Callable[[str], Known]
+) -> _Found:
+    parent = Parent.parse(text)
+    if parent.kind == "split":
+        return _split(parent, rolls, view)
+    if parent.kind == "piece":
+        return _one(_piece(parent, rolls), f"piece:{parent.name}", parent, view)
+    if parent.kind == "file":
+        return _one(_file(Path(parent.name), ingest, layout), f"file:{Path(parent.name).name}", parent, view)
+    return _sample(parent, sample(parent.name), layout)
+
+
+def _split(parent: Parent, rolls: Path, view: View) -> _Found:
+    corpus = loader.load(rolls, [parent.name])
+    windows = loader.windows(corpus, view.model_copy(update={"hop": "bar"}))
+    if not len(windows):
+        raise InputError(f"parent split:{parent.name}: no window of {view.steps} steps in it; name another split")
+    first = corpus.starts[windows.piece]
+    labels = [
+        f"piece:{corpus.piece_ids[piece]}@{int(np.searchsorted(corpus.bar_starts[piece], step)) + 1}"
+        for piece, step in zip(windows.piece.tolist(), (windows.start - first).tolist(), strict=True)
+    ]
+    return _Found(corpus.packed, windows.start, windows.stop, first, labels)
+
+
+def _piece(parent: Parent, rolls: Path) -> Corpus:
+    """The piece of this id, or of this path in the corpus."""
+    pieces = store.read_table(
+        rolls / "pieces.parquet", schema.PIECES, ["path", "piece_id", "accepted", "reason", "split"]
+    )
+    mine = pieces.filter(pc.or_(pc.equal(pieces["piece_id"], parent.name), pc.equal(pieces["path"], parent.name)))
+    accepted = mine.filter(mine["accepted"])
+    if not len(accepted):
+        why = f"it was rejected: {mine['reason'][0]}" if len(mine) else "there is none of this id or path"
+        raise ParamsError(f"parent piece:{parent.name}: {why}; data/rolls/pieces.parquet lists all pieces")
+    piece_id, split = accepted["piece_id"][0].as_py(), accepted["split"][0].as_py()
+    corpus = loader.load(rolls, [split])
+    i = corpus.piece_ids.index(piece_id)
+    rows = slice(corpus.starts[i], corpus.starts[i + 1])
+    return replace(
+        corpus,
+        packed=corpus.packed[rows],
+        starts=corpus.starts[i : i + 2] - corpus.starts[i],
+        piece_ids=(piece_id,),
+        bar_starts=(corpus.bar_starts[i],),
+        tempo_qpm=corpus.tempo_qpm[i : i + 1],
+        programs=corpus.programs[i : i + 1],
+    )
+
+
+def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
+    """A MIDI file as a corpus of one piece, with the parts that the rolls have."""
+    try:
+        notes = midi.read(path.read_bytes(), ingest.limits)
+    except (OSError, MidiError) as error:
+        raise InputError(f"parent file:{path}: {error}; name a MIDI file that can be read") from error
+    try:
+        part, _ = usable(notes, ingest)
+    except InputError as error:
+        raise InputError(f"parent file:{path}: {error}; name another, or train on other parts") from error
+    roll = pianoroll.from_notes(notes, part, layout)
+    signatures = np.array([tuple(each) for each in notes.time_signatures], np.int64).reshape(-1, 3)
+    bars = grid.bar_starts(signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(roll.planes))
+    return Corpus(
+        pianoroll.pack(roll.planes),
+        np.array([0, len(roll.planes)]),
+        (path.name,),
+        (bars,),
+        np.array([notes.tempo_qpm]),
+        np.zeros((1, len(layout.parts)), np.int32),
+        layout,
+    )
+
+
+def usable(notes: Notes, ingest: Ingest) -> tuple[Int[np.ndarray, " N"], int]:
+    """The part of each note of a file that can be a parent, and its length in steps, before a roll is made of it.
+
+    Raises:
+        InputError: it is too long, or none of its notes belongs to a part of the rolls.
+    """
+    steps = notes.end_tick * ingest.steps_per_beat // notes.ticks_per_quarter + 1
+    if steps > ingest.limits.max_steps:
+        raise InputError(f"it is {steps} steps long, and the most is {ingest.limits.max_steps} (ingest.limits)")
+    part = pianoroll.assign_parts(notes, ingest.parts)
+    low, high = ingest.pitch_low, ingest.pitch_low + ingest.pitches - 1
+    if not np.any((part >= 0) & (notes.pitch >= low) & (notes.pitch <= high)):
+        raise InputError(
+            f"none of its notes belongs to the parts {list(ingest.parts.names)} (rule `{ingest.parts.rule}`) and the "
+            f"pitches {low} to {high} of the models; its tracks are {list(notes.track_names)!r:.200}; rename them"
+        )
+    return part, steps
+
+
+def _one(piece: Corpus, label: str, parent: Parent, view: View) -> _Found:
+    """The window that starts at the parent's bar of a piece."""
+    (bars,) = piece.bar_starts
+    if parent.bar > len(bars):
+        raise ParamsError(f"parent {label}@{parent.bar}: it has {len(bars)} bars; name one of them")
+    start, stop = int(bars[parent.bar - 1]), len(piece.packed)
+    least = loader.least_steps(view)
+    if stop - start < least:
+        raise ParamsError(
+            f"parent {label}@{parent.bar}: {stop - start} steps are left from there, and a window of {view.steps} "
+            f"needs {least} (train.view.min_fill); name an earlier bar"
+        )
+    name = piece.piece_ids[0] if parent.kind == "piece" else Path(parent.name).name
+    zero = np.zeros(1, np.int64)
+    return _Found(piece.packed, zero + start, zero + stop, zero, [f"{parent.kind}:{name}@{parent.bar}"])
+
+
+def _sample(parent: Parent, known: Known, layout: Layout) -> _Found:
+    zero = np.zeros(1, np.int64)
+    planes = known.planes
+    if planes.shape[1] != len(layout.parts):
+        raise ParamsError(
+            f"parent sample:{parent.name}: its music has {planes.shape[1]} part(s), the corpus {len(layout.parts)}; "
+            "samples of a model that merges parts cannot be parents"
+        )
+    return _Found(pianoroll.pack(planes), zero, zero + len(planes), zero, [f"sample:{parent.name}"], known.z)
+
+
+# --- the pool ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Pool:
+    """All windows that a job may come from, the ones of each parent together.
+
+    Attributes:
+        packed: steps of all pieces, mapped into memory.
+        of_parent: per parent the windows that its text stands for.
+        labels: of each window: which piece and bar, which file, which sample.
+        z: the latent of each window that has one of its own.
+    """
+
+    packed: UInt8[np.ndarray, "S X"]
+    layout: Layout
+    start: Int[np.ndarray, " W"]
+    stop: Int[np.ndarray, " W"]
+    first: Int[np.ndarray, " W"]
+    of_parent: tuple[Int[np.ndarray, " _"], ...]
+    labels: tuple[str, ...]
+    z: Mapping[int, Float32[np.ndarray, " Z"]]
+
+    @classmethod
+    @lru_cache(maxsize=4)
+    def open(cls, folder: Path) -> Pool:
+        """The pool in a folder, opened once per process.
+
+        Raises:
+            CorruptError: the table is damaged.
+        """
+        table = store.read_table(folder / WINDOWS, schema.PARENTS)
+        parent = table["parent"].to_numpy()
+        start, stop, first = (table[name].to_numpy() for name in ("start", "stop", "first"))
+        return cls(
+            packed=np.load(folder / STEPS, mmap_mode="r", allow_pickle=False),
+            layout=Layout.from_json(store.read_extra(folder / WINDOWS, schema.PARENTS, "layout")),
+            start=start,
+            stop=stop,
+            first=first,
+            of_parent=tuple(np.flatnonzero(parent == i) for i in range(int(parent.max()) + 1)),
+            labels=tuple(table["label"].to_pylist()),
+            z={i: np.array(z, np.float32) for i, z in enumerate(table["z"].to_pylist()) if z is not None},
+        )
+
+    def windows(self, index: Int[np.ndarray, " B"], view: View) -> Bool[np.ndarray, "B {view.steps} N 2 P"]:
+        """Windows as a model of this view sees them, with both planes; silence behind the end of a piece."""
+        rows = self.start[index, None] + np.arange(view.steps)  # [B, T]
+        inside = rows < self.stop[index, None]
+        packed = np.asarray(self.packed[np.where(inside, rows, 0)]) * inside[..., None].astype(np.uint8)
+        both = view.model_copy(update={"planes": "onset+frame"})
+        return loader.select(pianoroll.unpack(packed, self.layout), self.layout, both)
+
+    def begins(self, index: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+        """Whether a window is the first of its piece."""
+        found: np.ndarray = self.start[index] == self.first[index]
+        return found

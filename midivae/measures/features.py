@@ -1,0 +1,690 @@
+"""Measures of piano rolls: what a researcher reads off a sample, for thousands of rolls at once.
+
+Source: MuseGAN (Dong et al., AAAI 2018), MusPy (Dong et al., ISMIR 2020, `muspy.metrics`), the Jazz Transformer (Wu &
+Yang, ISMIR 2020), Yang & Lerch ("On the evaluation of generative models in music", 2018), Krumhansl & Kessler (1982).
+
+Conventions, here and in every table:
+    * Rolls are bool [B, T, N, K, P] as in `roll`; every function works on all B at once, in blocks of flat memory.
+    * A note starts at every onset and where a frame follows no frame, and lasts until the next start or the first step
+      without a frame: the notes of `roll.cell_runs`, and so of the MIDI files that we write. A note that is held
+      into a window from before it counts as a note of the window.
+    * The part named "drums" has no pitch: it is left out of the measures of pitch, polyphony, note length and key, and
+      of `bar_hashes`; it counts in notes, density, groove and empty bars.
+    * The same pitch in two parts at once (a unison) is one pitch to `polyphony` and two notes to what counts notes.
+    * Only whole bars count as bars: what is left of a window after its last whole bar is in no bar.
+    * A measure without a value is NaN: in a silent roll all but notes, density, pitch count, empty bars and beats.
+
+Where we differ from MusPy:
+    1. MusPy adds a bar after the last one when the music ends on a bar line (`length // bar + 1`), and a note that ends
+       on a bar line fills the bar after it. That lowers its groove consistency and its empty-bar rate. We count the
+       bars that there are, and a note fills the bars in which it sounds.
+    2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
+    3. A silent roll has a groove consistency of 1 by the formula: here it has none.
+
+Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `major_of`, `in_scale` and `KEYS`,
+`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `pitched_parts`, `transposed`; `mix`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, UInt64
+
+from midivae.music.roll import FRAME, ONSET, Layout, cell_runs
+from midivae.storage.schema import FEATURES
+
+DRUMS = "drums"  # name of the part that has no pitch
+_BLOCK_CELLS = 1 << 21  # cells of rolls worked on at once: a few MB, so that they stay in the cache
+
+Planes = Bool[np.ndarray, "B T N 2 P"]
+
+
+# --- notes of a roll --------------------------------------------------------------------------------------------------
+def _blocks(planes: Planes) -> Iterator[slice]:
+    """Slices of the batch, each of about `_BLOCK_CELLS` cells."""
+    size = max(1, _BLOCK_CELLS // max(1, planes[:1].size))
+    return (slice(start, start + size) for start in range(0, len(planes), size))
+
+
+def _sounding(planes: Planes) -> Bool[np.ndarray, "B T N P"]:
+    """Where notes sound; an onset without a frame sounds for its step."""
+    sounding: np.ndarray = planes[:, :, :, ONSET] | planes[:, :, :, FRAME]
+    return sounding
+
+
+def _any(cells: np.ndarray, *axes: int) -> np.ndarray:
+    """Whether any cell along the axes is set."""
+    found: np.ndarray = np.logical_or.reduce(cells, axis=axes)
+    return found
+
+
+def _starts(planes: Planes, sounding: Bool[np.ndarray, "B T N P"]) -> Bool[np.ndarray, "B T N P"]:
+    """Where notes start: at onsets, and where sound follows silence."""
+    start = sounding.copy()
+    start[:, 1:] &= ~sounding[:, :-1]
+    start |= planes[:, :, :, ONSET]
+    return start
+
+
+def pitched_parts(layout: Layout) -> list[int]:
+    """The parts that have pitches."""
+    return [index for index, name in enumerate(layout.parts) if name != DRUMS]
+
+
+def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
+    """Rolls moved by semitones, each by its own number; drums stay.
+
+    What would leave the pitches of the roll comes back an octave lower or higher, so that no note is lost; where that
+    is another note's place, the two are one.
+    """
+    moved = planes.copy()
+    parts = pitched_parts(layout)
+    row = np.arange(layout.pitches)
+    for semitones in np.unique(shift).tolist():
+        mine = np.flatnonzero(shift == semitones)
+        target = row + semitones
+        below, above = -(np.minimum(target, 0) // 12), np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
+        target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
+        for part in parts:
+            out = np.zeros_like(planes[mine, :, part])
+            for source, to in zip(row.tolist(), target.tolist(), strict=True):
+                out[..., to] |= planes[mine, :, part, :, source]
+            moved[mine, :, part] = out
+    return moved
+
+
+def _without_drums(cells: np.ndarray, layout: Layout) -> np.ndarray:
+    """The cells [B, T, N, ...] of the parts that have pitches."""
+    pitched = pitched_parts(layout)
+    return cells if len(pitched) == len(layout.parts) else cells[:, :, pitched]
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+def measure(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, Float32[np.ndarray, " B"]]:
+    """Every measure in `schema.FEATURES` of every roll, in that order; NaN where a measure has no value.
+
+    The functions that compute them, below, say what each is, in which unit and range, after whom, and which known error
+    they avoid.
+    """
+    columns = {name: np.empty(len(planes), np.float32) for name in FEATURES}
+    for block in _blocks(planes):
+        for name, values in _measure_block(planes[block], layout, beats_per_bar).items():
+            columns[name][block] = values
+    return columns
+
+
+def _measure_block(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, np.ndarray]:
+    c = _cells(planes, layout)
+    beat, bar = layout.steps_per_beat, beats_per_bar * layout.steps_per_beat
+    low, high = pitch_extremes(c.sounds, layout.pitch_low)
+    classes = c.notes @ _pitch_class_of_row(layout)
+    return {
+        "notes": c.starts.sum(axis=1),
+        "density": density(c.starts, beat),
+        "pitch_low": low,
+        "pitch_high": high,
+        "pitch_range": high - low,
+        "polyphony": polyphony(c.heard),
+        "note_length": note_length(c.sounds, c.notes, beat),
+        "pitch_class_entropy": pitch_class_entropy(classes),
+        "scale_consistency": best_scale(classes)[1],
+        "groove_consistency": groove_consistency(c.starts > 0, bar),
+        "empty_bar_rate": empty_rate(c.audible, bar),
+        "used_pitch_classes": used_pitch_classes(c.heard, layout, bar),
+        "qualified_note_share": qualified_note_share(c.pitched, c.pitched_start, shortest_qualified(beat)),
+        "empty_beat_rate": empty_rate(c.audible, beat),
+        "pitch_count": np.count_nonzero(c.sounds, axis=1),
+        "pitch_interval": pitch_interval(lines(c.pitched_start)),
+        "inter_onset_interval": inter_onset_interval(c.starts > 0, beat),
+        "register": register(c.sounds, layout.pitch_low),
+        "syncopation": syncopation(c.starts, beat),
+    }
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What the measures of a block of rolls have in common; N' counts the parts that have pitches.
+
+    Attributes:
+        pitched, pitched_start: where notes sound, and where they start, in the parts that have pitches.
+        heard: which pitches sound, whoever plays them.
+        audible: whether anything sounds, drums too.
+        starts: how many notes start on each step, drums too.
+        sounds: for each pitch, how many cells of the parts sound.
+        notes: for each pitch, how many notes start.
+    """
+
+    pitched: Bool[np.ndarray, "B T M P"]
+    pitched_start: Bool[np.ndarray, "B T M P"]
+    heard: Bool[np.ndarray, "B T P"]
+    audible: Bool[np.ndarray, "B T"]
+    starts: Int[np.ndarray, "B T"]
+    sounds: Int[np.ndarray, "B P"]
+    notes: Int[np.ndarray, "B P"]
+
+
+def _cells(planes: Planes, layout: Layout) -> _Cells:
+    sounding = _sounding(planes)
+    start = _starts(planes, sounding)
+    pitched, pitched_start = _without_drums(sounding, layout), _without_drums(start, layout)
+    return _Cells(
+        pitched=pitched,
+        pitched_start=pitched_start,
+        heard=_any(pitched, 2),
+        audible=_any(sounding, 2, 3),
+        starts=np.count_nonzero(start, axis=(2, 3)),
+        sounds=_per_pitch(pitched),
+        notes=_per_pitch(pitched_start),
+    )
+
+
+def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, " B"]]:
+    """What can be changed in music on purpose, of every roll; NaN where undefined.
+
+    `density`, `polyphony`, `note_length`, `syncopation` and `register` as in `measure`, by the same functions.
+    `fifths_x`, `fifths_y`: where the notes lie on the circle of fifths (`fifths`). `balance:<part>`: the share of the
+    notes that the part plays (`balance`), for each part that has pitches, where there are two or more.
+    """
+    blocks = [_attributes_block(planes[block], layout) for block in _blocks(planes)] or [
+        _attributes_block(planes, layout)
+    ]
+    return {name: np.concatenate([block[name] for block in blocks]).astype(np.float64) for name in blocks[0]}
+
+
+def _attributes_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
+    c = _cells(planes, layout)
+    x, y = fifths(c.notes @ _pitch_class_of_row(layout)).T
+    pitched = pitched_parts(layout)
+    shares = balance(c.pitched_start) if len(pitched) > 1 else np.empty((len(planes), 0))
+    return {
+        "density": density(c.starts, layout.steps_per_beat),
+        "polyphony": polyphony(c.heard),
+        "note_length": note_length(c.sounds, c.notes, layout.steps_per_beat),
+        "syncopation": syncopation(c.starts, layout.steps_per_beat),
+        "register": register(c.sounds, layout.pitch_low),
+        "fifths_x": x,
+        "fifths_y": y,
+        **{f"balance:{layout.parts[part]}": share for part, share in zip(pitched, shares.T, strict=False)},
+    }
+
+
+def density(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
+    """Notes that start per beat, all parts together; 0 in silence.
+
+    Trap avoided: divided by the length up to the last note, silence at the end would not count.
+    """
+    per_beat: np.ndarray = starts.sum(axis=1) * steps_per_beat / starts.shape[1]
+    return per_beat
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " B"]:
+    """The quotient `above / below` in double precision, NaN where below is 0."""
+    quotient = np.full(len(below), np.nan)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient
+
+
+def pitch_extremes(
+    sounds: Int[np.ndarray, "B P"], pitch_low: int
+) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+    """Lowest and highest pitch that sounds, as MIDI pitches 0 to 127; `pitch_range` is their difference, in semitones.
+
+    Source: Yang & Lerch 2018, "pitch range"; `muspy.pitch_range`. Trap avoided: MusPy's range of a silent piece is 0,
+    which is also that of a single pitch; here it has none.
+    """
+    used = sounds > 0
+    silent = ~_any(used, 1)
+    low = np.where(silent, np.nan, pitch_low + used.argmax(axis=1))
+    high = np.where(silent, np.nan, pitch_low + used.shape[1] - 1 - used[:, ::-1].argmax(axis=1))
+    return low, high
+
+
+def polyphony(heard: Bool[np.ndarray, "B T P"]) -> Float[np.ndarray, " B"]:
+    """Mean number of distinct pitches that sound, over the steps where at least one does; from 1 to P.
+
+    A pitch that two parts sing at once counts once: what is heard, not who sings. Source: `muspy.polyphony`. Traps
+    avoided: silent steps in the mean; sums of uint8 that wrap at 256; thresholds ("2 or more" written as "> 2").
+    """
+    pitches = np.count_nonzero(heard, axis=2)  # [B, T], 64-bit
+    return _ratio(pitches.sum(axis=1), np.count_nonzero(pitches, axis=1))
+
+
+def note_length(
+    sounds: Int[np.ndarray, "B P"], notes: Int[np.ndarray, "B P"], steps_per_beat: int
+) -> Float[np.ndarray, " B"]:
+    """Mean length of a note in beats (quarter notes), from 1 / steps_per_beat to T / steps_per_beat.
+
+    Every sounding cell of a part belongs to exactly one note, so the mean is cells per note. A note is cut where the
+    window ends. Source: Yang & Lerch 2018, "note length". Trap avoided: without onsets, repeated notes merge into one.
+    """
+    return _ratio(sounds.sum(axis=1), notes.sum(axis=1) * steps_per_beat)
+
+
+def pitch_class_entropy(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, " B"]:
+    """Entropy of the notes' pitch classes, -sum p log2 p, in bits: from 0 (one class) to log2(12) = 3.585.
+
+    Source: Wu & Yang 2020, H; `muspy.pitch_class_entropy`. Trap avoided: a chroma that groups neighbouring pitches
+    (a reshape to (12, 7) for (7, 12)), or that takes the first row for a C.
+    """
+    share = _ratio(counts.reshape(-1), np.repeat(counts.sum(axis=1), 12)).reshape(-1, 12)
+    bits = np.log2(share, out=np.zeros_like(share), where=share > 0)
+    entropy: np.ndarray = 0.0 - (share * bits).sum(axis=1)  # 0 - 0, as -0 would be printed "-0.0"
+    return entropy
+
+
+def groove_consistency(onsets: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Float[np.ndarray, " B"]:
+    """1 - the mean share of steps at which two neighbouring bars differ in whether a note starts; from 0 to 1.
+
+    Source: Wu & Yang 2020, GS; `muspy.groove_consistency`. NaN with fewer than two whole bars, or without notes. Traps
+    avoided: an extra bar at the end (see the module); a mean over bars and steps of one pair only; onset *counts*.
+    """
+    bars = _bars(onsets, steps_per_bar)
+    n_pairs = max(0, bars.shape[1] - 1)
+    differ = np.count_nonzero(bars[:, 1:] ^ bars[:, :-1], axis=(1, 2))
+    compared = np.where(_any(onsets, 1), n_pairs * steps_per_bar, 0)
+    return 1 - _ratio(differ, compared)
+
+
+def empty_rate(sounding: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Float[np.ndarray, " B"]:
+    """Share of whole bars, or beats, in which nothing sounds, from 0 (music in every one) to 1 (silence).
+
+    Source: MuseGAN, EB; `muspy.empty_measure_rate`, `muspy.empty_beat_rate`. NaN without a whole bar. Traps avoided:
+    the share of the bars that are *not* empty; a bar that holds a note from before called empty, as it has no onset; a
+    note that ends on a bar line filling the bar after it, as in MusPy.
+    """
+    filled = _any(_bars(sounding, steps_per_bar), 2)
+    empty = np.count_nonzero(~filled, axis=1)
+    return _ratio(empty, np.full(len(filled), filled.shape[1]))
+
+
+def used_pitch_classes(heard: Bool[np.ndarray, "B T P"], layout: Layout, steps_per_bar: int) -> Float[np.ndarray, " B"]:
+    """Mean number of pitch classes that sound in a bar, over the whole bars in which any does; from 1 to 12.
+
+    Source: MuseGAN, UPC, there for each track; here of all parts together, which is what is heard. Traps avoided: empty
+    bars in the mean (MuseGAN's code leaves them out too); the reshape of its chroma that groups neighbouring pitches.
+    """
+    n_bars = heard.shape[1] // steps_per_bar
+    bars = heard[:, : n_bars * steps_per_bar].reshape(len(heard), n_bars, steps_per_bar, layout.pitches)
+    used = _any(bars, 2)  # [B, R, P]
+    classes = np.count_nonzero(used @ _pitch_class_of_row(layout).astype(bool), axis=2)  # [B, R]
+    return _ratio(classes.sum(axis=1), np.count_nonzero(classes, axis=1))
+
+
+def shortest_qualified(steps_per_beat: int) -> int:
+    """Length in steps from which on a note is qualified: a thirty-second note, and at least two steps."""
+    return max(2, -(-steps_per_beat // 8))
+
+
+def qualified_note_share(
+    sounding: Bool[np.ndarray, "B T M P"], start: Bool[np.ndarray, "B T M P"], least_steps: int
+) -> Float[np.ndarray, " B"]:
+    """Share of notes that last `least_steps` steps or longer, from 0 (all is fragments) to 1.
+
+    Source: MuseGAN, QN: three of its steps, a thirty-second note at 24 steps to a beat. At four steps to a beat every
+    note is longer than that, and the share would be 1 of any music; so the least is two steps, and a note of a single
+    step counts as a fragment (`shortest_qualified`). Traps: music in sixteenths is low in it, and not fragmented; a
+    note that the end of the window cuts is as short as what is left of it. So compare with music in the same windows.
+    """
+    goes_on = sounding & ~start
+    long = start[:, : max(0, start.shape[1] - least_steps + 1)].copy()
+    for later in range(1, least_steps):
+        long &= goes_on[:, later : later + long.shape[1]]
+    return _ratio(np.count_nonzero(long, axis=(1, 2, 3)), np.count_nonzero(start, axis=(1, 2, 3)))
+
+
+def inter_onset_interval(onsets: Bool[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
+    """Mean time in beats from one step on which a note starts to the next such step, all parts together.
+
+    Source: Yang & Lerch 2018, "average inter-onset-interval". From 1 / steps_per_beat to (T - 1) / steps_per_beat; NaN
+    with fewer than two such steps. Traps avoided: notes that start together counted as an interval of 0, as in their
+    code, which differences the sorted onsets of all notes; seconds, which make tempo look like rhythm.
+    """
+    n = np.count_nonzero(onsets, axis=1)
+    span = onsets.shape[1] - 1 - onsets[:, ::-1].argmax(axis=1) - onsets.argmax(axis=1)
+    return _ratio(np.where(n > 1, span, 0), np.maximum(n - 1, 0) * steps_per_beat)
+
+
+def register(sounds: Int[np.ndarray, "B P"], pitch_low: int) -> Float[np.ndarray, " B"]:
+    """Mean MIDI pitch over all cells that sound, so that long notes weigh more; from 0 to 127.
+
+    Trap: of a mean over notes, a busy melody would raise the register of music whose bass stays what it was.
+    """
+    pitch = pitch_low + np.arange(sounds.shape[1])
+    return _ratio(sounds @ pitch, sounds.sum(axis=1))
+
+
+def syncopation(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
+    """Share of the notes that start off the beat, from 0 (all on beats) to 1.
+
+    Traps: eighth notes without a syncope have 0.5: it says how fine the rhythm is as well as how displaced. A note that
+    is held into the window counts where the window begins, on a beat.
+    """
+    on_the_beat = starts[:, ::steps_per_beat].sum(axis=1)
+    n = starts.sum(axis=1)
+    return _ratio(n - on_the_beat, n)
+
+
+def balance(start: Bool[np.ndarray, "B T M P"]) -> Float[np.ndarray, "B M"]:
+    """The share of the notes that each part plays; parts sum to 1."""
+    n = np.count_nonzero(start, axis=(1, 3))  # [B, M]
+    return np.stack([_ratio(n[:, part], n.sum(axis=1)) for part in range(n.shape[1])], axis=1)
+
+
+def _bars(steps: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Bool[np.ndarray, "B R S"]:
+    """The whole bars of each roll."""
+    n_bars = steps.shape[1] // steps_per_bar
+    return steps[:, : n_bars * steps_per_bar].reshape(len(steps), n_bars, steps_per_bar)
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Lines:
+    """The melodic lines of a batch of rolls: per part, the highest note that starts on each step, in order of time.
+
+    Of a part that plays one note at a time it is the part; of a part with chords, its upper line.
+
+    Attributes:
+        roll, part: which each note belongs to, ascending.
+        step: where it starts.
+        row: its pitch, counted from `pitch_low`.
+        n_rolls: B.
+    """
+
+    roll: Int[np.ndarray, " L"]
+    part: Int[np.ndarray, " L"]
+    step: Int[np.ndarray, " L"]
+    row: Int[np.ndarray, " L"]
+    n_rolls: int
+
+    @property
+    def follows(self) -> Bool[np.ndarray, " L1"]:
+        """Whether note i + 1 is of the same line as note i."""
+        same: np.ndarray = (self.roll[1:] == self.roll[:-1]) & (self.part[1:] == self.part[:-1])
+        return same
+
+
+def lines(start: Bool[np.ndarray, "B T M P"]) -> Lines:
+    """The lines of the parts that have pitches."""
+    n_rolls, steps, parts, pitches = start.shape
+    starts = np.ascontiguousarray(_any(start, 3).transpose(0, 2, 1))  # [B, M, T]
+    at = np.flatnonzero(starts)
+    line, step = np.divmod(at, max(1, steps))
+    roll, part = np.divmod(line, max(1, parts))
+    row = pitches - 1 - start[roll, step, part, ::-1].argmax(axis=1) if len(at) else at
+    return Lines(roll, part, step, row, n_rolls)
+
+
+def pitch_interval(lines: Lines) -> Float[np.ndarray, " B"]:
+    """Mean size in semitones of the interval from one note of a line to the next, whichever way it goes; from 0 on.
+
+    Source: Yang & Lerch 2018, "average pitch interval", for melodies; here over the lines of all parts. NaN where no
+    line has two notes. Traps avoided: signed intervals, which cancel out; intervals between the notes of a chord, in
+    the order in which a file happens to list them.
+    """
+    follows = lines.follows
+    size = np.abs(np.diff(lines.row))[follows]
+    roll = lines.roll[1:][follows]
+    n = np.bincount(roll, minlength=lines.n_rolls)
+    return _ratio(np.bincount(roll, size, minlength=lines.n_rolls), n)
+
+
+# --- distributions ----------------------------------------------------------------------------------------------------
+# the classes of Yang & Lerch 2018, in beats: 1/1 to 1/16, dotted 1/2 to 1/16, and triplets of 1/2, 1/4 and 1/8
+NOTE_LENGTHS = (4, 2, 1, 1 / 2, 1 / 4, 3, 3 / 2, 3 / 4, 3 / 8, 4 / 3, 2 / 3, 1 / 3)
+VECTORS = ("pitch_class_histogram", "note_length_histogram", "pitch_class_transitions", "note_length_transitions")
+
+
+def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B _"]]:
+    """The distributions of Yang & Lerch 2018 in each roll, drums left out; a row sums to 1, or is NaN without notes.
+
+    `pitch_class_histogram` (12, C first) and `note_length_histogram` (12, `NOTE_LENGTHS`): shares of the notes.
+    `pitch_class_transitions` and `note_length_transitions` (144, from row to column): shares of the steps from one
+    note of a line (`Lines`) to the next. A length belongs to the class nearest to it in beats, the first of those that
+    tie. Traps avoided: transitions between the notes of a chord; rows that are scaled to 1 each, in which a step that
+    happened once weighs as much as one that happened a hundred times.
+    """
+    found = [_vectors_block(planes[block], layout) for block in _blocks(planes)] or [_vectors_block(planes, layout)]
+    return {name: np.concatenate([block[name] for block in found]).astype(np.float32) for name in VECTORS}
+
+
+def _vectors_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
+    n_rolls, steps = planes.shape[:2]
+    roll, part, row, onset, offset = cell_runs(planes[:, :, pitched_parts(layout)])
+    beats = np.arange(steps + 1) / layout.steps_per_beat
+    class_of_length = np.abs(beats[:, None] - np.array(NOTE_LENGTHS)).argmin(axis=1)
+    pitch_class, length = (row + layout.pitch_low) % 12, class_of_length[offset - onset]
+    # of the notes of a part that start together the highest: the last in this order
+    place = (roll * len(layout.parts) + part) * steps + onset
+    order = np.lexsort((row, place))
+    upper = order[np.append(place[order][1:] != place[order][:-1], True)] if len(order) else order
+    line = place[upper] // max(1, steps)
+    before, after = upper[:-1][line[1:] == line[:-1]], upper[1:][line[1:] == line[:-1]]
+    counts = {
+        "pitch_class_histogram": _tally(roll, pitch_class, n_rolls, 12),
+        "note_length_histogram": _tally(roll, length, n_rolls, 12),
+        "pitch_class_transitions": _tally(roll[after], 12 * pitch_class[before] + pitch_class[after], n_rolls, 144),
+        "note_length_transitions": _tally(roll[after], 12 * length[before] + length[after], n_rolls, 144),
+    }
+    return {name: rows / np.where(rows.any(axis=1), rows.sum(axis=1), np.nan)[:, None] for name, rows in counts.items()}
+
+
+def _tally(
+    roll: Int[np.ndarray, " M"], value: Int[np.ndarray, " M"], n_rolls: int, n_values: int
+) -> Int[np.ndarray, "B V"]:
+    """How often each value comes in each roll."""
+    counts = np.bincount(roll * n_values + value, minlength=n_rolls * n_values)
+    return counts.reshape(n_rolls, n_values)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+def _keys() -> tuple[str, ...]:
+    major = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+    minor = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
+    return (*(f"{tonic} major" for tonic in major), *(f"{tonic} minor" for tonic in minor))
+
+
+KEYS: tuple[str, ...] = _keys()  # the 24 scales; the tonic's pitch class is the index modulo 12
+
+
+def _per_key(major: tuple[int, ...], minor: tuple[int, ...]) -> Int64[np.ndarray, "12 24"]:
+    """A column per key, from the values of pitch classes counted from its tonic."""
+    columns = [np.roll(values, tonic) for values in (major, minor) for tonic in range(12)]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+# the 12 major and the 12 natural minor scales, as in MusPy
+_SCALES = _per_key((1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1), (1, 0, 1, 1, 0, 1, 0, 1, 1, 0, 1, 0))
+# Krumhansl & Kessler 1982: how well each pitch class fits a key, in hundredths
+_MAJOR_PROFILE = (635, 223, 348, 233, 438, 409, 252, 519, 239, 366, 229, 288)
+_MINOR_PROFILE = (633, 268, 352, 538, 260, 353, 254, 475, 398, 269, 334, 317)
+
+
+def _standardised(profile: tuple[int, ...]) -> tuple[int, ...]:
+    """A profile of mean 0 and norm 1, in millionths."""
+    values = np.array(profile) - np.mean(profile)
+    return tuple(round(1e6 * float(value)) for value in values / np.sqrt((values**2).sum()))
+
+
+_PROFILES = _per_key(_standardised(_MAJOR_PROFILE), _standardised(_MINOR_PROFILE))
+
+
+def best_scale(
+    counts: Int[np.ndarray, "B 12"],
+) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+    """The scale that holds most notes, of 12 major and 12 natural minor scales, and the share that it holds.
+
+    The share is the scale consistency of Mogren 2016 and `muspy.scale_consistency`: from 7/12 for notes spread evenly
+    to 1. Trap avoided: many scales hold equally many notes (always a major scale and its relative minor, which are the
+    same pitches), and the first of the list would call all minor music major. Of the scales that tie, the key is the
+    one whose profile (Krumhansl & Kessler 1982) correlates best with the counts, that is, the one whose tonic, fifth
+    and third are played most; of those that tie even then, as for counts that are all equal, the first in `KEYS`. It
+    is all in integers, so that no machine breaks a tie another way.
+
+    Args:
+        counts: notes of each pitch class, C first.
+
+    Returns:
+        `(index, consistency)`: the index into `KEYS`, -1 without notes, and the share, NaN without notes.
+    """
+    wide = counts.astype(np.int64)
+    inside = wide @ _SCALES  # [B, 24]
+    most = inside.max(axis=1)
+    total = wide.sum(axis=1)
+    fit = np.where(inside == most[:, None], wide @ _PROFILES, np.iinfo(np.int64).min)
+    return np.where(total > 0, fit.argmax(axis=1), -1), _ratio(most, total)
+
+
+def major_of(key: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    """The major key with the same tones: of a minor key its relative; -1, no key, stays."""
+    return np.where(key < 12, key, (key + 3) % 12)
+
+
+def in_scale(key: Int[np.ndarray, " B"]) -> Bool[np.ndarray, "B 12"]:
+    """Which pitch classes, C first, belong to scales of `KEYS`."""
+    inside: np.ndarray = _SCALES.T[key] > 0
+    return inside
+
+
+def chroma(planes: Planes, layout: Layout) -> Int64[np.ndarray, "B 12"]:
+    """How many notes of each pitch class, C first, start in each roll; drums left out."""
+    per_roll = [np.zeros((0, 12), np.int64)]
+    for block in _blocks(planes):
+        start = _starts(planes[block], _sounding(planes[block]))
+        per_roll.append(_per_pitch(_without_drums(start, layout)) @ _pitch_class_of_row(layout))
+    return np.concatenate(per_roll)
+
+
+_FIFTHS = 2 * np.pi * (7 * np.arange(12) % 12) / 12  # the angle of each pitch class on the circle of fifths, C first
+
+
+def fifths(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, "B 2"]:
+    """Where the notes lie on the circle of fifths: the mean of their points (cos, sin) on the unit circle.
+
+    The angle is the key up to its mode, C at 0 and one step sharper per 30 degrees; a major scale lies two steps beyond
+    its tonic. The distance from the origin says how firmly: near 0 where all keys are as good. NaN without notes.
+    Source: Chew 2000's centre of effect, on the circle instead of the spiral. Trap: means of angles, which jump from
+    359 to 0 degrees; here points are averaged.
+    """
+    n = counts.sum(axis=1)
+    # row by row, as the sums of a matrix product depend in their last bits on the other rows
+    return np.stack([_ratio((counts * part(_FIFTHS)).sum(axis=1), n) for part in (np.cos, np.sin)], axis=1)
+
+
+def keys(planes: Planes, layout: Layout) -> list[str | None]:
+    """The key of each roll, by its best scale ("G major"); None without notes that have pitches."""
+    index, _ = best_scale(chroma(planes, layout))
+    return [KEYS[i] if i >= 0 else None for i in index.tolist()]
+
+
+def _per_pitch(start: Bool[np.ndarray, "B T N P"]) -> Int64[np.ndarray, "B P"]:
+    """How many notes of each pitch start."""
+    counts: np.ndarray = np.count_nonzero(start, axis=(1, 2)).astype(np.int64)
+    return counts
+
+
+def _pitch_class_of_row(layout: Layout) -> Int64[np.ndarray, "P 12"]:
+    """1 where a row of the roll has the pitch class."""
+    pitch = layout.pitch_low + np.arange(layout.pitches)
+    belongs: np.ndarray = pitch[:, None] % 12 == np.arange(12)
+    return belongs.astype(np.int64)
+
+
+# --- novelty ----------------------------------------------------------------------------------------------------------
+def bar_hashes(planes: Planes, layout: Layout, steps_per_bar: int) -> UInt64[np.ndarray, "B R"]:
+    """A 64-bit hash of the music of each whole bar; equal for equal music on every machine; 0: an empty bar.
+
+    What counts as the same music: the parts are merged, drums left out; the bar is shifted so that its lowest sounding
+    pitch is row 0, so transposed bars are equal; a bar stands alone, so what sounds on its first step starts there,
+    whether it was struck or held over from the bar before (else a bar would differ from itself where a window begins).
+    Of a million distinct bars, two share a hash with a chance of 3e-8.
+
+    Each step of each plane is a word of 128 bits; its halves are mixed with a constant of their own (the finaliser of
+    splitmix64, Steele et al. 2014) and the results added, modulo 2**64.
+    """
+    n_bars = planes.shape[1] // steps_per_bar
+    hashes = np.zeros((len(planes), n_bars), np.uint64)
+    if n_bars == 0:
+        return hashes
+    for block in _blocks(planes):
+        whole = _any(_without_drums(planes[block, : n_bars * steps_per_bar], layout), 2)  # [B, R*S, K, P]
+        bars = whole.reshape(-1, steps_per_bar, 2, planes.shape[-1])  # [B*R, S, K, P]
+        hashes[block] = _hash_bars(bars).reshape(-1, n_bars)
+    return hashes
+
+
+def phrase_hashes(planes: Planes, layout: Layout, steps_per_bar: int, bars: int) -> UInt64[np.ndarray, "B R1"]:
+    """`bar_hashes` of so many bars on end, from each bar line that has as many behind it in the roll.
+
+    They are shifted together: bars that are alike, each in a key of its own, are not alike as a phrase.
+    """
+    n_bars = planes.shape[1] // steps_per_bar
+    hashes = np.zeros((len(planes), max(0, n_bars - bars + 1)), np.uint64)
+    for first in range(min(bars, hashes.shape[1])):
+        from_here = bar_hashes(planes[:, first * steps_per_bar :], layout, bars * steps_per_bar)
+        hashes[:, first::bars] = from_here
+    return hashes
+
+
+def _hash_bars(bars: Bool[np.ndarray, "M S 2 P"]) -> UInt64[np.ndarray, " M"]:
+    sounding = _any(bars, 2)[:, :, None]  # [M, S, 1, P]
+    start = bars[:, :, :1] | sounding
+    start[:, 1:] &= bars[:, 1:, :1] | ~sounding[:, :-1]
+    words = _words(np.concatenate([start, sounding], axis=2))  # [M, S, K, 2]
+    used = _any(sounding, 1, 2)  # [M, P]
+    words = _shift_down(words, used.argmax(axis=1))
+    hashes = mix(words ^ _salt(*words.shape[1:])).sum(axis=(1, 2, 3), dtype=np.uint64)
+    return np.where(_any(used, 1), np.maximum(hashes, np.uint64(1)), np.uint64(0))
+
+
+def _salt(*shape: int) -> UInt64[np.ndarray, "S K 2"]:
+    """A constant for each word of a bar: the sequence of splitmix64."""
+    index = np.arange(1, math.prod(shape) + 1, dtype=np.uint64)
+    return mix(index * np.uint64(0x9E3779B97F4A7C15)).reshape(shape)
+
+
+def _words(bits: Bool[np.ndarray, "M S K P"]) -> UInt64[np.ndarray, "M S K 2"]:
+    """The pitches of each step as two words of 64 bits, the lowest pitch in the lowest bit of the first."""
+    packed = np.zeros((*bits.shape[:3], 16), np.uint8)
+    packed[..., : -(-bits.shape[3] // 8)] = np.packbits(bits, axis=3, bitorder="little")
+    return packed.view("<u8").astype(np.uint64)
+
+
+def _shift_down(words: UInt64[np.ndarray, "M S K 2"], rows: Int[np.ndarray, " M"]) -> UInt64[np.ndarray, "M S K 2"]:
+    """The words, as one number of 128 bits, shifted down by `rows` bits (0 to 127)."""
+    by = rows.astype(np.uint64)[:, None, None]
+    high, low = words[..., 1], words[..., 0]
+    beyond = by >= 64
+    low, high = np.where(beyond, high, low), np.where(beyond, np.uint64(0), high)
+    by = by % np.uint64(64)
+    # a shift by 64 is undefined in C: two steps, 63 - by and then 1
+    carried = (high << (np.uint64(63) - by)) << np.uint64(1)
+    return np.stack([(low >> by) | carried, high >> by], axis=-1)
+
+
+def mix(words: UInt64[np.ndarray, "*W"]) -> UInt64[np.ndarray, "*W"]:
+    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection in which every bit depends on every bit."""
+    words = words ^ (words >> np.uint64(30))
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words
+
+
+def novelty(hashes: UInt64[np.ndarray, "B R"], known: UInt64[np.ndarray, " H"]) -> Float32[np.ndarray, " B"]:
+    """Share of the bars with music whose hash is not among `known` (sorted): 0 all found, 1 all new; NaN without music.
+
+    Read it beside the novelty of held-out real music against the same `known`: common bars recur in all music.
+    """
+    filled = hashes != 0
+    if len(known) == 0:
+        new = filled
+    else:
+        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        new = filled & (known[place] != hashes)
+    share = _ratio(np.count_nonzero(new, axis=1), np.count_nonzero(filled, axis=1))
+    return share.astype(np.float32)

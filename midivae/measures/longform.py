@@ -1,0 +1,207 @@
+"""Long form: does music of many bars stay in its key, go on as it began, and join without a seam?
+
+Source: Mittal, Engel, Hawthorne & Simon ("Symbolic music generation with diffusion models", ISMIR 2021), section 4:
+framewise self-similarity, consistency and variance.
+
+Where we differ from Mittal et al.:
+    1. The overlapping area of two normal distributions is exact. Their code takes the one point between the means at
+       which the densities cross, and leaves out the other, which there is where the variances differ; where they are
+       equal its fraction is 0 / 0, kept finite by a small term, and the area comes out as 0.5.
+    2. A distribution is at least as wide as the grid makes it (a uniform error of one semitone, or one step): one pitch
+       repeated would otherwise have none.
+    3. A note belongs to the frame in which it starts, and keeps its length; their code cuts it at the frame's ends.
+    4. Frames without a note are left out, with the neighbours they have; theirs count as a mean of 0.
+
+Shapes:
+    B  rolls    T  steps    N  parts    K  planes    P  pitches    F  frames
+
+Offers: `KeyStability` and `key_stability`; `Overlaps` and `self_similarity`, `Likeness` and `likeness`; `Seams` and
+`seams`; `overlap_of_normals`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from midivae.measures import features
+from midivae.music.roll import Layout, cell_runs
+
+FRAME_BARS, HOP_BARS = 4, 2  # of Mittal et al.
+_UNIFORM_SD = 1 / math.sqrt(12)  # standard deviation of what rounding to whole numbers loses
+
+Planes = Bool[np.ndarray, "B T N 2 P"]
+
+
+# --- key --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class KeyStability:
+    """How many windows of a piece are in its key.
+
+    Attributes:
+        windows: those that have a key.
+        same: those whose best key is the whole's.
+        same_scale: those whose best key has the same tones, the relative minor or major counted as the same.
+    """
+
+    windows: int
+    same: int
+    same_scale: int
+
+    @property
+    def share(self) -> float:
+        """The key stability; NaN without a window."""
+        return self.same / self.windows if self.windows else np.nan
+
+    @property
+    def scale_share(self) -> float:
+        """The same, with relative keys counted as one."""
+        return self.same_scale / self.windows if self.windows else np.nan
+
+
+def key_stability(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per_bar: int) -> KeyStability:
+    """The share of 4-bar windows, one after the other, whose best key (`features.best_scale`) is the whole's.
+
+    Traps: music in one key and its relative minor moves between two names of one scale (`same_scale`); the whole of a
+    short piece is mostly its windows, so compare pieces of one length; drums, and windows without pitches, have no key.
+    """
+    steps = FRAME_BARS * steps_per_bar
+    n = len(planes) // steps
+    windows = planes[: n * steps].reshape(n, steps, *planes.shape[1:])
+    whole = int(features.best_scale(features.chroma(planes[None], layout))[0][0])
+    keys, _ = features.best_scale(features.chroma(windows, layout))
+    keys = keys[keys >= 0]
+    return KeyStability(
+        len(keys),
+        int((keys == whole).sum()),
+        int((features.major_of(keys) == features.major_of(np.array([whole]))).sum()),
+    )
+
+
+# --- self-similarity --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Overlaps:
+    """Overlapping areas of neighbouring frames, from 0 (nothing in common) to 1 (alike)."""
+
+    pitch: Float[np.ndarray, " F"]
+    duration: Float[np.ndarray, " F"]
+
+
+def self_similarity(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per_bar: int) -> Overlaps:
+    """How alike the notes of neighbouring frames of 4 bars are, which begin every 2 bars.
+
+    A normal distribution is fitted to the pitches, in semitones, and to the lengths, in steps, of the notes that start
+    in each frame; drums left out.
+    """
+    steps, hop = FRAME_BARS * steps_per_bar, HOP_BARS * steps_per_bar
+    pitched = features.pitched_parts(layout)
+    _, _, row, onset, offset = cell_runs(planes[None][:, :, pitched])
+    begins = np.arange(0, len(planes) - steps + 1, hop)
+    mine = (onset >= begins[:, None]) & (onset < begins[:, None] + steps)  # [F, M]
+    filled = np.asarray(mine.any(axis=1))
+    overlaps = []
+    for values in (row, offset - onset):
+        n = np.maximum(mine.sum(axis=1), 1)
+        mean = (mine * values).sum(axis=1) / n
+        variance = (mine * (values - mean[:, None]) ** 2).sum(axis=1) / n
+        sd = np.maximum(np.sqrt(variance), _UNIFORM_SD)
+        area = overlap_of_normals(mean[:-1], sd[:-1], mean[1:], sd[1:])
+        overlaps.append(area[filled[:-1] & filled[1:]])
+    return Overlaps(*overlaps)
+
+
+def overlap_of_normals(
+    mean_a: Float[np.ndarray, " F"],
+    sd_a: Float[np.ndarray, " F"],
+    mean_b: Float[np.ndarray, " F"],
+    sd_b: Float[np.ndarray, " F"],
+) -> Float[np.ndarray, " F"]:
+    """The area under both of two normal densities: 1 where they are the same, towards 0 as they move apart.
+
+    The densities cross where the quadratic (x - a)**2 / s_a**2 - (x - b)**2 / s_b**2 = 2 ln(s_b / s_a) is zero: once
+    where the deviations are equal, else twice. Between the crossings the narrower density is the greater one, outside
+    of them the wider one.
+    """
+    return np.array(
+        [
+            _overlap(*values)
+            for values in zip(mean_a.tolist(), sd_a.tolist(), mean_b.tolist(), sd_b.tolist(), strict=True)
+        ]
+    )
+
+
+def _overlap(mean_a: float, sd_a: float, mean_b: float, sd_b: float) -> float:
+    if sd_a > sd_b:
+        mean_a, sd_a, mean_b, sd_b = mean_b, sd_b, mean_a, sd_a  # a is the narrower
+    if sd_b - sd_a < 1e-9 * sd_b:
+        return math.erfc(abs(mean_a - mean_b) / (2 * math.sqrt(2) * sd_a))
+    precise_a, precise_b = sd_a**-2, sd_b**-2
+    centre = (mean_a * precise_a - mean_b * precise_b) / (precise_a - precise_b)
+    inside = precise_a * precise_b * (mean_a - mean_b) ** 2 + 2 * (precise_a - precise_b) * math.log(sd_b / sd_a)
+    reach = math.sqrt(inside) / (precise_a - precise_b)
+    low, high = centre - reach, centre + reach
+    within_b = _below(high, mean_b, sd_b) - _below(low, mean_b, sd_b)
+    within_a = _below(high, mean_a, sd_a) - _below(low, mean_a, sd_a)
+    return within_b + 1 - within_a
+
+
+def _below(x: float, mean: float, sd: float) -> float:
+    """The normal distribution function."""
+    return 0.5 * math.erfc((mean - x) / (sd * math.sqrt(2)))
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How near the overlaps of a set are to those of real music (Mittal et al. 2021, equations 5 and 6).
+
+    Attributes:
+        consistency: 1 - |mean - real mean| / real mean, and at least 0.
+        variance: the same of the variances.
+    """
+
+    consistency: float
+    variance: float
+
+
+def likeness(mine: Float[np.ndarray, " F"], real: Float[np.ndarray, " G"]) -> Likeness:
+    """Compares the overlaps of a set with those of real music; NaN with fewer than two of either.
+
+    Trap: music that repeats itself for ever has overlaps of 1, which is not better: both are nearness to real music.
+    """
+    if len(mine) < 2 or len(real) < 2:
+        return Likeness(np.nan, np.nan)
+    pairs = ((mine.mean(), real.mean()), (mine.var(), real.var()))
+    near = [max(0.0, 1 - abs(float(a) - float(b)) / float(b)) if b > 0 else np.nan for a, b in pairs]
+    return Likeness(*near)
+
+
+# --- seams ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Seams:
+    """What changes from the bars before a line to the bars after it, in each roll.
+
+    Attributes:
+        density: difference of the notes per beat, whichever way.
+        fifths: distance of the notes' centroids on the circle of fifths (`features.fifths`), 0 to 2; NaN where either
+            side has no pitches.
+        same_key: whether the best key is the same; NaN likewise.
+    """
+
+    density: Float[np.ndarray, " B"]
+    fifths: Float[np.ndarray, " B"]
+    same_key: Float[np.ndarray, " B"]
+
+
+def seams(before: Planes, after: Planes, layout: Layout) -> Seams:
+    """The seam between the steps before a line and those after it, as many of both.
+
+    Read it beside the same across the bar lines of real music, where something changes as well.
+    """
+    a, b = features.attributes(before, layout), features.attributes(after, layout)
+    apart = np.hypot(a["fifths_x"] - b["fifths_x"], a["fifths_y"] - b["fifths_y"])
+    keys = [features.best_scale(features.chroma(side, layout))[0] for side in (before, after)]
+    known = (keys[0] >= 0) & (keys[1] >= 0)
+    return Seams(np.abs(a["density"] - b["density"]), apart, np.where(known, keys[0] == keys[1], np.nan))

@@ -1,0 +1,9 @@
+"""The music of one file, and the forms that it takes.
+
+notes     The notes of a file, as columns.
+grid      Ticks to steps and back.
+midi      Bytes of a MIDI file to notes and back.
+roll      Notes to piano rolls and back.
+kernels   The loops of ingest over notes.
+native    Compiles such loops once and keeps their machine code.
+"""

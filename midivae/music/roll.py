@@ -1,0 +1,333 @@
+"""Notes <-> Roll: which notes sound on which steps.
+
+A roll has two boolean planes per part: *onset* (a note starts here) and *frame* (a note sounds here), so that repeated
+notes stay apart. Shapes, here and wherever rolls go:
+
+    T  steps        N  parts        P  pitches, `pitch_low` first
+    K  planes: 0 onset, 1 frame     X  bytes of one packed step: ceil(N * 2 * P / 8)
+
+In memory at scale a roll is packed: uint8 [T, X], the bits of a step in the order [N, K, P], most significant first,
+padded with zeros to whole bytes (numpy.packbits of the step). In a shard the same bytes lie column by column, [X, T],
+compressed with zstd: a column is eight cells through time, and runs along time are what music has.
+
+Rules, when notes become a roll:
+    1. Times go to the grid as `grid.quantise` says: nearest step, halves up, at least one step long.
+    2. A note below `pitch_low` or above the last pitch is left out (and counted), not folded into range.
+    3. Two notes of one part and pitch that start on one step become one, as long as the longer of both.
+    4. Where notes of one part and pitch overlap, the earlier ends where the later starts, and the later lasts until no
+       note of that pitch sounds any more.
+
+Offers: `Layout`, `Roll`, `pack` / `unpack`, `assign_parts` and `parts_of_tracks` (what part a note or a track belongs
+to), `rasterise` (notes of many pieces at once to packed rolls), `from_notes` / `to_notes` and `batch_to_notes`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Int, Int64, UInt8
+
+from midivae.config.params import Parts
+from midivae.errors import SchemaError
+from midivae.music import grid, kernels
+from midivae.music.notes import Notes, Tempo, TimeSignature
+
+ONSET, FRAME = 0, 1  # indices of the planes
+TICKS_PER_STEP = 120  # of MIDI files that we write: 480 ticks a quarter at the default grid
+VELOCITY = 90  # of notes that come from a roll, which has none
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the bits of a roll are to be read."""
+
+    parts: tuple[str, ...]
+    pitch_low: int
+    pitches: int
+    steps_per_beat: int
+
+    @property
+    def bits_per_step(self) -> int:
+        """N * K * P."""
+        return len(self.parts) * 2 * self.pitches
+
+    @property
+    def bytes_per_step(self) -> int:
+        """X: bytes of one packed step."""
+        return -(-self.bits_per_step // 8)
+
+    def to_json(self) -> str:
+        """The layout as the text kept in a shard's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Layout:
+        """The layout in a shard's metadata.
+
+        Raises:
+            SchemaError: the text is not a layout.
+        """
+        try:
+            values = json.loads(text)
+            return cls(**{**values, "parts": tuple(values["parts"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise SchemaError(f"layout {text!r:.80} is not readable ({error}); rerun stage `ingest`") from error
+
+
+@dataclass(frozen=True)
+class Roll:
+    """The piano roll of one piece or sample.
+
+    Attributes:
+        planes: bool [T, N, K, P]; a cell of the onset plane is set only where the frame plane is.
+        layout: names of the parts, pitches and grid.
+    """
+
+    planes: Bool[np.ndarray, "T N K P"]
+    layout: Layout
+
+    @property
+    def onset(self) -> Bool[np.ndarray, "T N P"]:
+        """Where notes start."""
+        return self.planes[:, :, ONSET]
+
+    @property
+    def frame(self) -> Bool[np.ndarray, "T N P"]:
+        """Where notes sound."""
+        return self.planes[:, :, FRAME]
+
+
+def pack(planes: Bool[np.ndarray, "*B T N K P"]) -> UInt8[np.ndarray, "*B T X"]:
+    """Planes as packed bits, steps padded to whole bytes."""
+    return np.packbits(planes.reshape(*planes.shape[:-3], math.prod(planes.shape[-3:])), axis=-1)
+
+
+def unpack(packed: UInt8[np.ndarray, "*B T X"], layout: Layout) -> Bool[np.ndarray, "*B T N K P"]:
+    """The planes in packed bits: the inverse of `pack`."""
+    bits = np.unpackbits(packed, axis=-1, count=layout.bits_per_step)
+    return bits.view(bool).reshape(*packed.shape[:-1], len(layout.parts), 2, layout.pitches)
+
+
+# the five families of the Lakh Pianoroll Dataset; what sounds like no instrument belongs to none
+# (Dong et al. 2018, "MuseGAN"): piano 0-7, guitar 24-31, bass 32-39, all others strings
+_FAMILY = np.full(128, 4, np.int8)
+_FAMILY[0:8], _FAMILY[24:32], _FAMILY[32:40] = 1, 2, 3
+_FAMILY[96:104] = -1  # synthesiser effects
+_FAMILY[112:128] = -1  # percussive and sound effects
+
+
+def assign_parts(notes: Notes, parts: Parts) -> Int[np.ndarray, " N"]:
+    """For each note the index of its part in `parts.names`; -1: it belongs to none."""
+    if parts.rule == "track":
+        none = np.zeros(len(notes.track_names), np.uint8)
+        return np.asarray(parts_of_tracks(none, none.astype(bool), notes.track_names, parts)[notes.track])
+    return parts_of_tracks(notes.program, notes.is_drum, (), parts)
+
+
+def parts_of_tracks(
+    program: UInt8[np.ndarray, " K"], is_drum: Bool[np.ndarray, " K"], names: Sequence[str], parts: Parts
+) -> Int64[np.ndarray, " K"]:
+    """For each track the index of its part in `parts.names`; -1: it belongs to none."""
+    if parts.rule == "merged":
+        return np.where(is_drum, -1, 0)
+    if parts.rule == "program":
+        return np.where(is_drum, 0, _FAMILY[program]).astype(np.int64)
+    patterns, rest = tuple(parts.tracks.values()), parts.names.index(parts.rest) if parts.rest is not None else -1
+    return np.array([_part_of_name(name[:256], patterns, rest) for name in names], np.int64)
+
+
+@lru_cache(maxsize=4096)
+def _part_of_name(name: str, patterns: tuple[tuple[str, ...], ...], rest: int) -> int:
+    """The first part one of whose patterns fits the track's name, else the rest."""
+    folded = " ".join(name.split()).casefold()
+    for index, wanted in enumerate(patterns):
+        if any(fnmatchcase(folded, pattern.casefold()) for pattern in wanted):
+            return index
+    return rest
+
+
+@dataclass(frozen=True)
+class Rasterised:
+    """Packed rolls of many pieces, and what became of their notes.
+
+    Attributes:
+        columns: the rolls one after the other, each column by column.
+        n_steps: T of each piece.
+        layout: how to read them.
+        kept, out_of_range, merged: notes per piece; every note given is in one of the three.
+    """
+
+    columns: UInt8[np.ndarray, " _"]
+    n_steps: Int[np.ndarray, " Q"]
+    layout: Layout
+    kept: Int[np.ndarray, " Q"]
+    out_of_range: Int[np.ndarray, " Q"]
+    merged: Int[np.ndarray, " Q"]
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "X T"]]:
+        """The columns of each piece, as a view."""
+        ends = np.cumsum(self.n_steps) * self.layout.bytes_per_step
+        for end, steps in zip(ends.tolist(), self.n_steps.tolist(), strict=True):
+            size = steps * self.layout.bytes_per_step
+            yield self.columns[end - size : end].reshape(self.layout.bytes_per_step, steps)
+
+
+def rasterise(
+    piece: Int[np.ndarray, " M"],
+    part: Int[np.ndarray, " M"],
+    pitch: Int[np.ndarray, " M"],
+    onset_step: Int[np.ndarray, " M"],
+    offset_step: Int[np.ndarray, " M"],
+    n_steps: Int[np.ndarray, " Q"],
+    layout: Layout,
+) -> Rasterised:
+    """Packed rolls of many pieces, from their notes in any order.
+
+    Args:
+        piece: which piece each note belongs to, 0 to Q - 1.
+        part: index into `layout.parts`.
+        pitch: MIDI pitch.
+        onset_step, offset_step: when it sounds; `0 <= onset_step < offset_step <= n_steps[piece]`.
+        n_steps: length of each piece.
+        layout: where each cell goes.
+
+    Raises:
+        ValueError: a note does not lie in its roll.
+    """
+    n_pieces, size = len(n_steps), layout.bytes_per_step
+    ends = np.append(n_steps, 0)[piece]
+    if not ((onset_step >= 0) & (onset_step < offset_step) & (offset_step <= ends)).all():
+        raise ValueError(f"a note does not lie within its roll of at most {n_steps.max(initial=0)} steps")
+    if not ((part >= 0) & (part < len(layout.parts))).all():
+        raise ValueError(f"a note's part is none of the {len(layout.parts)} of the layout")
+    order = np.argsort(piece, kind="stable")
+    columns, counts = np.zeros(int(n_steps.sum()) * size, np.uint8), np.zeros((n_pieces, 3), np.int64)
+    kernels.raster(
+        0,
+        n_pieces,
+        np.searchsorted(piece[order], np.arange(n_pieces + 1)),  # to the kernel each note is a track
+        np.arange(len(piece) + 1),
+        part[order].astype(np.int64),
+        pitch[order].astype(np.uint8),
+        onset_step[order].astype(np.int64),
+        offset_step[order].astype(np.int64),
+        n_steps.astype(np.int64),
+        layout.pitch_low,
+        layout.pitches,
+        size,
+        columns,
+        counts,
+    )
+    return Rasterised(columns, n_steps, layout, *counts.T)
+
+
+def runs(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:
+    """first[i], first[i] + 1 ... first[i] + length[i] - 1 for every i, end to end; lengths are 0 or more."""
+    if not len(length) or length.min() == 0:
+        first, length = first[length > 0], length[length > 0]
+    ends = np.cumsum(length)
+    runs = np.ones(int(ends[-1]) if len(ends) else 0, first.dtype)
+    runs[:1] = first[:1]
+    runs[ends[:-1]] = first[1:] - first[:-1] - length[:-1] + 1  # from the end of one run to the start of the next
+    return np.cumsum(runs, dtype=first.dtype, out=runs)
+
+
+def from_notes(notes: Notes, part: Int[np.ndarray, " N"], layout: Layout, n_steps: int | None = None) -> Roll:
+    """The roll of one piece.
+
+    Args:
+        notes: the piece.
+        part: for each note the index of its part in `layout.parts`; -1 leaves it out.
+        n_steps: length of the roll; None: up to the last offset of a note that has a part.
+    """
+    mine = part >= 0
+    onset, offset = grid.quantise(
+        notes.onset_tick[mine], notes.duration_tick[mine], notes.ticks_per_quarter, layout.steps_per_beat
+    )
+    length = int(offset.max(initial=0)) if n_steps is None else n_steps
+    piece = np.zeros(len(onset), np.int64)
+    pitch = notes.pitch[mine].astype(np.int64)
+    rolls = rasterise(piece, part[mine], pitch, onset, offset, np.array([length]), layout)
+    (columns,) = rolls
+    return Roll(unpack(np.ascontiguousarray(columns.T), layout), layout)
+
+
+Index = Int[np.ndarray, " M"]
+
+
+def cell_runs(planes: Bool[np.ndarray, "B T N K P"]) -> tuple[Index, Index, Index, Index, Index]:
+    """The notes in a batch of rolls, as runs of cells.
+
+    A note starts at every onset, and where a frame follows no frame; it lasts until the next start or the first step
+    without a frame.
+
+    Returns:
+        `(roll, part, row, onset_step, offset_step)`, sorted in this order; `row` counts pitches from `pitch_low`.
+    """
+    by_pitch = planes.transpose(0, 2, 3, 4, 1)  # [B, N, K, P, T]
+    sounding = by_pitch[:, :, FRAME] | by_pitch[:, :, ONSET]
+    start = by_pitch[:, :, ONSET].copy()
+    start[..., 0] |= sounding[..., 0]
+    start[..., 1:] |= sounding[..., 1:] & ~sounding[..., :-1]
+    stop = np.ones_like(start)  # [B, N, P, T]: a note that sounds on this step ends with it
+    stop[..., :-1] = start[..., 1:] | ~sounding[..., 1:]
+    begin = np.flatnonzero(start)
+    end = np.flatnonzero(stop & sounding)
+    steps = planes.shape[1]
+    roll, part, row, onset_step = np.unravel_index(begin, start.shape)
+    return roll, part, row, onset_step, end % steps + 1
+
+
+def to_notes(
+    roll: Roll,
+    tempo_qpm: float = 120.0,
+    programs: tuple[int, ...] | None = None,
+    time_signatures: tuple[TimeSignature, ...] = (TimeSignature(0, 4, 4),),
+) -> Notes:
+    """The notes of a roll, one track per part: the inverse of `from_notes` for notes on the grid.
+
+    Args:
+        tempo_qpm: the rolls have no tempo of their own.
+        programs: General MIDI program per part; None: 0, a piano, for all. The part named "drums" plays percussion.
+    """
+    return batch_to_notes(roll.planes[None], roll.layout, tempo_qpm, programs, time_signatures)[0]
+
+
+def batch_to_notes(
+    planes: Bool[np.ndarray, "B T N 2 P"],
+    layout: Layout,
+    tempo_qpm: float = 120.0,
+    programs: tuple[int, ...] | None = None,
+    time_signatures: tuple[TimeSignature, ...] = (TimeSignature(0, 4, 4),),
+) -> list[Notes]:
+    """`to_notes` of each roll of a batch."""
+    roll, part, row, onset, offset = cell_runs(planes)
+    program = np.asarray(programs if programs is not None else [0] * len(layout.parts), np.uint8)
+    is_drum = np.array([name == "drums" for name in layout.parts])
+    columns = {
+        "pitch": (row + layout.pitch_low).astype(np.uint8),
+        "velocity": np.full(len(row), VELOCITY, np.uint8),
+        "onset_tick": (onset * TICKS_PER_STEP).astype(np.int32),
+        "duration_tick": ((offset - onset) * TICKS_PER_STEP).astype(np.int32),
+        "track": part.astype(np.int32),
+        "program": program[part],
+        "is_drum": is_drum[part],
+    }
+    bounds = np.searchsorted(roll, np.arange(len(planes) + 1)).tolist()
+    return [
+        Notes(
+            **{name: column[first:last] for name, column in columns.items()},
+            track_names=layout.parts,
+            ticks_per_quarter=TICKS_PER_STEP * layout.steps_per_beat,
+            tempos=(Tempo.from_qpm(tempo_qpm),),
+            time_signatures=time_signatures,
+        )
+        for first, last in pairwise(bounds)
+    ]

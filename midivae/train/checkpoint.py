@@ -1,0 +1,243 @@
+"""Everything that restarts a training run: weights, optimiser, best weights so far, and how far it came.
+
+A checkpoint is a folder of two files: `state-<step>.safetensors` with all tensors, and `progress.json`, which names it
+with a sha256 of both and is written last. A run that is killed while it writes leaves the checkpoint before. There are
+no generators to keep: the order of windows follows from the seed and the number of the epoch, all noise of a step from
+the seed and the numbers of epoch and step, so that how many steps are done says where every one of them stands.
+
+What a run was made of (params, hash of the data, ...) is kept with it, and a run that is made of something else does
+not go on from there. A finished run keeps its best weights and curves, so that a later call with the same inputs trains
+nothing.
+
+Offers: `Progress`, `Checkpoints`, `Pace`, `state_of` / `restore`, `prune`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from midivae.errors import CorruptError, SchemaError, TrainingError
+from midivae.storage import store
+
+FORMAT, VERSION = "midivae-checkpoint", 3
+PROGRESS = "progress.json"
+SECONDS_BETWEEN = 30.0  # checkpoints, at least
+MOST_SHARE = 0.02  # of the time that may go into writing them
+_REMEDY = "delete the folder to train from the start"
+Row = dict[str, int | float | None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run came.
+
+    Attributes:
+        epoch: epochs done.
+        step: optimiser steps done.
+        batches: those of them in the epoch under way: the position in its order of windows.
+        best_epoch: the epoch, from 1, whose weights are the best so far.
+        best_loss: its loss, nats per window.
+        curves: one row per epoch.
+        trace: one row per some steps.
+        finished: whether there is nothing left to train.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    batches: int = 0
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    curves: tuple[Row, ...] = ()
+    trace: tuple[Row, ...] = ()
+    finished: bool = False
+
+
+class State(NamedTuple):
+    """A checkpoint in memory."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+
+class Checkpoints:
+    """The checkpoint of one run, in one folder; a new one replaces the old."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, progress: Progress, tensors: Mapping[str, Tensor], made_of: Mapping[str, Any] | None = None) -> None:
+        """Writes a checkpoint; the one before stays until this one is whole.
+
+        Args:
+            progress: how far the run came.
+            tensors: all that it holds.
+            made_of: what decides its result, as JSON can hold it.
+        """
+        data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        name = f"state-{progress.step:09d}.safetensors"
+        store.write_bytes(self.folder / name, data)
+        body = {"progress": asdict(progress), "made_of": dict(made_of or {})}
+        header = {"format": FORMAT, "version": VERSION, "state": name, "sha256": _sha256(data, body)}
+        store.write_json(self.folder / PROGRESS, {**header, **body})
+        for old in self.folder.glob("state-*"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+    def load(self, made_of: Mapping[str, Any] | None = None) -> State | None:
+        """The checkpoint; None where there is none.
+
+        Raises:
+            SchemaError: another format or version.
+            CorruptError: the bytes are not those that were written.
+            TrainingError: the run in the folder was made of something else.
+        """
+        if not (self.folder / PROGRESS).is_file():
+            return None
+        header = store.read_json(self.folder / PROGRESS)
+        found = (header.get("format"), header.get("version")) if isinstance(header, dict) else (None, None)
+        if found != (FORMAT, VERSION):
+            raise SchemaError(
+                f"{self.folder}: format {found[0]} v{found[1]}, this release reads {FORMAT} v{VERSION}; {_REMEDY}"
+            )
+        try:
+            data = (self.folder / header["state"]).read_bytes()
+            body = {name: header[name] for name in ("progress", "made_of")}
+            if _sha256(data, body) != header["sha256"]:
+                raise CorruptError(f"{self.folder}: sha256 differs from the one in {PROGRESS}: damaged; {_REMEDY}")
+            state = State(_progress(header["progress"]), safetensors.torch.load(data))
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise CorruptError(f"{self.folder}: damaged ({error!r}); {_REMEDY}") from error
+        self._check_same(body["made_of"], dict(made_of or {}))
+        return state
+
+    def _check_same(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Compares what the run in the folder was made of with what is wanted, as JSON keeps it."""
+        here, asked = _leaves(found), _leaves(json.loads(json.dumps(wanted)))
+        differ = sorted(name for name in here.keys() | asked.keys() if here.get(name) != asked.get(name))
+        if differ:
+            first = differ[0]
+            raise TrainingError(
+                f"{self.folder}: the run in it differs in {', '.join(differ[:5])} ({first} is {here.get(first)!r} "
+                f"there and {asked.get(first)!r} here), so this one cannot go on from it; name another folder, or "
+                f"{_REMEDY}"
+            )
+
+
+def _leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """The values inside nested dictionaries, by the names on the way to them."""
+    if not isinstance(value, dict):
+        return {name: value}
+    inside = (_leaves(each, f"{name}.{key}".strip(".")) for key, each in value.items())
+    return {path: leaf for leaves in inside for path, leaf in leaves.items()}
+
+
+class Pace:
+    """When the next checkpoint is due, such that writing them takes little of the time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = clock() + SECONDS_BETWEEN
+
+    def is_due(self) -> bool:
+        """Whether it is time to write one."""
+        return self._clock() >= self._next
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Takes the time of what is written meanwhile: the longer it took, the later the next one."""
+        start = self._clock()
+        yield
+        end = self._clock()
+        self._next = end + max(SECONDS_BETWEEN, (end - start) / MOST_SHARE)
+
+
+def _sha256(data: bytes, body: dict[str, Any]) -> str:
+    """The hash of both files' content."""
+    digest = hashlib.sha256(data)
+    digest.update(json.dumps(body, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    return Progress(**{**values, "curves": tuple(values["curves"]), "trace": tuple(values["trace"])})
+
+
+# --- tensors of a run -------------------------------------------------------------------------------------------------
+def state_of(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    tally: Tensor,
+) -> dict[str, Tensor]:
+    """All tensors of a run, by name; `tally`: sums of what the epoch under way has seen."""
+    moments = {
+        f"optimizer.{number}.{index}.{name}": torch.as_tensor(value)
+        for number, optimizer in enumerate(optimizers)
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+    weights = {"model": model.state_dict(), "best": best, "average": average or {}}
+    return {name: tensor for prefix, each in weights.items() for name, tensor in _prefixed(prefix, each).items()} | {
+        **moments,
+        "tally": tally,
+    }
+
+
+def restore(
+    tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, Tensor]:
+    """Puts a run's tensors back where they were, and returns the best weights, the averaged, and the tally.
+
+    Inverts `state_of`.
+    """
+    model.load_state_dict(_under("model", tensors))
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(f"optimizer.{number}", tensors).items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        # learning rate and the like come from the params, which are part of the run's name
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return best_of(tensors), _under("average", tensors) or None, tensors["tally"]
+
+
+def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The best weights in a checkpoint."""
+    return _under("best", tensors)
+
+
+def best_alone(best: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that a finished run keeps."""
+    return _prefixed("best", best)
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+# --- housekeeping -----------------------------------------------------------------------------------------------------
+def prune(folder: Path, keep: int) -> None:
+    """Removes all but the `keep` runs below `folder` that were written to last."""
+    runs = [run for run in folder.iterdir() if run.is_dir()] if folder.is_dir() else []
+    written = {run: max((path.stat().st_mtime for path in run.iterdir()), default=0.0) for run in runs}
+    for old in sorted(written, key=lambda run: written[run], reverse=True)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)

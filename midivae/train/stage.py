@@ -1,0 +1,515 @@
+"""Stage `train`: piano rolls -> `data/model/`: a model, and beside it those it is compared with.
+
+`trainer.py` fits them. After training, the best weights are measured on pieces they never saw, the `test` split.
+
+Shapes:
+    B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    W  windows of a split
+
+Offers: `run`, `heldout`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from midivae import __version__, models
+from midivae.config.params import Params, Train
+from midivae.errors import InputError, TrainingError
+from midivae.measures import distances
+from midivae.models import Config, WindowModel, coding, elbo
+from midivae.models.base import Chance
+from midivae.models.draft import Draft
+from midivae.models.latent import Controls
+from midivae.models.transformer import Transformer
+from midivae.music.roll import FRAME, ONSET
+from midivae.storage import store
+from midivae.storage.code import code_version
+from midivae.storage.schema import CORPUS
+from midivae.train import checkpoint, devices, fit_prior
+from midivae.train import trainer as engine
+from midivae.train.checkpoint import Checkpoints, Progress, Row, State
+from midivae.train.devices import Machine
+from midivae.windows import loader
+from midivae.windows.batch import Batch
+from midivae.windows.loader import BitMatrix, Corpus
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+ACTIVE = 0.01  # a latent dimension is used if the variance of its mean over the data is above this (Burda et al. 2016)
+KEPT_RUNS = 8  # finished runs kept in the work directory
+MOST_HELDOUT = 4096  # windows of split `test` that are measured: the time does not grow with the corpus
+_MEASURED_AT_ONCE = 64
+_ABOUT = {
+    "transformer": "A variational autoencoder whose decoder is causal over steps and autoregressive over the cells of "
+    "a step, and goes on from the steps before the window.",
+    "mlp": "A variational autoencoder of dense layers.",
+    "autoencoder": "An autoencoder of dense layers, without noise and without a KL term: samples drawn from a standard "
+    "normal fall where its decoder never was. It is here to be compared with.",
+}
+
+_LIMITS = (
+    "Cells are independent of each other given the latent, so chords smear where the latent leaves doubt, and a window "
+    "knows nothing of the one before it.",
+    "The decoder can go on from what it sees with little help of its latent: look at the KL per window and at the "
+    "reconstruction before relying on the latent.",
+)
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Splits:
+    """The windows of each split on the training device, and what they were cut from."""
+
+    train: BitMatrix
+    valid: BitMatrix
+    test: BitMatrix
+    corpora: dict[str, Corpus]  # per split
+    data_sha256: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with the weights of its best epoch, and how it came to them."""
+
+    model: WindowModel
+    key: str  # of the run, in the work directory
+    progress: Progress
+    seconds: float
+    steps: int  # of this call; fewer than the run's where it was resumed
+    precision: str
+
+
+def run(params: Params, data: Path) -> dict[str, object] | None:
+    """Trains `params.train.model` and each of `params.train.compare`, measures them, and publishes `data/model`.
+
+    Started by torchrun, all processes train together, and process 0 does the rest.
+
+    Returns:
+        Windows per split, epochs, best validation loss and held-out F1 per model, seconds, and windows_per_s (None
+        where every model was there from an earlier run). Nothing in processes other than 0.
+
+    Raises:
+        InputError, SchemaError, CorruptError: the rolls are missing, of another version or damaged.
+        ParamsError: a device that is not there, a view that leaves nothing to see, or a batch that the processes cannot
+            share evenly.
+        TrainingError: too few windows to fill a batch, or training that diverged.
+    """
+    start = time.monotonic()
+    settings = params.train
+    machine = devices.connect(settings.device, settings.precision, settings.compile)
+    splits = _splits(data / "rolls", settings, machine.device)
+    trained = {name: _train(name, settings, splits, machine) for name in (settings.model, *settings.compare)}
+    machine.leave()
+    if machine.rank:
+        return None
+    priors = {name: _fit_prior(each, settings, splits) for name, each in trained.items()}
+    metrics = {name: _metrics(each, splits, settings) for name, each in trained.items()}
+    sources = _sources(data / "corpus" / "corpus.parquet")
+    with store.publishing(data / "model") as staging:
+        for name, each in trained.items():
+            folder = staging if name == settings.model else staging / "compare" / name
+            _write(folder, each, metrics[name], settings, sources)
+            if priors[name]:
+                store.write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], fit_prior.CURVE))
+            _fit_controls(each.model, splits, settings, folder)
+    checkpoint.prune(store.work_dir() / "train", KEPT_RUNS)
+
+    seen = sum(each.steps * settings.network(name).batch_size for name, each in trained.items())
+    seconds = sum(each.seconds for each in trained.values())
+    return {
+        "windows": {name: len(getattr(splits, name)) for name in SPLITS},
+        "models": {name: _digest(values) for name, values in metrics.items()},
+        "seconds": round(time.monotonic() - start, 3),
+        "windows_per_s": round(seen / seconds, 1) if seen else None,
+        "device": machine.device.type,
+        "precision": machine.precision,
+        "processes": machine.processes,
+    }
+
+
+def _digest(metrics: Mapping[str, Any]) -> dict[str, object]:
+    """What the summary says of a model."""
+    chosen = {name: metrics[name] for name in ("epochs", "best_epoch", "loss")}
+    return {**chosen, "frame_f1": metrics["heldout"].get("frame_f1"), "onset_f1": metrics["heldout"].get("onset_f1")}
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+def _splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
+    manifest = rolls / store.MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{rolls}: no {store.MANIFEST}; run stage `ingest`")
+    corpora = {name: loader.load(rolls, [name]) for name in SPLITS}
+    view = settings.view
+    context = settings.transformer.context if "transformer" in (settings.model, *settings.compare) else 0
+    train, valid, test = (BitMatrix(c, loader.windows(c, view), view, device, context) for c in corpora.values())
+    for name in (settings.model, *settings.compare):
+        _check_enough(len(train), name, settings)
+    if not len(valid):
+        log.warning("no windows in split `valid`: the training loss says which weights are best, and none stops it")
+    return Splits(train, valid, test, corpora, store.sha256(manifest))
+
+
+def _check_enough(n_windows: int, name: str, settings: Train) -> None:
+    size = settings.network(name).batch_size
+    if n_windows < size:
+        section = "transformer" if name == "transformer" else "dense"
+        raise TrainingError(
+            f"{n_windows} training window(s) of {settings.view.steps} steps, but train.{section}.batch_size is "
+            f"{size}: an epoch of model {name!r} needs at least one full batch; lower it or train.view.steps, or "
+            "ingest more pieces"
+        )
+
+
+def _config(name: str, settings: Train, splits: Splits) -> Config:
+    corpus = splits.corpora["train"]
+    return Config(
+        name=name,
+        layout=loader.sample_layout(corpus.layout, settings.view),
+        view=settings.view,
+        network=settings.network(name),
+        tempo_qpm=round(float(np.median(corpus.tempo_qpm)), 3),
+        programs=_programs(corpus, settings.view.merge_parts),
+        data_sha256=splits.data_sha256,
+    )
+
+
+def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
+    """Per part, the program that most pieces use; 0, a piano, where none has notes."""
+    by_part = list(corpus.programs.T)
+    if merge_parts:
+        by_part = [corpus.programs[:, loader.pitched(corpus.layout)].reshape(-1)]
+    used = (np.bincount(programs[programs >= 0], minlength=1) for programs in by_part)
+    return tuple(int(counts.argmax()) for counts in used)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trained:
+    """A model with its best weights, from the work directory if it is there."""
+    config = _config(name, settings, splits)
+    earlier = _earlier(name, settings)
+    key = _key(config, settings, machine, earlier)
+    model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT))
+    began = earlier is not None and _start_from(model, earlier)
+    model = model.to(splits.train.device)
+    if isinstance(model, Transformer) and model.draft is not None and settings.transformer.draft_steps:
+        if not began:
+            _fit_draft(model.draft, key, settings, splits, machine)
+        model.draft.requires_grad_(False)  # the decoder learns what its latents mean, and they stay what they are
+    checkpoints = Checkpoints(store.work_dir() / "train" / key)
+    network = settings.network(name)
+    trainer = engine.Trainer(model, splits.train, splits.valid, network, settings.seed, checkpoints, machine)
+    start, first = time.monotonic(), trainer.progress.step
+    trainer.fit()
+    model.load_state_dict(trainer.best)
+    model.eval()
+    seconds = time.monotonic() - start
+    return Trained(model, key, trainer.progress, seconds, trainer.progress.step - first, machine.precision)
+
+
+def _fit_draft(draft: Draft, key: str, settings: Train, splits: Splits, machine: Machine) -> None:
+    """Fits the draft of a transformer, and with it what its latents hold."""
+    steps = settings.transformer.draft_steps
+    alone: dict[str, object] = {
+        "max_steps": steps,
+        "epochs": sys.maxsize,
+        "patience": None,
+        "anneal_steps": steps // 4,
+        "optimizer": "adamw",  # as its figures in docs/benchmarks.md were measured
+    }
+    fit = settings.transformer.model_copy(update=alone)
+    checkpoints = Checkpoints(store.work_dir() / "train" / f"{key}-draft")
+    trainer = engine.Trainer(draft, splits.train, splits.valid, fit, settings.seed, checkpoints, machine)
+    trainer.fit()
+    draft.load_state_dict(trainer.best)
+
+
+def _earlier(name: str, settings: Train) -> Path | None:
+    """The folder of the model of this name that training starts from, if there is one.
+
+    Raises:
+        InputError: the folder that params name holds no model.
+    """
+    if settings.warm_start is None:
+        return None
+    folder = Path(settings.warm_start)
+    if not (folder / models.base.CONFIG).is_file():
+        raise InputError(
+            f"{folder}: no {models.base.CONFIG}, so not the folder of a model; set train.warm_start to one, or to null"
+        )
+    found = (folder, folder / "compare" / name)
+    of_name = (each for each in found if (each / models.base.CONFIG).is_file() and _name_in(each) == name)
+    return next(of_name, None)
+
+
+def _name_in(folder: Path) -> str:
+    return models.base.read_config(folder).name
+
+
+def _start_from(model: WindowModel, folder: Path) -> bool:
+    """Takes over the weights of an earlier model whose tensors have the same names and shapes.
+
+    It must see music as this one does, the same layout and view; else, and for tensors that do not fit, the weights
+    stay as they are.
+
+    Returns:
+        Whether all tensors fit.
+    """
+    before, now = models.base.read_config(folder), model.config
+    if (before.layout, before.view) != (now.layout, now.view):
+        log.warning("%s: %s sees other windows: training starts from random weights", now.name, folder)
+        return False
+    mine = model.state_dict()
+    fits = {
+        name: weight
+        for name, weight in models.base.read_weights(folder).items()
+        if name in mine and mine[name].shape == weight.shape
+    }
+    model.load_state_dict(fits, strict=False)
+    log.info("%s: starts from %s, %d of %d tensors", now.name, folder, len(fits), len(mine))
+    return len(fits) == len(mine)
+
+
+def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, ...]:
+    """Fits a model's prior to its latents, unless the work directory has it; returns the curve."""
+    model, into = trained.model, trained.model.prior
+    if into is None:
+        return ()
+    steps = settings.transformer.prior_steps
+    code = code_version(fit_prior.__name__)
+    kept = Checkpoints(store.work_dir() / "train" / f"{trained.key}-prior-{steps}-{code}")
+    state = kept.load()
+    if state is None:
+        transpose = settings.transformer.transpose
+        train = fit_prior.encoded(model, splits.corpora["train"], settings.view, transpose, settings.seed)
+        valid = (
+            fit_prior.encoded(model, splits.corpora["valid"], settings.view, 0, settings.seed) if splits.valid else None
+        )
+        fitted, curve = fit_prior.fit(into, train, valid, steps, settings.seed)
+        state = State(Progress(step=steps, curves=tuple(curve), finished=True), fitted.state_dict())
+        kept.save(*state)
+    into.load_state_dict(state.tensors)
+    return state.progress.curves
+
+
+def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: Path) -> None:
+    """Finds the directions of attributes in a model's latent space, and writes them beside its weights."""
+    valid = splits.corpora["valid"] if splits.valid else None
+    weights = store.sha256(folder / "model.safetensors")
+    log.info("%s: attributes in its latent space", model.name)
+    controls = Controls.fit(model, splits.corpora["train"], valid, settings.seed, weights, coding.usual(model))
+    controls.write(folder)
+
+
+def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None = None) -> str:
+    """The name of a run: a hash of all that decides its weights; `earlier`: the model that it starts from."""
+    made_of = {
+        "config": config.to_dict(),
+        "seed": settings.seed,
+        "device": machine.device.type,
+        "precision": machine.precision,
+        "compiled": machine.compiles,
+        "slices": engine.slices(settings.network(config.name), machine.processes),
+        "code": code_version(engine.__name__, models.KINDS[config.name].__module__),
+        "torch": torch.__version__,
+        "version": __version__,
+    }
+    if earlier is not None:
+        made_of["starts_from"] = store.sha256(earlier / models.base.WEIGHTS)
+    return f"{config.name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+# --- held-out pieces --------------------------------------------------------------------------------------------------
+@torch.inference_mode()
+def heldout(model: WindowModel, windows: BitMatrix, seed: int) -> dict[str, float | int]:
+    """How well a model keeps windows that it never saw, all of them or `MOST_HELDOUT`, evenly spaced.
+
+    Returns:
+        Likelihood in nats per window and per step of music, with one draw of the latent (whatever `reconstruction` it
+        was trained with); the bound and its KL only where the model has a noise to bound. F1 of frame and onset cells
+        and the share of exact steps, reconstructed from the latent's mean alone, every cell at one half. Statistics of
+        the latent. Only {"windows": 0} where there are no windows.
+    """
+    if not len(windows):
+        return {"windows": 0}
+    noise = engine.torch_rng(windows.device, seed, engine.TEST)
+    chosen = torch.from_numpy(distances.evenly(len(windows), MOST_HELDOUT)).to(windows.device)
+    batches = []
+    with tqdm(total=len(chosen), desc=f"{model.name}: test", unit="window", disable=None, file=sys.stderr) as bar:
+        for index in torch.split(chosen, _MEASURED_AT_ONCE):
+            batches.append(_measure(model, windows.batch(index), noise))
+            bar.update(len(index))
+    nats, mu, logvar, inside = (torch.cat(column) for column in zip(*(batch[:4] for batch in batches), strict=True))
+    kl = elbo.kl_per_dimension(mu, logvar).sum(1) if model.samples_latent else None
+    counts = np.sum([batch.counts for batch in batches], axis=0)
+    return {
+        "windows": len(chosen),
+        **_likelihood(nats, kl, int(inside.sum())),
+        **_agreement(counts),
+        **_latent(mu, logvar),
+    }
+
+
+class _Measured(NamedTuple):
+    """What is kept of a batch: -log p(x | z) in nats, the posterior, steps in the piece; counts of cells and steps."""
+
+    nats: Float[Tensor, " B"]
+    mu: Float[Tensor, "B Z"]
+    logvar: Float[Tensor, "B Z"]
+    n_inside: Int[Tensor, " B"]
+    counts: Int[np.ndarray, " 8"]
+
+
+def _measure(model: WindowModel, batch: Batch, noise: torch.Generator) -> _Measured:
+    mu, logvar = model.encode(batch.x)
+    nats = model.nats(batch, elbo.reparameterise(mu, logvar, noise))
+    found = coding.complete(model.cells(mu, Chance()).cpu().numpy())
+    counts = _counts(coding.complete((batch.x > 0).cpu().numpy()), found)
+    return _Measured(nats, mu, logvar, batch.n_inside, counts)
+
+
+def _counts(real: Bool[np.ndarray, "B T N 2 P"], found: Bool[np.ndarray, "B T N 2 P"]) -> Int[np.ndarray, " 8"]:
+    """Cells right, real and found of both planes; steps right, and steps."""
+    cells = [
+        int(plane.sum())
+        for k in (FRAME, ONSET)
+        for plane in ((real & found)[:, :, :, k], real[:, :, :, k], found[:, :, :, k])
+    ]
+    exact = (real == found).all(axis=(2, 3, 4))  # [B, T]
+    return np.array([*cells, int(exact.sum()), exact.size], np.int64)
+
+
+def _agreement(counts: Int[np.ndarray, " 8"]) -> dict[str, float | int]:
+    frame_right, frame_real, frame_found, onset_right, onset_real, onset_found, exact, steps = counts.tolist()
+    return {
+        "frame_f1": _rounded(2 * frame_right / max(1, frame_real + frame_found)),
+        "onset_f1": _rounded(2 * onset_right / max(1, onset_real + onset_found)),
+        "step_accuracy": _rounded(exact / steps),
+    }
+
+
+def _likelihood(nats: Float[Tensor, " W"], kl: Float[Tensor, " W"] | None, steps: int) -> dict[str, float | int]:
+    """Means per window, and per step; `steps`: of all windows."""
+    means = {"reconstruction_nats": nats.mean().item()}
+    if kl is not None:
+        means |= {"kl_nats": kl.mean().item(), "elbo_nats": -(nats + kl).mean().item()}
+    per_step = {f"{name}_per_step": mean * len(nats) / steps for name, mean in means.items()}
+    return {name: _rounded(value) for name, value in (means | per_step).items()}
+
+
+def _latent(mu: Float[Tensor, "W Z"], logvar: Float[Tensor, "W Z"]) -> dict[str, float | int]:
+    """Statistics over the windows: a prior that fits has means near 0 and total standard deviation near 1."""
+    variance = mu.var(0, correction=0)  # [Z]
+    total = (variance + logvar.exp().mean(0)).sqrt()
+    return {
+        "active_units": int((variance > ACTIVE).sum()),
+        "latent": mu.shape[1],
+        "mu_mean_max": _rounded(mu.mean(0).abs().max().item()),
+        "mu_std_mean": _rounded(variance.sqrt().mean().item()),
+        "sigma_mean": _rounded((0.5 * logvar).exp().mean().item()),
+        "aggregate_std_min": _rounded(total.min().item()),
+        "aggregate_std_max": _rounded(total.max().item()),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Six digits: what the last bits of a sum hold says nothing."""
+    return float(f"{value:.6g}")
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+def _metrics(trained: Trained, splits: Splits, settings: Train) -> dict[str, Any]:
+    model, progress = trained.model, trained.progress
+    best = progress.curves[progress.best_epoch - 1]
+    return {
+        "model": model.name,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "windows": {name: len(getattr(splits, name)) for name in SPLITS},
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "best_epoch": progress.best_epoch,
+        "loss": {split: best[f"{split}_loss"] for split in ("train", "valid")},
+        "heldout": {**heldout(model, splits.test, settings.seed), "pieces": len(splits.corpora["test"])},
+        **_prior_metrics(trained, splits, settings),
+    }
+
+
+def _prior_metrics(trained: Trained, splits: Splits, settings: Train) -> dict[str, Any]:
+    """How well each prior explains the latents of held-out windows, nats a window."""
+    if trained.model.prior is None or not splits.test:
+        return {}
+    test = fit_prior.encoded(trained.model, splits.corpora["test"], settings.view, 0, settings.seed)
+    found = fit_prior.nats(trained.model.prior, test, settings.seed)
+    return {"prior": {f"{name}_nats": _rounded(value) for name, value in found.items()}}
+
+
+def _write(
+    folder: Path, trained: Trained, metrics: Mapping[str, Any], settings: Train, sources: Sequence[Mapping[str, object]]
+) -> None:
+    """All files of one model."""
+    trained.model.save_pretrained(folder)
+    store.write_json(folder / "metrics.json", metrics)
+    store.write_bytes(folder / "curves.csv", engine.csv_bytes(trained.progress.curves, engine.CURVES))
+    store.write_bytes(folder / "steps.csv", engine.csv_bytes(trained.progress.trace, engine.TRACE))
+    config = trained.model.config
+    card = _template("model_card.md").render(
+        config=config,
+        about=_ABOUT[config.name],
+        limits=_LIMITS[config.name == "transformer"],
+        inputs=math.prod(config.window_shape),
+        metrics=metrics,
+        params=json.dumps(_lineage(trained, settings), indent=2),
+        sources=sources,
+        version=__version__,
+    )
+    store.write_bytes(folder / "README.md", card.encode())
+
+
+def _lineage(trained: Trained, settings: Train) -> dict[str, Any]:
+    """The parameters that made a model; where they left the precision open, the one that was taken."""
+    config = trained.model.config
+    sections = {"view": config.view.model_dump(mode="json"), "network": config.network.model_dump(mode="json")}
+    start = {"warm_start": settings.warm_start} if settings.warm_start is not None else {}
+    return {"seed": settings.seed, "precision": trained.precision, **start, **sections}
+
+
+def _template(name: str) -> jinja2.Template:
+    # what corpora say of themselves, licences above all, is text and never markup
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("midivae.train.stage"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(name)
+
+
+def _sources(corpus: Path) -> list[dict[str, object]]:
+    """Name, licence and number of files of each source of the corpus; empty where its table is not at hand."""
+    if not corpus.is_file():
+        return []
+    table = store.read_table(corpus, CORPUS, ["source", "licence"])
+    counted = table.group_by(["source", "licence"], use_threads=False).aggregate([([], "count_all")])
+    rows = counted.sort_by("source").to_pylist()
+    return [
+        {"name": _cell(row["source"]), "licence": _cell(row["licence"] or "not stated"), "files": row["count_all"]}
+        for row in rows
+    ]
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "/")

@@ -1,0 +1,265 @@
+"""The transformer: a distribution that adds up to one, that sees no future, and whose samples are drawn from it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from floats import certain, close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midivae import models
+from midivae.config.params import Transformer as Settings
+from midivae.config.params import View
+from midivae.models import Config, coding
+from midivae.models.base import Chance
+from midivae.models.transformer import Transformer, by_distance, lag_bucket
+from midivae.music.roll import Layout
+from midivae.windows.batch import Batch
+
+pytestmark = pytest.mark.numerical
+
+CONTEXT = 6
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def model_of(
+    parts: int = 2, planes: str = "onset+frame", steps: int = 8, pitches: int = 12, draft: int = 0
+) -> Transformer:
+    """A small model whose first weights are so large that everything matters."""
+    names = tuple("abcdef"[:parts])
+    network = Settings(width=16, channels=8, layers=2, heads=2, cell=6, latent=5, context=CONTEXT, draft=draft)
+    view = View.model_validate({"steps": steps, "planes": planes})
+    config = Config("transformer", Layout(names, 60, pitches, 4), view, network, 120.0, (0,) * parts, "0" * 64)
+    model = models.create(config, rng())
+    assert isinstance(model, Transformer)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" not in name:
+                weight.mul_(3)
+        if model.encoder is not None:
+            model.encoder.posterior.weight.mul_(0.03)  # or the plan, a tanh, is at its ends
+        model.head.bias.fill_(-0.5)
+        model.head.now.normal_(std=0.5, generator=rng(5))
+        model.head.begun.normal_(std=0.5, generator=rng(6))
+    return model.eval()
+
+
+def music(n: int, model: Transformer, seed: int = 0, steps: int | None = None, density: float = 0.2) -> torch.Tensor:
+    """Random windows that say of every note where it begins."""
+    t, parts, k, p = model.config.window_shape
+    cells = np.random.default_rng(seed).random((n, steps or t, parts, k, p)) < density
+    both = coding.complete(cells)
+    return torch.from_numpy(both[:, :, :, -k:]).float()
+
+
+def batch_of(model: Transformer, n: int = 3) -> Batch:
+    """Windows that follow as many steps as there can be, none, and some; the last one ends early."""
+    x, before = music(n, model), music(n, model, 1, CONTEXT)
+    n_before = torch.tensor([CONTEXT, 0, 2])[:n]
+    known = torch.arange(CONTEXT) >= CONTEXT - n_before[:, None]
+    before = before * known[:, :, None, None, None]
+    inside = torch.tensor([8, 8, 5])[:n]
+    return Batch(x, before, n_before, inside)
+
+
+def latents(model: Transformer, n: int, seed: int = 3) -> torch.Tensor:
+    return torch.randn(n, model.latent, generator=rng(seed))
+
+
+# --- likelihood -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("draft", [0, 7])
+@pytest.mark.parametrize(("parts", "planes", "steps"), [(1, "frame", 2), (2, "frame", 1), (1, "onset+frame", 3)])
+@torch.inference_mode()
+def test_the_probabilities_of_all_windows_add_up_to_one(parts: int, planes: str, steps: int, draft: int) -> None:
+    model = model_of(parts, planes, steps, pitches=2, draft=draft)
+    k = model.config.window_shape[2]
+    every = itertools.product([False, True], repeat=steps * parts * k * 2)
+    cells = np.array(list(every)).reshape(-1, steps, parts, k, 2)
+    if k == 2:  # those that say the same of notes are one window
+        cells = np.unique(coding.complete(cells), axis=0)
+        assert len(cells) > 100
+    x = torch.from_numpy(cells).float()
+    z = latents(model, 1).expand(len(x), -1)
+    assert torch.exp(-model.nats(Batch.of(x), z)).sum().item() == pytest.approx(1, rel=1e-4)
+
+
+@torch.inference_mode()
+def test_a_step_depends_on_nothing_that_comes_after_it() -> None:
+    model = model_of()
+    batch = batch_of(model)
+    z = latents(model, 3)
+    later = music(3, model, seed=9)
+    for known in (0, 3, 7):
+        first = torch.full((3,), known)
+        changed = torch.cat([batch.x[:, :known], later[:, known:]], 1)
+        one, other = (model.nats(batch._replace(x=x, n_inside=first), z) for x in (batch.x, changed))
+        assert torch.equal(one, other), known
+    assert not close(model.nats(batch, z), model.nats(batch._replace(x=later), z))
+
+
+@torch.inference_mode()
+def test_steps_before_the_window_count_only_as_far_as_they_are_known() -> None:
+    model = model_of()
+    batch = batch_of(model)
+    z = latents(model, 3)
+    noise = music(3, model, 7, CONTEXT)
+    known = (torch.arange(CONTEXT) >= CONTEXT - batch.n_before[:, None])[:, :, None, None, None]
+    hidden = batch._replace(before=torch.where(known, batch.before, noise))
+    nats = model.nats(batch, z)
+    # the last step that is not known is still seen by the first that is, as the silence that it is: here it is noise
+    assert close(model.nats(hidden, z)[0], nats[0])
+    unlike = batch._replace(before=torch.where(known, noise, batch.before))
+    assert (model.nats(unlike, z) != nats).tolist() == [True, False, True]
+
+
+@torch.inference_mode()
+def test_a_window_alone_is_one_without_known_steps_before_it() -> None:
+    model = model_of()
+    x, z = music(3, model), latents(model, 3)
+    empty = Batch(x, torch.zeros(3, CONTEXT, *x.shape[2:]), torch.zeros(3, dtype=torch.long), torch.full((3,), 8))
+    assert close(model.nats(Batch.of(x), z), model.nats(empty, z))
+
+
+@pytest.mark.parametrize("draft", [0, 7])
+def test_the_bound_holds_and_everything_gets_a_gradient(draft: int) -> None:
+    model = model_of(draft=draft)
+    model.train()
+    parts = model.elbo(batch_of(model), rng(1))
+    parts.loss.backward()
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    assert [name for name, weight in learned.items() if weight.grad is None or not weight.grad.any()] == []
+    others = {name.partition(".")[0] for name, _ in model.named_parameters() if name not in learned}
+    assert others == {"prior"}  # it is fitted afterwards
+    assert parts.charged >= 5 * model.settings.free_nats - 1e-6
+
+
+# --- the draft --------------------------------------------------------------------------------------------------------
+@torch.inference_mode()
+def test_a_beat_writes_to_its_own_dimensions_and_its_draft_reads_no_others() -> None:
+    draft = model_of(draft=7).draft
+    assert draft is not None
+    assert (draft.beats, draft.own, draft.latent) == (2, 3, 5)  # two beats of four steps: three dimensions, and two
+    one = music(1, model_of())
+    other = torch.cat([one[:, :4], 1 - one[:, 4:]], 1)  # the second beat changes
+    for a, b in zip(draft.encode(one), draft.encode(other), strict=True):
+        assert (a != b).tolist() == [[False, False, False, True, True]]
+    z = latents(model_of(), 1)
+    moved = z.clone()
+    moved[:, :3] += 1  # the first beat's
+    changed = (draft.decode(z) != draft.decode(moved)).flatten(2).any(2)
+    assert changed.tolist() == [[True] * 4 + [False] * 4]
+
+
+@torch.inference_mode()
+def test_the_last_beat_of_a_window_may_be_cut() -> None:
+    model = model_of(steps=6, draft=7)
+    x = music(2, model)
+    assert model.draft is not None
+    assert model.draft.decode(model.encode(x)[0]).shape == x.shape
+
+
+@torch.inference_mode()
+def test_the_decoder_goes_over_the_draft() -> None:
+    """The draft of a step says something of that step to every cell, and of no other step."""
+    model = model_of(draft=7)
+    z = latents(model, 1)
+    planned = model._planned(z)
+    assert planned.draft.abs().max() <= 1
+    x = music(1, model)
+    nats = model._nats(Batch.of(x), planned, x)
+    other = planned._replace(draft=planned.draft.flip(3))
+    assert not close(nats, model._nats(Batch.of(x), other, x))
+    last = planned._replace(draft=torch.cat([planned.draft[:, :-1], planned.draft[:, -1:].flip(3)], 1))
+    cut = Batch.of(x)._replace(n_inside=torch.tensor([7]))
+    assert torch.equal(model._nats(cut, planned, x), model._nats(cut, last, x))
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+def probabilities(
+    model: Transformer, z: torch.Tensor, made: torch.Tensor, batch: Batch, temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of the frame cells and the onset cells of finished windows, and the step before each step."""
+    everything = torch.cat([batch.before, made], 1)
+    planned = model._planned(z)
+    vector, field = model._states(batch._replace(x=made), planned, everything)
+    previous = everything[:, CONTEXT - 1 : -1]
+    beside = torch.cat([previous.flatten(2, 3), planned.draft], 2)
+    onset = made[..., 0, :] if made.shape[3] == 2 else None
+    logits = model.head(vector, field, beside, made[..., -1, :], onset)
+    frame_p, onset_p = torch.sigmoid(logits / temperature).unbind(2)
+    return frame_p, onset_p, previous
+
+
+@pytest.mark.parametrize("draft", [0, 7])
+@pytest.mark.parametrize(("parts", "planes"), [(3, "onset+frame"), (1, "frame"), (1, "onset+frame")])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@torch.inference_mode()
+def test_samples_are_drawn_from_the_probabilities_that_the_likelihood_gives(
+    parts: int, planes: str, temperature: float, draft: int
+) -> None:
+    """Incremental, several cells a round: it must decide each cell as the probabilities of the finished window say."""
+    model = model_of(parts, planes, draft=draft)
+    batch = batch_of(model)
+    z = latents(model, 3)
+    uniform = torch.rand(batch.x.shape, generator=rng(4))
+    made = model.cells(z, Chance(temperature=temperature), uniform, batch).float()
+
+    frame_p, onset_p, previous = probabilities(model, z, made, batch, temperature)
+    onset = made[..., 0, :] if made.shape[3] == 2 else None
+    assert 0.05 < made.mean() < 0.95
+    sure = certain(uniform[..., -1, :], frame_p)
+    assert torch.equal((made[..., -1, :] > 0)[sure], (uniform[..., -1, :] < frame_p)[sure])
+    if onset is not None:
+        sure = certain(uniform[..., 0, :], onset_p)
+        begins = (uniform[..., 0, :] < onset_p) | (previous[..., 1, :] == 0)
+        assert torch.equal((onset > 0)[sure], (begins & (made[..., 1, :] > 0))[sure])
+
+
+@pytest.mark.parametrize("draft", [0, 7])
+@torch.inference_mode()
+def test_a_sample_is_the_same_alone_and_among_others(draft: int) -> None:
+    model = model_of(draft=draft)
+    z = latents(model, 4)
+    uniform = torch.rand((4, *model.config.window_shape), generator=rng(4))
+    together = model.cells(z, Chance(temperature=1.0), uniform)
+    nothing = torch.zeros(4, CONTEXT, *uniform.shape[2:])
+    before = Batch(together.float(), nothing, torch.zeros(4, dtype=torch.long), torch.full((4,), 8))
+    frame_p, onset_p, _ = probabilities(model, z, together.float(), before)
+    # one cell that falls to the other side of its probability changes all that come after it
+    sure = certain(uniform[..., 0, :], onset_p) & certain(uniform[..., 1, :], frame_p)
+    rows = np.flatnonzero(sure.reshape(4, -1).all(1))
+    assert len(rows) >= 2
+    for i in rows.tolist():
+        alone = model.cells(z[i : i + 1], Chance(temperature=1.0), uniform[i : i + 1])
+        assert torch.equal(alone[0], together[i])
+
+
+@torch.inference_mode()
+def test_the_nucleus_leaves_out_what_is_unlikely() -> None:
+    logits = torch.log(torch.tensor([0.04, 0.06, 0.5, 0.94, 0.96])) - torch.log1p(
+        -torch.tensor([0.04, 0.06, 0.5, 0.94, 0.96])
+    )
+    p = Chance(temperature=1.0, top_p=0.95).probability(logits)
+    assert p.tolist() == pytest.approx([0, 0.06, 0.5, 0.94, 1], abs=1e-6)
+    assert Chance(threshold=0.5).probability(logits).tolist() == [0, 0, 0, 1, 1]
+
+
+# --- pieces of it -----------------------------------------------------------------------------------------------------
+def test_matrices_by_distance_hold_what_lies_between_the_two_pitches() -> None:
+    matrix = by_distance(torch.arange(-2.0, 3.0))  # the weight of distance d is d
+    assert matrix.tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2000))
+def test_buckets_of_distances_are_exact_nearby_and_never_fall(lag: int) -> None:
+    bucket, following = lag_bucket(torch.tensor([lag, lag + 1])).tolist()
+    assert 0 <= bucket <= following < 32
+    assert bucket == lag or lag >= 16

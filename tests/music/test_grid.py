@@ -1,0 +1,91 @@
+"""The rounding rule and the bar lines."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from midivae.music import grid
+
+
+def test_nearest_step_halves_up() -> None:
+    # 480 ticks a quarter, 4 steps a beat: a step is 120 ticks; 60 is half way and goes up, 59 goes down
+    ticks = np.array([0, 59, 60, 119, 120, 179, 180, 480])
+    assert grid.to_steps(ticks, 480, 4).tolist() == [0, 0, 1, 1, 1, 1, 2, 4]
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 32767), st.integers(1, 96))
+def test_rounding_is_exact(tick: int, resolution: int, steps_per_beat: int) -> None:
+    exact = Fraction(tick * steps_per_beat, resolution) + Fraction(1, 2)
+    assert int(grid.to_steps(np.array([tick]), resolution, steps_per_beat)[0]) == exact.numerator // exact.denominator
+
+
+@given(st.integers(0, 100_000), st.integers(1, 24), st.integers(1, 48))
+def test_steps_to_ticks_and_back(step: int, steps_per_beat: int, multiple: int) -> None:
+    resolution = steps_per_beat * multiple
+    ticks = grid.to_ticks(np.array([step]), resolution, steps_per_beat)
+    assert ticks.tolist() == [step * multiple]
+    assert grid.to_steps(ticks, resolution, steps_per_beat).tolist() == [step]
+
+
+def test_a_note_lasts_a_step_at_least_and_abutting_notes_stay_so() -> None:
+    # steps of 120 ticks: [0, 0) and [10, 20) are too short to see; [0, 130) and [130, 250) abut at tick 130 = step 1
+    onset, offset = grid.quantise(np.array([0, 10, 0, 130]), np.array([0, 10, 130, 120]), 480, 4)
+    assert onset.tolist() == [0, 0, 0, 1]
+    assert offset.tolist() == [1, 1, 1, 2]
+
+
+def bars(signatures: list[tuple[int, int, int]], n_steps: int, resolution: int = 480) -> list[int]:
+    return grid.bar_starts(np.array(signatures, np.int64).reshape(-1, 3), resolution, 4, n_steps).tolist()
+
+
+def test_bars_of_a_file_without_signature_are_four_quarters() -> None:
+    assert bars([], 40) == [0, 16, 32]
+
+
+def test_bars_follow_the_signatures() -> None:
+    # a pickup of one quarter (4 steps), one bar of 3/4 (12 steps), then 6/8 (12 steps a bar) from tick 4 * 480
+    assert bars([(0, 1, 4), (480, 3, 4), (1920, 6, 8)], 41) == [0, 4, 16, 28, 40]
+
+
+def test_a_change_inside_a_bar_starts_a_bar() -> None:
+    # 4/4 is cut short after 2 quarters (8 steps) by 3/4
+    assert bars([(0, 4, 4), (960, 3, 4)], 30) == [0, 8, 20]
+
+
+def test_long_bars_of_one_quarter_are_read_as_four() -> None:
+    assert bars([(0, 1, 4)], 40) == [0, 16, 32]
+
+
+def test_a_first_signature_after_the_start_leaves_four_quarters_before() -> None:
+    assert bars([(3840, 3, 4)], 60) == [0, 16, 32, 44, 56]
+
+
+def test_bars_shorter_than_a_step_are_not_counted_twice() -> None:
+    starts = bars([(0, 3, 64)], 12)  # 3/64 is 0.75 of a sixteenth step
+    assert starts == sorted(set(starts))
+
+
+@given(st.integers(1, 400), st.sampled_from([(4, 4), (3, 4), (6, 8), (7, 8), (5, 16)]))
+def test_bars_are_even_under_one_signature(n_steps: int, signature: tuple[int, int]) -> None:
+    starts = bars([(0, *signature)], n_steps)
+    length = 16 * Fraction(*signature)
+    assert starts == [s for i in range(n_steps) if (s := int(i * length + Fraction(1, 2))) < n_steps]
+
+
+signature = st.tuples(st.integers(0, 4000), st.integers(1, 12), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
+
+
+@given(st.lists(st.tuples(st.lists(signature, max_size=3), st.integers(1, 960), st.integers(0, 300)), max_size=6))
+def test_bars_of_many_files_are_those_of_each(files: list[tuple[list[tuple[int, int, int]], int, int]]) -> None:
+    sorted_files = [(sorted({s[0]: s for s in signatures}.values()), *rest) for signatures, *rest in files]
+    rows = [(i, *row) for i, (signatures, _, _) in enumerate(sorted_files) for row in signatures]
+    resolution = np.array([r for _, r, _ in files], np.int64)
+    n_steps = np.array([n for _, _, n in files], np.int64)
+    starts, counts = grid.batch_bar_starts(np.array(rows, np.int64).reshape(-1, 4), resolution, 4, n_steps)
+    each = [bars(signatures, n, r) for signatures, r, n in sorted_files]
+    assert counts.tolist() == [len(one) for one in each]
+    assert starts.tolist() == [start for one in each for start in one]
