@@ -209,7 +209,7 @@ class Prefect:
         """The runs of a deployment that began or ended, oldest first."""
         here = self.deployment(name)
         found = self.ask("POST", "/flow_runs/filter", {"deployments": {"id": {"any_": [here["id"]]}}})
-        begun = [run for run in found if run["state"]["type"] != "SCHEDULED"]
+        begun = [run for run in found if run["state"] and run["state"]["type"] != "SCHEDULED"]
         return sorted(begun, key=lambda run: run["created"])
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class Prefect:
         def found() -> dict[str, Any] | None:
             with contextlib.suppress(OSError):
                 run = self.run(run_id)
-                return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
+                return run if run["state"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
             return None
 
         run: dict[str, Any] = until(found, f"run {run_id} to end; see {self.log}", seconds)
@@ -241,9 +241,9 @@ class Prefect:
         return self.ended(self.runs("nightly")[-1]["id"])
 
     def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
-        """The tasks of a run, by name without number."""
+        """The tasks of a run, by name without number; a task that was only just created has no state yet."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 200}
-        return {task["name"]: task for task in self.ask("POST", "/task_runs/filter", body)}
+        return {task["name"]: task for task in self.ask("POST", "/task_runs/filter", body) if task["state"]}
 
     def artifacts(self, run_id: str) -> dict[str, dict[str, Any]]:
         """The artifacts of a run, by key."""

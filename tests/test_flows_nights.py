@@ -193,7 +193,8 @@ def test_a_night_killed_in_training_leaves_no_process(project: Project, prefect:
         return [line for line in nights.processes_under(project.clone) if "midivae train" in line]
 
     until(training, "training to begin")
-    flow = int(prefect.run(run)["infrastructure_pid"].rpartition(":")[2])
+    place = until(lambda: prefect.run(run)["infrastructure_pid"], "the worker to say where the flow runs")
+    flow = int(place.rpartition(":")[2])
     os.kill(flow, signal.SIGKILL)
     until(lambda: not nights.processes_under(project.clone), "the stage to end")
     assert prefect.ended(run)["state"]["type"] == "CRASHED"
