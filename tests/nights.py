@@ -227,7 +227,11 @@ class Prefect:
         def found() -> dict[str, Any] | None:
             with contextlib.suppress(OSError):
                 run = self.run(run_id)
-                return run if run["state"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
+                return (
+                    run
+                    if run["state"] and run["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+                    else None
+                )
             return None
 
         run: dict[str, Any] = until(found, f"run {run_id} to end; see {self.log}", seconds)
