@@ -23,7 +23,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-repro: git $(RUN)  ## Rebuild every stage that is stale (dvc repro)
+repro: git $(RUN)  ## Rebuild every stage that is stale (dvc repro); the first time some 10 minutes, 2.3 GB of disk
 	.venv/bin/dvc repro
 	@printf '%s\n' '' 'Done. See and hear the samples:' \
 	'  data/report/index.html                   open it in a browser: pictures and sound, no server needed' \
@@ -48,7 +48,7 @@ lint: $(DEV)  ## Check style, types and imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint  ## Check style, types and imports, and run the tests
+test: lint  ## Check style, types and imports, and run the tests; some 5 minutes, 2.8 GB of disk
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadgroup
 
 test-slow: $(DEV)  ## Run the tests that take minutes

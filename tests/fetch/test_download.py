@@ -141,7 +141,12 @@ def test_the_next_run_goes_on_where_the_last_one_stopped(home: Path) -> None:
 
 
 def test_a_run_that_is_killed_leaves_a_part_and_no_file(home: Path) -> None:
-    program = "import sys; from midivae import download, params; download.fetch(sys.argv[1], params.Download())"
+    program = """
+import sys
+from midivae.config import params
+from midivae.fetch import download
+download.fetch(sys.argv[1], params.Download())
+"""
     with serving(BODY, slow(HANG_S, after=1_000_000), good) as web:
         killed = subprocess.Popen([sys.executable, "-c", program, web.url])
         while not any(part.stat().st_size >= 15 << 16 for part in home.rglob(".part")):
