@@ -58,8 +58,9 @@ format: $(DEV)  ## Format the code
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-docs: $(DEV)  ## Write docs/cli.md anew from the commands' help
+docs: $(DEV)  ## Write docs/cli.md and the figure of the packages from the code
 	.venv/bin/python docs/regenerate.py
+	.venv/bin/python docs/packages.py
 
 site: $(DEV)  ## Write docs/ as a site into site/, for a browser without a network
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict

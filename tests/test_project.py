@@ -247,6 +247,16 @@ def test_the_drawn_file_tree_is_the_one_on_disk() -> None:
     assert {path.relative_to(ROOT).as_posix() for path in there} - set(drawn) == set(), "draw in docs/architecture.md"
 
 
+def test_the_figure_of_the_packages_shows_the_layers_that_are_checked() -> None:
+    module = runpy.run_path(str(ROOT / "docs" / "packages.py"))
+    drawn = module["FIGURE"].read_text(encoding="utf-8")
+    assert drawn == module["draw"](), "run `make docs`"
+    names = [name for layer in module["layers"]() for name in layer]
+    boxes = re.findall(r'font-weight="bold" fill="#1d2430">(\w+)<', drawn)
+    assert boxes == names
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"errors"} == set(names)
+
+
 TABLES = (schema.CORPUS, schema.PIECES, schema.SHARD, schema.CATALOG, schema.WINDOWS, schema.NEIGHBOURS)
 
 
