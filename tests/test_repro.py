@@ -171,10 +171,10 @@ def test_the_roll_that_the_docs_read_is_the_one_that_we_read(project: Project) -
         + """
 from pathlib import Path
 from midivae.windows import loader
-from midivae.music import roll as pianoroll
+from midivae.music import roll
 corpus = loader.load(Path("data/rolls"), ["train", "valid", "test"])
 piece = corpus.piece_ids.index(row["piece_id"])
-ours = pianoroll.unpack(corpus.packed[corpus.starts[piece] : corpus.starts[piece + 1]], corpus.layout)
+ours = roll.unpack(corpus.packed[corpus.starts[piece] : corpus.starts[piece + 1]], corpus.layout)
 assert planes.any() and np.array_equal(planes, ours)
 """
     )

@@ -107,9 +107,7 @@ def tables(found: Sequence[Job], real: Real, world: World, catalog: Path) -> Tab
                 made.seams += _seams(job, real, world)
             case "ensemble":
                 made.ensemble += _ensemble(job, world)
-    made.ensemble = (
-        [*_real_ensemble(real, world), *made.ensemble] if len(features.pitched_parts(world.layout)) > 1 else []
-    )
+    made.ensemble = [*_real_ensemble(real, world), *made.ensemble] if len(world.layout.pitched) > 1 else []
     return made
 
 

@@ -398,7 +398,7 @@ class _Key:
         key, _ = features.best_scale(chroma)
         inside = features.in_scale(key) | (key < 0)[:, None]  # [B, 12]
         pitch = layout.pitch_low + np.arange(layout.pitches)
-        pitched = np.isin(np.arange(len(layout.parts)), features.pitched_parts(layout))
+        pitched = np.isin(np.arange(len(layout.parts)), layout.pitched)
         outside = ~inside[:, None, pitch % 12] & pitched[:, None]
         return cls(key, outside, features.fifths(chroma * inside))
 

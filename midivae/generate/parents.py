@@ -26,9 +26,9 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from midivae.config.params import Ingest, Parent, View
 from midivae.errors import InputError, MidiError, ParamsError
 from midivae.music import grid, midi
-from midivae.music import roll as pianoroll
 from midivae.music.notes import Notes
-from midivae.music.roll import Layout
+from midivae.music.parts import assign_parts
+from midivae.music.roll import Layout, from_notes, pack, unpack
 from midivae.storage import schema, store
 from midivae.windows import loader
 from midivae.windows.loader import Corpus
@@ -182,11 +182,11 @@ def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
         part, _ = usable(notes, ingest)
     except InputError as error:
         raise InputError(f"parent file:{path}: {error}; name another, or train on other parts") from error
-    roll = pianoroll.from_notes(notes, part, layout)
+    roll = from_notes(notes, part, layout)
     signatures = np.array([tuple(each) for each in notes.time_signatures], np.int64).reshape(-1, 3)
     bars = grid.bar_starts(signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(roll.planes))
     return Corpus(
-        pianoroll.pack(roll.planes),
+        pack(roll.planes),
         np.array([0, len(roll.planes)]),
         (path.name,),
         (bars,),
@@ -205,7 +205,7 @@ def usable(notes: Notes, ingest: Ingest) -> tuple[Int[np.ndarray, " N"], int]:
     steps = notes.end_tick * ingest.steps_per_beat // notes.ticks_per_quarter + 1
     if steps > ingest.limits.max_steps:
         raise InputError(f"it is {steps} steps long, and the most is {ingest.limits.max_steps} (ingest.limits)")
-    part = pianoroll.assign_parts(notes, ingest.parts)
+    part = assign_parts(notes, ingest.parts)
     low, high = ingest.pitch_low, ingest.pitch_low + ingest.pitches - 1
     if not np.any((part >= 0) & (notes.pitch >= low) & (notes.pitch <= high)):
         raise InputError(
@@ -240,7 +240,7 @@ def _sample(parent: Parent, known: Known, layout: Layout) -> _Found:
             f"parent sample:{parent.name}: its music has {planes.shape[1]} part(s), the corpus {len(layout.parts)}; "
             "samples of a model that merges parts cannot be parents"
         )
-    return _Found(pianoroll.pack(planes), zero, zero + len(planes), zero, [f"sample:{parent.name}"], known.z)
+    return _Found(pack(planes), zero, zero + len(planes), zero, [f"sample:{parent.name}"], known.z)
 
 
 # --- the pool ---------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class Pool:
         inside = rows < self.stop[index, None]
         packed = np.asarray(self.packed[np.where(inside, rows, 0)]) * inside[..., None].astype(np.uint8)
         both = view.model_copy(update={"planes": "onset+frame"})
-        return loader.select(pianoroll.unpack(packed, self.layout), self.layout, both)
+        return loader.select(unpack(packed, self.layout), self.layout, both)
 
     def begins(self, index: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
         """Whether a window is the first of its piece."""

@@ -37,8 +37,9 @@ from midivae.config.params import Ingest, Params, Split
 from midivae.errors import CorruptError, InputError, MidiError, SchemaError
 from midivae.ingest import duplicates
 from midivae.measures import features
-from midivae.music import grid, kernels, midi, native, roll
+from midivae.music import grid, kernels, midi, native
 from midivae.music.notes import Batch
+from midivae.music.parts import parts_of_tracks
 from midivae.music.roll import Layout
 from midivae.storage import store
 from midivae.storage.code import code_version
@@ -206,7 +207,7 @@ def explain(path: Path, ingest: Ingest) -> str:
 def _tracks_in_words(parsed: midi.Parsed, ingest: Ingest) -> list[str]:
     """A line per track: its notes, and the part they go to."""
     batch, _ = midi.join([parsed])
-    parts = roll.parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts)
+    parts = parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts)
     lines = []
     for name, notes, program, is_drum, part in zip(
         batch.track_names, batch.track_notes, batch.program, batch.is_drum, parts, strict=True
@@ -566,7 +567,7 @@ def _on_grid(reads: list[Read], batch: Batch, ingest: Ingest) -> Placed:
     placed = Placed(
         reads,
         batch,
-        roll.parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts),
+        parts_of_tracks(batch.program, batch.is_drum, batch.track_names, ingest.parts),
         np.append(0, np.cumsum(batch.tracks)),
         np.append(0, np.cumsum(batch.track_notes)),
         onset_step,

@@ -22,7 +22,7 @@ Where we differ from MusPy:
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
 Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `major_of`, `in_scale` and `KEYS`,
-`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `pitched_parts`, `transposed`; `mix`.
+`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `transposed`; `mix`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, UInt64
 from midivae.music.roll import FRAME, ONSET, Layout, cell_runs
 from midivae.storage.schema import FEATURES
 
-DRUMS = "drums"  # name of the part that has no pitch
 _BLOCK_CELLS = 1 << 21  # cells of rolls worked on at once: a few MB, so that they stay in the cache
 
 Planes = Bool[np.ndarray, "B T N 2 P"]
@@ -70,11 +69,6 @@ def _starts(planes: Planes, sounding: Bool[np.ndarray, "B T N P"]) -> Bool[np.nd
     return start
 
 
-def pitched_parts(layout: Layout) -> list[int]:
-    """The parts that have pitches."""
-    return [index for index, name in enumerate(layout.parts) if name != DRUMS]
-
-
 def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
     """Rolls moved by semitones, each by its own number; drums stay.
 
@@ -82,7 +76,7 @@ def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> 
     is another note's place, the two are one.
     """
     moved = planes.copy()
-    parts = pitched_parts(layout)
+    parts = layout.pitched
     row = np.arange(layout.pitches)
     for semitones in np.unique(shift).tolist():
         mine = np.flatnonzero(shift == semitones)
@@ -99,7 +93,7 @@ def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> 
 
 def _without_drums(cells: np.ndarray, layout: Layout) -> np.ndarray:
     """The cells [B, T, N, ...] of the parts that have pitches."""
-    pitched = pitched_parts(layout)
+    pitched = layout.pitched
     return cells if len(pitched) == len(layout.parts) else cells[:, :, pitched]
 
 
@@ -198,7 +192,7 @@ def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, 
 def _attributes_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
     c = _cells(planes, layout)
     x, y = fifths(c.notes @ _pitch_class_of_row(layout)).T
-    pitched = pitched_parts(layout)
+    pitched = layout.pitched
     shares = balance(c.pitched_start) if len(pitched) > 1 else np.empty((len(planes), 0))
     return {
         "density": density(c.starts, layout.steps_per_beat),
@@ -453,7 +447,7 @@ def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B 
 
 def _vectors_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
     n_rolls, steps = planes.shape[:2]
-    roll, part, row, onset, offset = cell_runs(planes[:, :, pitched_parts(layout)])
+    roll, part, row, onset, offset = cell_runs(planes[:, :, layout.pitched])
     beats = np.arange(steps + 1) / layout.steps_per_beat
     class_of_length = np.abs(beats[:, None] - np.array(NOTE_LENGTHS)).argmin(axis=1)
     pitch_class, length = (row + layout.pitch_low) % 12, class_of_length[offset - onset]

@@ -21,7 +21,6 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
-from midivae.measures.features import pitched_parts
 from midivae.music.roll import FRAME, Layout
 
 CHORDS = 4096
@@ -37,7 +36,7 @@ Chords = Int64[np.ndarray, "B Q"]
 def chords(planes: Planes, layout: Layout) -> Chords:
     """The chord of every whole beat."""
     n_beats = planes.shape[1] // layout.steps_per_beat
-    on_beats = planes[:, : n_beats * layout.steps_per_beat : layout.steps_per_beat][:, :, pitched_parts(layout), FRAME]
+    on_beats = planes[:, : n_beats * layout.steps_per_beat : layout.steps_per_beat][:, :, layout.pitched, FRAME]
     sounds = on_beats.any(axis=2)  # [B, Q, P]
     bit = 1 << (layout.pitch_low + np.arange(layout.pitches)) % 12
     found: np.ndarray = np.bitwise_or.reduce(np.where(sounds, bit, 0), axis=2).astype(np.int64)
@@ -149,7 +148,7 @@ def tonal_distance(planes: Planes, layout: Layout) -> Float[np.ndarray, " B"]:
     reshape that groups neighbouring pitches (Pypianoroll's `tonal_distance`); silence as a point at the origin, near
     which everything is.
     """
-    parts = pitched_parts(layout)
+    parts = layout.pitched
     n_beats = planes.shape[1] // layout.steps_per_beat
     frames = planes[:, : n_beats * layout.steps_per_beat][:, :, parts, FRAME]
     shape = (len(planes), n_beats, layout.steps_per_beat, len(parts), layout.pitches)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from midivae.measures.features import pitched_parts
 from midivae.music.roll import FRAME, ONSET, Layout
 
 _QUERIES_AT_ONCE, _REFERENCES_AT_ONCE = 256, 4096
@@ -86,7 +85,7 @@ def pairwise_apart(planes: Planes) -> Float[np.ndarray, " _"]:
 # --- beat by beat, in whatever key ------------------------------------------------------------------------------------
 def beat_chroma(planes: Planes, layout: Layout) -> Bool[np.ndarray, "B Q 12"]:
     """Which pitch classes sound during each whole beat, C first; drums left out."""
-    pitched = pitched_parts(layout)
+    pitched = layout.pitched
     n_beats = planes.shape[1] // layout.steps_per_beat
     frames = planes[:, : n_beats * layout.steps_per_beat][:, :, pitched, FRAME]
     beats = np.asarray(

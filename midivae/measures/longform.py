@@ -97,7 +97,7 @@ def self_similarity(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_p
     in each frame; drums left out.
     """
     steps, hop = FRAME_BARS * steps_per_bar, HOP_BARS * steps_per_bar
-    pitched = features.pitched_parts(layout)
+    pitched = layout.pitched
     _, _, row, onset, offset = cell_runs(planes[None][:, :, pitched])
     begins = np.arange(0, len(planes) - steps + 1, hop)
     mine = (onset >= begins[:, None]) & (onset < begins[:, None] + steps)  # [F, M]

@@ -3,6 +3,7 @@
 notes     The notes of a file, as columns.
 grid      Ticks to steps and back.
 midi      Bytes of a MIDI file to notes and back.
+parts     Which part of a roll a note belongs to.
 roll      Notes to piano rolls and back.
 kernels   The loops of ingest over notes.
 native    Compiles such loops once and keeps their machine code.

@@ -17,27 +17,25 @@ Rules, when notes become a roll:
     4. Where notes of one part and pitch overlap, the earlier ends where the later starts, and the later lasts until no
        note of that pitch sounds any more.
 
-Offers: `Layout`, `Roll`, `pack` / `unpack`, `assign_parts` and `parts_of_tracks` (what part a note or a track belongs
-to), `rasterise` (notes of many pieces at once to packed rolls), `from_notes` / `to_notes` and `batch_to_notes`.
+Offers: `Layout`, `Roll`, `pack` / `unpack`, `rasterise` (notes of many pieces at once to packed rolls), `from_notes` /
+`to_notes` and `batch_to_notes`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, UInt8
+from jaxtyping import Bool, Int, UInt8
 
-from midivae.config.params import Parts
 from midivae.errors import SchemaError
 from midivae.music import grid, kernels
 from midivae.music.notes import Notes, Tempo, TimeSignature
+from midivae.music.parts import DRUMS
 
 ONSET, FRAME = 0, 1  # indices of the planes
 TICKS_PER_STEP = 120  # of MIDI files that we write: 480 ticks a quarter at the default grid
@@ -52,6 +50,11 @@ class Layout:
     pitch_low: int
     pitches: int
     steps_per_beat: int
+
+    @property
+    def pitched(self) -> list[int]:
+        """Indices of the parts that are not drums."""
+        return [index for index, name in enumerate(self.parts) if name != DRUMS]
 
     @property
     def bits_per_step(self) -> int:
@@ -113,44 +116,6 @@ def unpack(packed: UInt8[np.ndarray, "*B T X"], layout: Layout) -> Bool[np.ndarr
     """The planes in packed bits: the inverse of `pack`."""
     bits = np.unpackbits(packed, axis=-1, count=layout.bits_per_step)
     return bits.view(bool).reshape(*packed.shape[:-1], len(layout.parts), 2, layout.pitches)
-
-
-# the five families of the Lakh Pianoroll Dataset; what sounds like no instrument belongs to none
-# (Dong et al. 2018, "MuseGAN"): piano 0-7, guitar 24-31, bass 32-39, all others strings
-_FAMILY = np.full(128, 4, np.int8)
-_FAMILY[0:8], _FAMILY[24:32], _FAMILY[32:40] = 1, 2, 3
-_FAMILY[96:104] = -1  # synthesiser effects
-_FAMILY[112:128] = -1  # percussive and sound effects
-
-
-def assign_parts(notes: Notes, parts: Parts) -> Int[np.ndarray, " N"]:
-    """For each note the index of its part in `parts.names`; -1: it belongs to none."""
-    if parts.rule == "track":
-        none = np.zeros(len(notes.track_names), np.uint8)
-        return np.asarray(parts_of_tracks(none, none.astype(bool), notes.track_names, parts)[notes.track])
-    return parts_of_tracks(notes.program, notes.is_drum, (), parts)
-
-
-def parts_of_tracks(
-    program: UInt8[np.ndarray, " K"], is_drum: Bool[np.ndarray, " K"], names: Sequence[str], parts: Parts
-) -> Int64[np.ndarray, " K"]:
-    """For each track the index of its part in `parts.names`; -1: it belongs to none."""
-    if parts.rule == "merged":
-        return np.where(is_drum, -1, 0)
-    if parts.rule == "program":
-        return np.where(is_drum, 0, _FAMILY[program]).astype(np.int64)
-    patterns, rest = tuple(parts.tracks.values()), parts.names.index(parts.rest) if parts.rest is not None else -1
-    return np.array([_part_of_name(name[:256], patterns, rest) for name in names], np.int64)
-
-
-@lru_cache(maxsize=4096)
-def _part_of_name(name: str, patterns: tuple[tuple[str, ...], ...], rest: int) -> int:
-    """The first part one of whose patterns fits the track's name, else the rest."""
-    folded = " ".join(name.split()).casefold()
-    for index, wanted in enumerate(patterns):
-        if any(fnmatchcase(folded, pattern.casefold()) for pattern in wanted):
-            return index
-    return rest
 
 
 @dataclass(frozen=True)
@@ -310,7 +275,7 @@ def batch_to_notes(
     """`to_notes` of each roll of a batch."""
     roll, part, row, onset, offset = cell_runs(planes)
     program = np.asarray(programs if programs is not None else [0] * len(layout.parts), np.uint8)
-    is_drum = np.array([name == "drums" for name in layout.parts])
+    is_drum = np.array([name == DRUMS for name in layout.parts])
     columns = {
         "pitch": (row + layout.pitch_low).astype(np.uint8),
         "velocity": np.full(len(row), VELOCITY, np.uint8),

@@ -194,7 +194,7 @@ def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
     """Per part, the program that most pieces use; 0, a piano, where none has notes."""
     by_part = list(corpus.programs.T)
     if merge_parts:
-        by_part = [corpus.programs[:, loader.pitched(corpus.layout)].reshape(-1)]
+        by_part = [corpus.programs[:, corpus.layout.pitched].reshape(-1)]
     used = (np.bincount(programs[programs >= 0], minlength=1) for programs in by_part)
     return tuple(int(counts.argmax()) for counts in used)
 

@@ -8,7 +8,7 @@ Shapes:
     B  windows of a batch     T  steps of a window           L  steps before it
     N  parts                  K  planes                      P  pitches
 
-Offers, in numpy: `Corpus`, `load`, `Windows`, `windows`, `Chains`, `chains`, `planes`, `sample_layout`, `pitched`,
+Offers, in numpy: `Corpus`, `load`, `Windows`, `windows`, `Chains`, `chains`, `planes`, `sample_layout`,
 `bar_hashes`, `epoch_order`; on the training device: `BitMatrix`, which gathers and unpacks a batch with tensor
 operations alone.
 """
@@ -32,13 +32,13 @@ from midivae.config.params import View
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.measures import features
 from midivae.music import roll
+from midivae.music.parts import DRUMS
 from midivae.music.roll import FRAME, Layout, pack, unpack
 from midivae.storage import store
 from midivae.storage.schema import PIECES, SHARD
 from midivae.windows.batch import Batch
 
 MERGED = "merged"  # the one part of a view that merges parts
-DRUMS = "drums"  # the part that such a view leaves out
 _SHARD_NAME = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 _BARS_AT_ONCE = 4096  # when bars are hashed
 _ROWS_AT_ONCE = 65_536  # when the whole matrix is converted: keeps the unpacked bits in the cache's reach
@@ -269,7 +269,7 @@ def sample_layout(layout: Layout, view: View) -> Layout:
     """
     if not view.merge_parts:
         return layout
-    if not pitched(layout):
+    if not layout.pitched:
         raise ParamsError(
             f"train.view.merge_parts leaves drums out, and the parts are {list(layout.parts)}: nothing is left; "
             "set it to false, or ingest other parts"
@@ -277,17 +277,12 @@ def sample_layout(layout: Layout, view: View) -> Layout:
     return replace(layout, parts=(MERGED,))
 
 
-def pitched(layout: Layout) -> list[int]:
-    """Indices of the parts that are not drums."""
-    return [i for i, name in enumerate(layout.parts) if name != DRUMS]
-
-
 def select(
     planes: Bool[np.ndarray, "*B N 2 P"], layout: Layout, view: View
 ) -> Bool[np.ndarray, "*B M {view.n_planes} P"]:
     """The parts and planes that a view shows."""
     if view.merge_parts:
-        planes = np.asarray(planes[..., pitched(layout), :, :].any(axis=-3, keepdims=True))
+        planes = np.asarray(planes[..., layout.pitched, :, :].any(axis=-3, keepdims=True))
     return planes if view.n_planes == 2 else planes[..., FRAME : FRAME + 1, :]
 
 

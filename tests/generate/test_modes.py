@@ -26,8 +26,8 @@ from midivae.measures import features
 from midivae.models import coding, latent
 from midivae.models.latent import Controls, measured
 from midivae.music import midi
-from midivae.music import roll as pianoroll
-from midivae.music.roll import FRAME, ONSET, Layout
+from midivae.music.parts import assign_parts
+from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
 from midivae.storage import store
 from midivae.train import stage as train
 from midivae.windows import loader
@@ -144,8 +144,8 @@ def planes_of(data: bytes, n_steps: int) -> np.ndarray:
         notes = midi.read(data)
     except MidiError:  # silent
         return np.zeros((n_steps, *CELLS), bool)
-    part = pianoroll.assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
-    return pianoroll.from_notes(notes, part, LAYOUT, n_steps).planes
+    part = assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
+    return from_notes(notes, part, LAYOUT, n_steps).planes
 
 
 def window(data: Path, label: str) -> np.ndarray:
@@ -156,7 +156,7 @@ def window(data: Path, label: str) -> np.ndarray:
     first = corpus.starts[i] + corpus.bar_starts[i][int(bar) - 1]
     rows = corpus.packed[first : min(first + STEPS, corpus.starts[i + 1])]
     planes = np.zeros((STEPS, *CELLS), bool)
-    planes[: len(rows)] = pianoroll.unpack(rows, LAYOUT)
+    planes[: len(rows)] = unpack(rows, LAYOUT)
     planes[0, :, ONSET] |= planes[0, :, FRAME]
     return planes
 
@@ -439,8 +439,8 @@ def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> Non
     sample = found.query("sample_id == 's-0000005'").iloc[0]
     assert np.array_equal(mine["z"].iloc[3], sample["z"])  # its own latent, not what it is encoded to
     notes = piece(77)
-    part = pianoroll.assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
-    roll = pianoroll.from_notes(notes, part, LAYOUT).planes[3 * BAR : 3 * BAR + STEPS]  # from bar 4
+    part = assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
+    roll = from_notes(notes, part, LAYOUT).planes[3 * BAR : 3 * BAR + STEPS]  # from bar 4
     lead = found.query("job == 'b'")["planes"].iloc[0][:STEPS]
     assert np.array_equal(lead[..., FRAME, :], roll[..., FRAME, :])
     model = models.load(data / "model")

@@ -38,8 +38,8 @@ from midivae.ingest import stage as ingest
 from midivae.models import coding
 from midivae.models.base import Chance
 from midivae.music import midi
-from midivae.music import roll as pianoroll
-from midivae.music.roll import Layout, Roll
+from midivae.music.parts import assign_parts
+from midivae.music.roll import Layout, Roll, batch_to_notes, from_notes, to_notes
 from midivae.storage import store
 from midivae.windows import loader
 from midivae.workers.parallel import Failure, Outcome
@@ -221,8 +221,8 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
     layout = Layout(PARTS, 36, 48, 4)
     for row, roll in zip(found.to_dict("records"), planes, strict=True):
         notes = midi.read(row["midi"]["bytes"])
-        part = pianoroll.assign_parts(notes, params([job]).ingest.parts)
-        assert np.array_equal(pianoroll.from_notes(notes, part, layout, 32).planes, roll)
+        part = assign_parts(notes, params([job]).ingest.parts)
+        assert np.array_equal(from_notes(notes, part, layout, 32).planes, roll)
         assert len(notes) == row["notes"]
         assert row["midi"]["path"] == f"midi/a/{row['sample_id']}.mid"
         assert (data / "samples" / row["midi"]["path"]).read_bytes() == row["midi"]["bytes"]
@@ -454,8 +454,8 @@ def test_batch_to_notes_is_to_notes_of_each() -> None:
     rng = np.random.default_rng(0)
     planes = coding.complete(rng.random((5, 16, 2, 2, 48)) < 0.1)
     layout = Layout(PARTS, 36, 48, 4)
-    for roll, notes in zip(planes, pianoroll.batch_to_notes(planes, layout), strict=True):
-        alone = pianoroll.to_notes(Roll(roll, layout))
+    for roll, notes in zip(planes, batch_to_notes(planes, layout), strict=True):
+        alone = to_notes(Roll(roll, layout))
         assert midi.write(notes) == midi.write(alone)
         part = np.where(notes.track == 0, 0, 1)
-        assert np.array_equal(pianoroll.from_notes(notes, part, layout, 16).planes, roll)
+        assert np.array_equal(from_notes(notes, part, layout, 16).planes, roll)

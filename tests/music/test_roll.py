@@ -9,19 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import events_of, grid_events, hand_made, notes_of, slow_roll
 
-from midivae.config.params import Parts
 from midivae.errors import SchemaError
 from midivae.music import grid, midi
-from midivae.music import roll as pianoroll
 from midivae.music.notes import Notes, TimeSignature
-from midivae.music.roll import Layout, Roll
+from midivae.music.roll import Layout, Roll, from_notes, pack, rasterise, to_notes, unpack
 
 SATB = Layout(("soprano", "bass", "drums"), 36, 48, 4)
 
 
 def roll_of(notes: Notes, layout: Layout = SATB) -> Roll:
     """The roll with one part per track, in their order."""
-    return pianoroll.from_notes(notes, notes.track.astype(np.int64), layout)
+    return from_notes(notes, notes.track.astype(np.int64), layout)
 
 
 def test_repeated_and_abutting_notes_stay_apart() -> None:
@@ -36,9 +34,9 @@ def test_hand_made_file_to_a_roll_and_back() -> None:
     notes = midi.read(hand_made())
     part = {"Soprano": 0, "Bass": 1, "Kit": 2}
     to_part = np.array([part[name] for name in notes.track_names])
-    roll = pianoroll.from_notes(notes, to_part[notes.track], SATB)
+    roll = from_notes(notes, to_part[notes.track], SATB)
     signatures = (TimeSignature(0, 3, 4), TimeSignature(1440, 4, 4))
-    back = pianoroll.to_notes(roll, programs=(0, 32, 0), time_signatures=signatures)
+    back = to_notes(roll, programs=(0, 32, 0), time_signatures=signatures)
     names = {"Soprano": "soprano", "Bass": "bass", "Kit": "drums"}
     assert events_of(back) == sorted((names[name], *rest) for name, *rest in events_of(notes))
     assert events_of(midi.read(midi.write(back))) == events_of(back)
@@ -49,7 +47,7 @@ def test_hand_made_file_to_a_roll_and_back() -> None:
 @given(st.lists(grid_events(), min_size=3, max_size=3))
 def test_every_note_on_the_grid_survives(tracks: list[list[tuple[int, int, int]]]) -> None:
     notes = notes_of(*tracks, names=SATB.parts, drums=(False, False, True))
-    back = pianoroll.to_notes(roll_of(notes))
+    back = to_notes(roll_of(notes))
     assert events_of(back) == events_of(notes)
     assert back.is_drum.tolist() == [name == "drums" for name in np.array(back.track_names)[back.track]]
 
@@ -78,14 +76,14 @@ def test_many_pieces_at_once_are_each_as_alone(pieces: list[list[tuple[int, int,
     n_steps = np.array([max((o + d for o, d, _ in events), default=0) for events in pieces])
     shuffled = np.random.default_rng(0).permutation(len(piece))
     args = (a[shuffled] for a in (piece, np.zeros_like(piece), pitch, onset, offset))
-    rolls = pianoroll.rasterise(*args, n_steps, layout)
+    rolls = rasterise(*args, n_steps, layout)
     assert (rolls.kept + rolls.out_of_range + rolls.merged == [len(events) for events in pieces]).all()
     for q, (events, columns) in enumerate(zip(pieces, rolls, strict=True)):
         distinct = {(o, p) for o, _, p in events if 30 <= p < 90}
         assert rolls.kept[q] == len(distinct)
         notes = notes_of([(o * 120, d * 120, p) for o, d, p in events])
         alone = slow_roll(notes, notes.track, layout) if events else None
-        planes = pianoroll.unpack(columns.T, layout)
+        planes = unpack(columns.T, layout)
         assert len(planes) == n_steps[q]
         assert alone is None or np.array_equal(planes, alone)
 
@@ -94,12 +92,12 @@ def test_a_note_beyond_its_roll_is_refused() -> None:
     layout, at, none = Layout(("all",), 30, 60, 4), np.array, np.zeros(1, np.int64)
     for onset, offset, part in ((0, 9, 0), (-1, 2, 0), (3, 3, 0), (0, 2, 1), (0, 2, -1)):
         with pytest.raises(ValueError, match="a note"):
-            pianoroll.rasterise(none, at([part]), at([60]), at([onset]), at([offset]), at([8]), layout)
+            rasterise(none, at([part]), at([60]), at([onset]), at([offset]), at([8]), layout)
 
 
 def test_overlap_on_one_pitch_ends_the_earlier_note() -> None:
     # C4 on steps 0-7, struck again on step 2 for two steps: 0-1, then 2-7, since the key is still down
-    back = pianoroll.to_notes(roll_of(notes_of([(0, 960, 60), (240, 240, 60)], [], [])))
+    back = to_notes(roll_of(notes_of([(0, 960, 60), (240, 240, 60)], [], [])))
     assert [e[1:] for e in events_of(back)] == [(0, 240, 60), (240, 720, 60)]
 
 
@@ -116,35 +114,9 @@ def test_frame_plane_agrees_with_pretty_midi_at_the_grid() -> None:
 def test_pack_and_unpack(parts: int, pitches: int, steps: int, random: object) -> None:
     layout = Layout(tuple(f"p{i}" for i in range(parts)), 0, pitches, 4)
     planes = np.random.default_rng(random.randrange(2**32)).random((steps, parts, 2, pitches)) < 0.3  # type: ignore[attr-defined]
-    packed = pianoroll.pack(planes)
+    packed = pack(planes)
     assert packed.shape == (steps, layout.bytes_per_step)
-    assert np.array_equal(pianoroll.unpack(packed, layout), planes)
-
-
-@pytest.mark.parametrize(
-    ("names", "parts", "expected"),
-    [
-        (("Soprano", "ALTO\rViola", "Bassoon", "Bass Continuo", "Bass"), Parts(), [0, 1, -1, 3, 3]),
-        (("Soprano", "Piano"), Parts(rest="others"), [0, 4]),
-        (("Soprano", "Piano"), Parts(rest="alto"), [0, 1]),
-    ],
-)
-def test_parts_by_track_name(names: tuple[str, ...], parts: Parts, expected: list[int]) -> None:
-    notes = notes_of(*([(0, 120, 60)] for _ in names), names=names)
-    assert pianoroll.assign_parts(notes, parts).tolist() == expected
-
-
-def test_parts_by_program_are_the_five_families_of_lakh() -> None:
-    programs = (0, 7, 24, 31, 32, 39, 40, 8, 95, 96, 104, 112, 127, 0)
-    drums = (False,) * 13 + (True,)
-    notes = notes_of(*([(0, 120, 60)] for _ in programs), programs=programs, drums=drums)
-    part = pianoroll.assign_parts(notes, Parts(rule="program"))
-    assert part.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 4, -1, 4, -1, -1, 0]
-
-
-def test_merged_leaves_drums_out() -> None:
-    notes = notes_of([(0, 120, 60)], [(0, 120, 38)], drums=(False, True))
-    assert pianoroll.assign_parts(notes, Parts(rule="merged")).tolist() == [0, -1]
+    assert np.array_equal(unpack(packed, layout), planes)
 
 
 def test_layout_round_trip_and_refusal() -> None:

@@ -1,0 +1,54 @@
+"""Which part of a roll a note belongs to.
+
+The parts and the rule that assigns notes to them are params (`config.params.Parts`): by the name of the note's track,
+by its General MIDI program, or all notes but drums in one part.
+
+Offers: `assign_parts`, and `DRUMS`, the name of the one part that has no pitch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from midivae.config.params import Parts
+from midivae.music.notes import Notes
+
+DRUMS = "drums"
+
+# the five families of the Lakh Pianoroll Dataset: piano 0-7, guitar 24-31, bass 32-39, all others strings
+# (Dong et al. 2018, "MuseGAN"); synthesiser effects, percussive sounds and sound effects belong to no part
+_FAMILY = np.full(128, 4, np.int64)
+_FAMILY[0:8], _FAMILY[24:32], _FAMILY[32:40] = 1, 2, 3
+_FAMILY[96:104] = _FAMILY[112:128] = -1
+
+
+def assign_parts(notes: Notes, parts: Parts) -> Int64[np.ndarray, " N"]:
+    """For each note the index of its part in `parts.names`; -1: it belongs to none."""
+    if parts.rule == "track":
+        none = np.zeros(len(notes.track_names), np.uint8)
+        return np.asarray(parts_of_tracks(none, none.astype(bool), notes.track_names, parts)[notes.track])
+    return parts_of_tracks(notes.program, notes.is_drum, (), parts)
+
+
+def parts_of_tracks(
+    program: UInt8[np.ndarray, " K"], is_drum: Bool[np.ndarray, " K"], names: Sequence[str], parts: Parts
+) -> Int64[np.ndarray, " K"]:
+    """For each track the index of its part in `parts.names`; -1: it belongs to none."""
+    if parts.rule == "merged":
+        return np.where(is_drum, -1, 0)
+    if parts.rule == "program":
+        return np.where(is_drum, 0, _FAMILY[program])
+    return np.array([_part_of_name(name, parts) for name in names], np.int64)
+
+
+def _part_of_name(name: str, parts: Parts) -> int:
+    """The first part one of whose patterns fits the first 256 letters of a track's name, else the rest."""
+    folded = " ".join(name[:256].split()).casefold()
+    for index, patterns in enumerate(parts.tracks.values()):
+        if any(fnmatchcase(folded, pattern.casefold()) for pattern in patterns):
+            return index
+    return parts.names.index(parts.rest) if parts.rest is not None else -1
