@@ -33,7 +33,7 @@ from midivae.generate import stage as generate
 from midivae.measures import features
 from midivae.models import coding
 from midivae.music import midi, roll
-from midivae.storage import schema, store
+from midivae.storage import schema
 
 STEPS = ("noise", "decode", "measure", "midi", "table", "parquet")
 
@@ -96,7 +96,7 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         lap("table")
     with tempfile.TemporaryDirectory() as folder:
         columns = pa.schema([("z", schema.FLOATS), ("bytes", pa.binary())])
-        store.write_table(Path(folder) / "part.parquet", pa.concat_tables(tables).cast(columns), _table(columns))
+        tables.write(Path(folder) / "part.parquet", pa.concat_tables(tables).cast(columns), _table(columns))
     lap("parquet")
     return took
 

@@ -53,7 +53,7 @@ from hardware import hardware
 
 from midivae.config.params import Compute, Ingest, Params, Parts
 from midivae.ingest import stage as ingest
-from midivae.storage import store
+from midivae.storage import tables
 from midivae.storage.schema import CORPUS
 from midivae.workers import parallel
 
@@ -125,7 +125,7 @@ def _ours(paths: list[Path], scratch: Path) -> dict[str, Callable[[], object]]:
         rows.append(
             {"path": name, "sha256": digest, "bytes": path.stat().st_size, "source": "bench", "origin": path.name}
         )
-    store.write_table(data / "corpus" / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
+    tables.write(data / "corpus" / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
     parallel.fan_out = _in_this_process  # type: ignore[assignment]
 
     def fresh() -> None:

@@ -33,7 +33,7 @@ from midivae.config.params import Compute, Ingest, Params, Parts
 from midivae.ingest import stage as ingest
 from midivae.music import midi
 from midivae.music.notes import Notes
-from midivae.storage import store
+from midivae.storage import tables
 from midivae.storage.schema import CORPUS
 
 LAKH = 176_581
@@ -119,7 +119,7 @@ def _write(originals: list[Notes], folder: Path, count: int) -> Iterator[dict[st
 def _ingest(rows: list[dict[str, object]], data: Path, params: Params) -> tuple[float, float, dict[str, object]]:
     """Seconds by the wall clock and of processor time, ours and that of the workers; and what ingest says."""
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["path"])), CORPUS.columns)
-    store.write_table(data / "corpus" / "corpus.parquet", table, CORPUS)
+    tables.write(data / "corpus" / "corpus.parquet", table, CORPUS)
     start, cpu = time.perf_counter(), _processor_s()
     summary = ingest.run(params, data)
     return time.perf_counter() - start, _processor_s() - cpu, summary

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from midivae.music import grid
 from midivae.music.notes import Notes, Tempo, TimeSignature
 from midivae.music.roll import FRAME, ONSET, Layout
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import write_bytes
 from midivae.storage.schema import CORPUS
 
 Event = tuple[int, int, int]  # onset_tick, duration_tick, pitch
@@ -104,14 +105,14 @@ def grid_events(draw: st.DrawFn, step: int = 120, max_step: int = 64, low: int =
 
 def as_fetched(data: Path, files: dict[str, bytes], splits: dict[str, str] | None = None) -> None:
     """`corpus/` below `data` with these files, as stage `fetch` leaves it; `splits` are the corpus's own."""
-    with store.publishing(data / "corpus") as staging:
+    with folders.publishing(data / "corpus") as staging:
         rows = []
         for path in sorted(files):
-            store.write_bytes(staging / "midi" / path, files[path])
+            write_bytes(staging / "midi" / path, files[path])
             sha256 = hashlib.sha256(files[path]).hexdigest()
             row = {"path": path, "sha256": sha256, "bytes": len(files[path]), "source": "test", "origin": path}
             rows.append(row | {"split": (splits or {}).get(path)})
-        store.write_table(staging / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
+        tables.write(staging / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
 
 
 def slow_roll(notes: Notes, part: np.ndarray, layout: Layout) -> np.ndarray:

@@ -16,7 +16,7 @@ from midivae.evaluate import stage as evaluate
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
 from midivae.music import midi
-from midivae.storage import schema, store
+from midivae.storage import schema, tables
 from midivae.train import stage as train
 
 # a part's name comes from the params, a licence and a source's name from whoever made the corpus
@@ -69,6 +69,6 @@ def build(data: Path) -> None:
 
 
 def rename_source(path: Path) -> None:
-    rows = store.read_table(path, schema.CORPUS).to_pylist()
+    rows = tables.read(path, schema.CORPUS).to_pylist()
     named = [{**row, "source": SOURCE, "licence": LICENCE} for row in rows]
-    store.write_table(path, pa.Table.from_pylist(named, schema.CORPUS.columns), schema.CORPUS)
+    tables.write(path, pa.Table.from_pylist(named, schema.CORPUS.columns), schema.CORPUS)

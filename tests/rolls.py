@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from midivae.music.roll import FRAME, ONSET, Layout, pack
-from midivae.storage import store
+from midivae.storage import folders, tables
 from midivae.storage.schema import PIECES, SHARD
 
 LAYOUT = Layout(("high", "low"), pitch_low=60, pitches=12, steps_per_beat=4)
@@ -53,7 +53,7 @@ def write_rolls(
             "piece_id": piece_id(i),
             "parts": list(layout.parts),
             "n_steps": len(planes),
-            "planes": store.compress(np.ascontiguousarray(pack(planes).T)),
+            "planes": tables.compress(np.ascontiguousarray(pack(planes).T)),
             "bar_starts": list(range(0, len(planes), 8)),
             "tempo_qpm": 100.0 + i,
             "programs": list(programs or range(len(layout.parts))),
@@ -69,12 +69,12 @@ def write_rolls(
     ]
     rejected = blank | {"path": "bad.mid", "piece_id": "f" * 16, "sha256": "f" * 64, "bytes": 1}
     rejected |= {"accepted": False, "reason": "empty", "shard": 0}
-    with store.publishing(folder) as staging:
+    with folders.publishing(folder) as staging:
         for number in range(n_shards):
-            store.write_table(
+            tables.write(
                 staging / f"part-{number:05d}-of-{n_shards:05d}.parquet",
                 pa.Table.from_pylist(rows[number::n_shards], SHARD.columns),
                 SHARD,
                 {"layout": layout.to_json()},
             )
-        store.write_table(staging / "pieces.parquet", pa.Table.from_pylist([*table, rejected], PIECES.columns), PIECES)
+        tables.write(staging / "pieces.parquet", pa.Table.from_pylist([*table, rejected], PIECES.columns), PIECES)

@@ -34,7 +34,8 @@ from jaxtyping import Float32
 
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.music.roll import Layout
-from midivae.storage import schema, store
+from midivae.storage import schema, tables
+from midivae.storage.files import write_bytes
 
 _HEAVY = ("z", "midi")  # columns that are read only when asked for: most of the catalog's bytes
 KEPT = "kept"  # folder beside `samples`, of what people kept in the explorer
@@ -78,7 +79,7 @@ def query(
     found = table.columns
     chosen = _chosen(columns, latents, found)
     keys = _sort_keys(sort, found)
-    rows = store.scan(files, table, _with(chosen, keys), _compile(where, found))
+    rows = tables.scan(files, table, _with(chosen, keys), _compile(where, found))
     if keys:
         rows = rows.take(pc.sort_indices(rows, sort_keys=keys))  # missing values go last
     rows = rows.slice(0, limit).select(chosen)
@@ -109,7 +110,7 @@ def layout(folder: Path, job: str) -> Layout:
     """
     for file in _files(folder):
         if re.fullmatch(rf"{re.escape(job)}-\d{{5}}-of-\d{{5}}", file.stem):
-            return Layout.from_json(store.read_extra(file, schema.CATALOG, "layout"))
+            return Layout.from_json(tables.read_extra(file, schema.CATALOG, "layout"))
     raise InputError(f"{folder}: no job {job!r} in the catalog; rerun stage `generate` with it")
 
 
@@ -353,7 +354,7 @@ def midi_bytes(folder: Path, sample_ids: Sequence[str]) -> dict[str, bytes]:
                 "lists them"
             )
     mine = pc.field("sample_id").isin(pa.array(list(sample_ids), pa.string()))
-    rows = store.scan(_files(folder), schema.CATALOG, ["sample_id", "midi"], mine).to_pylist()
+    rows = tables.scan(_files(folder), schema.CATALOG, ["sample_id", "midi"], mine).to_pylist()
     found = {row["sample_id"]: row["midi"]["bytes"] for row in rows}
     missing = [name for name in sample_ids if name not in found]
     if missing:
@@ -383,15 +384,15 @@ def export(folder: Path, rows: pd.DataFrame, target: Path) -> int:
     written = 0
     for file in _files(folder):
         mine = pc.field("sample_id").isin(pa.array(wanted, pa.string()))
-        found = store.scan([file], schema.CATALOG, ["sample_id", "midi"], mine)
+        found = tables.scan([file], schema.CATALOG, ["sample_id", "midi"], mine)
         for row in found.to_pylist():
-            store.write_bytes(target / f"{_checked_id(row['sample_id'])}.mid", row["midi"]["bytes"])
+            write_bytes(target / f"{_checked_id(row['sample_id'])}.mid", row["midi"]["bytes"])
         written += len(found)
     if written != len(set(wanted)):
         raise CorruptError(
             f"{folder}: {len(set(wanted)) - written} of {len(set(wanted))} samples are not in the catalog"
         )
-    store.write_bytes(target / _CSV, _csv(rows))
+    write_bytes(target / _CSV, _csv(rows))
     return written
 
 

@@ -22,7 +22,8 @@ import pandas as pd
 
 from midivae.catalog import catalog
 from midivae.errors import ParamsError
-from midivae.storage import schema, store
+from midivae.storage import schema
+from midivae.storage.files import read_csv
 from midivae.storage.schema import HELD_OUT
 
 MEASURES = tuple(name for name in schema.FEATURES if name not in ("notes", "pitch_range"))
@@ -40,8 +41,8 @@ def best(data: Path, k: int, jobs: tuple[str, ...] = ()) -> list[str]:
     unknown = sorted(set(jobs) - set(samples["job"]))
     if unknown:
         raise ParamsError(f"no job {unknown[0]!r} in the catalog; there are {', '.join(sorted(set(samples['job'])))}")
-    summary = store.read_csv(data / "evaluation" / "features.csv", "evaluate")
-    refused = set(store.read_csv(data / "evaluation" / "refused.csv", "evaluate")["sample_id"])
+    summary = read_csv(data / "evaluation" / "features.csv", "evaluate")
+    refused = set(read_csv(data / "evaluation" / "refused.csv", "evaluate")["sample_id"])
     valid = samples[~samples["sample_id"].isin(refused) & (samples["notes"] > 0)]
     valid = valid.dropna(subset=[*MEASURES, "novelty"])
     real = summary[summary["set"] == HELD_OUT].set_index("feature")

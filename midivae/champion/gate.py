@@ -33,7 +33,8 @@ from midivae.config.params import Gate, Params
 from midivae.errors import InputError
 from midivae.measures import distances
 from midivae.models import WindowModel
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import file_sha256, read_json
 from midivae.storage.schema import PIECES, SHARD
 from midivae.train import devices
 from midivae.train import stage as train
@@ -64,15 +65,15 @@ def freeze(rolls: Path, target: Path) -> dict[str, object]:
         )
     wanted = pa.array(corpus.piece_ids, pa.string())
     shards = sorted(rolls.glob("part-*.parquet"))
-    rows = pa.concat_tables([_rows_in(store.read_table(path, SHARD), wanted) for path in shards])
-    pieces = _rows_in(store.read_table(rolls / "pieces.parquet", PIECES), wanted)
+    rows = pa.concat_tables([_rows_in(tables.read(path, SHARD), wanted) for path in shards])
+    pieces = _rows_in(tables.read(rolls / "pieces.parquet", PIECES), wanted)
     pieces = pieces.filter(pieces.column("accepted"))
     pieces = pieces.set_column(pieces.schema.get_field_index("shard"), "shard", pa.array([0] * len(pieces), pa.int32()))
-    with store.publishing(target) as staging:
+    with folders.publishing(target) as staging:
         extra = {"layout": corpus.layout.to_json()}
-        store.write_table(staging / "part-00000-of-00001.parquet", rows.sort_by("piece_id"), SHARD, extra)
-        store.write_table(staging / "pieces.parquet", pieces, PIECES)
-    manifest = store.sha256(target / store.MANIFEST)
+        tables.write(staging / "part-00000-of-00001.parquet", rows.sort_by("piece_id"), SHARD, extra)
+        tables.write(staging / "pieces.parquet", pieces, PIECES)
+    manifest = file_sha256(target / folders.MANIFEST)
     return {"pieces": len(corpus), "steps": int(corpus.starts[-1]), "sha256": manifest}
 
 
@@ -122,7 +123,7 @@ def score(folder: Path, corpus: loader.Corpus, left_out: Sequence[str], rules: G
     found = train.heldout(model, matrix, SEED)
     return Score(
         model=model.name,
-        model_sha256=store.sha256(folder / models.base.WEIGHTS),
+        model_sha256=file_sha256(folder / models.base.WEIGHTS),
         nats_per_step=-float(found["elbo_nats_per_step"]),
         kl_nats_per_step=float(found["kl_nats_per_step"]),
         active_share=round(found["active_units"] / found["latent"], 4),
@@ -150,7 +151,7 @@ def _chosen(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[s
 
 def _trained_on(rolls: Path, holdout: loader.Corpus) -> list[str]:
     """The pieces of the hold-out that `rolls` has in another split: a model of these rolls may have seen them."""
-    pieces = store.read_table(rolls / "pieces.parquet", PIECES, ["piece_id", "accepted", "split"])
+    pieces = tables.read(rolls / "pieces.parquet", PIECES, ["piece_id", "accepted", "split"])
     moved = pc.and_(pieces.column("accepted"), pc.not_equal(pieces.column("split"), HOLDOUT_SPLIT))
     seen = set(pieces.filter(moved).column("piece_id").to_pylist())
     return sorted(seen & set(holdout.piece_ids))
@@ -279,7 +280,7 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
             f"{data / 'model'} and {champion} see windows of different shape (train.view), and nats of one say nothing "
             "of the other; delete the hold-out to begin a new line of champions"
         )
-    samples = _samples(store.read_json(data / "evaluation" / "metrics.json"), _job(params, rules))
+    samples = _samples(read_json(data / "evaluation" / "metrics.json"), _job(params, rules))
     verdict = decide(challenger, best, samples, rules)
     return {
         **asdict(verdict),
@@ -288,7 +289,7 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
         "holdout": {
             "pieces": len(corpus),
             "left_out": len(left_out),
-            "sha256": store.sha256(holdout / store.MANIFEST),
+            "sha256": file_sha256(holdout / folders.MANIFEST),
         },
         "rules": rules.model_dump(mode="json"),
     }

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from midivae.errors import InputError, ParamsError
-from midivae.storage import store
+from midivae.storage.files import file_sha256, write_file
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,11 @@ def take(inbox: Path, corpus: Path, occasion: str, settle_s: float = 60.0) -> di
         if kind is None:
             continue
         if kind == "midi":
-            piece_id = store.sha256(path)[:_ID]
+            piece_id = file_sha256(path)[:_ID]
             kind = "known" if piece_id in known else "new"
             if kind == "new":
                 with path.open("rb") as file:
-                    store.write_via(corpus / occasion / f"{piece_id}-{_plain(path)}", partial(shutil.copyfileobj, file))
+                    write_file(corpus / occasion / f"{piece_id}-{_plain(path)}", partial(shutil.copyfileobj, file))
                 known.add(piece_id)
             counts["stuck"] += not _remove(path)
         counts[kind] += 1

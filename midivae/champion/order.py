@@ -24,7 +24,8 @@ from midivae.config import params
 from midivae.config.params import Params
 from midivae.errors import InputError, ParamsError
 from midivae.generate import stage as generate
-from midivae.storage import store
+from midivae.storage import tables
+from midivae.storage.files import write_bytes
 from midivae.storage.schema import CATALOG
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def _fill(published: Path, base: versions.Version, order: Order, workers: int | 
         for name in ("model", "rolls"):
             (data / name).symlink_to(folder / name)
         generate.run(wanted, data)
-        store.write_bytes(data / PARAMS, yaml.safe_dump(_after(made, wanted).model_dump(mode="json")).encode())
+        write_bytes(data / PARAMS, yaml.safe_dump(_after(made, wanted).model_dump(mode="json")).encode())
         with versions.locked(published):
             if versions.read_current(published) != base:
                 return None
@@ -116,5 +117,5 @@ def _counts(catalog: Path) -> Counter[str]:
     """Samples of each job in a catalog."""
     counts: Counter[str] = Counter()
     for path in sorted(catalog.glob("*-of-*.parquet")):
-        counts.update(store.read_table(path, CATALOG, ["job"]).column("job").to_pylist())
+        counts.update(tables.read(path, CATALOG, ["job"]).column("job").to_pylist())
     return counts

@@ -30,7 +30,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from midivae.errors import CorruptError, InputError, ParamsError
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import copy_file, file_sha256, read_json, write_json
 from midivae.storage.schema import CATALOG
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def read(folder: Path) -> Version:
         InputError: it is no version.
         CorruptError: damaged.
     """
-    values = store.read_json(folder / FACTS)
+    values = read_json(folder / FACTS)
     try:
         return Version(**values)
     except TypeError as error:
@@ -129,7 +130,7 @@ def publish(data: Path, published: Path, name: str, notes: Mapping[str, Path] | 
         for folder in FOLDERS:
             _copy(data / folder, staging / folder)
         for note, path in (notes or {}).items():
-            store.clone(path, staging / note)
+            copy_file(path, staging / note)
         _describe(staging, name, name, before.name if before else None)
 
     _write(published, name, fill)
@@ -158,13 +159,13 @@ def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Pa
             if path.is_file() and relative.parts[0] not in ("samples", FACTS, *(notes or {})):
                 _link(path, staging / relative)
         for note, path in (notes or {}).items():
-            store.clone(path, staging / note)
-        with store.publishing(staging / "samples") as folder:
+            copy_file(path, staging / note)
+        with folders.publishing(staging / "samples") as folder:
             for path in sorted(_files(old / "samples")):
                 if _job(path.relative_to(old / "samples")) not in jobs:
                     _link(path, folder / path.relative_to(old / "samples"))
             for path in sorted(_files(samples)):
-                store.clone(path, folder / path.relative_to(samples))
+                copy_file(path, folder / path.relative_to(samples))
         _describe(staging, name, base.champion, base.before)
 
     _write(published, name, fill)
@@ -194,7 +195,7 @@ def _write(published: Path, name: str, fill: Callable[[Path], None]) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     """What a stage wrote into its folder, but the manifest."""
-    return (path for path in folder.rglob("*") if path.is_file() and path != folder / store.MANIFEST)
+    return (path for path in folder.rglob("*") if path.is_file() and path != folder / folders.MANIFEST)
 
 
 def _job(path: Path) -> str:
@@ -204,12 +205,12 @@ def _job(path: Path) -> str:
 
 def _copy(source: Path, target: Path) -> None:
     """Copies a stage's folder, and compares the copy with its manifest."""
-    if not (source / store.MANIFEST).is_file():
-        raise InputError(f"{source}: no {store.MANIFEST}; run stage that writes {source.name!r} first")
+    if not (source / folders.MANIFEST).is_file():
+        raise InputError(f"{source}: no {folders.MANIFEST}; run stage that writes {source.name!r} first")
     for path in source.rglob("*"):
         if path.is_file():
-            store.clone(path, target / path.relative_to(source))
-    wrong = store.verify(target)
+            copy_file(path, target / path.relative_to(source))
+    wrong = folders.verify(target)
     if wrong:
         raise CorruptError("\n".join([f"{source}: not as its stage wrote it; rerun the stage:", *wrong]))
 
@@ -220,7 +221,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:
-        store.clone(source, target)
+        copy_file(source, target)
 
 
 def _describe(staging: Path, name: str, champion: str, before: str | None) -> None:
@@ -228,9 +229,9 @@ def _describe(staging: Path, name: str, champion: str, before: str | None) -> No
     parts = sorted((staging / "samples" / "catalog").glob("*-of-*.parquet"))
     if not parts:
         raise InputError("samples/catalog: no catalog of samples; run stage `generate`")
-    rows = sum(store.read_table(part, CATALOG, ["index"]).num_rows for part in parts)
-    version = Version(name, champion, before, rows, store.sha256(staging / "model" / "model.safetensors"))
-    store.write_json(staging / FACTS, asdict(version))
+    rows = sum(tables.read(part, CATALOG, ["index"]).num_rows for part in parts)
+    version = Version(name, champion, before, rows, file_sha256(staging / "model" / "model.safetensors"))
+    write_json(staging / FACTS, asdict(version))
 
 
 def _sync(path: Path) -> None:

@@ -331,15 +331,17 @@ def verify(folders: tuple[Path, ...], data: Path) -> None:
     Without DIR, the folders of all stages that have run. Prints a line per folder; exit code 4 when a file is damaged,
     missing or not of the folder.
     """
-    from midivae.storage import store
+    from midivae.storage.files import read_json
+    from midivae.storage.folders import MANIFEST
+    from midivae.storage.folders import verify as damaged_files
 
-    chosen = folders or tuple(data / s.writes for s in STAGES if (data / s.writes / store.MANIFEST).is_file())
+    chosen = folders or tuple(data / s.writes for s in STAGES if (data / s.writes / MANIFEST).is_file())
     if not chosen:
         raise errors.InputError(f"{data}: no stage has written here; name a folder with DIR or --data")
     wrong: list[str] = []
     for folder in chosen:
-        here = store.verify(folder)
-        _print(f"{folder}: {len(here)} of {len(store.read_json(folder / store.MANIFEST))} files wrong")
+        here = damaged_files(folder)
+        _print(f"{folder}: {len(here)} of {len(read_json(folder / MANIFEST))} files wrong")
         wrong += here
     if wrong:
         raise errors.CorruptError("\n".join([f"{len(wrong)} file(s) are not as written; rerun their stage:", *wrong]))
@@ -521,7 +523,7 @@ def render(
     from midivae.catalog import ranking
     from midivae.config import params
     from midivae.render import audio
-    from midivae.storage import store
+    from midivae.storage.files import write_bytes
 
     _log_to_stderr(verbose, quiet)
     if (best is None) == (not samples):
@@ -536,7 +538,7 @@ def render(
             failed.append(str(sound))
             continue
         path = output / f"{files[index].name}.{form}"
-        store.write_bytes(path, sound.data)
+        write_bytes(path, sound.data)
         told = {"sample": files[index].name, "file": str(path), "seconds": round(sound.seconds, 3)}
         _print(json.dumps(told | {"peak": round(sound.peak, 3), "bytes": len(sound.data)}))
     if failed:
@@ -553,13 +555,13 @@ def plot(sample: str, output: Path | None, data: Path) -> None:
     SAMPLE is a sample_id of the catalog, or a MIDI file.
     """
     from midivae.render import plot as picture
-    from midivae.storage import store
+    from midivae.storage.files import write_bytes
 
     form = picture.format_of(output) if output is not None else "png"
     [(name, found)] = _found([sample], data)
     target = output or Path(f"{name}.png")
     drawn = picture.draw(found, name, form)
-    store.write_bytes(target, drawn)
+    write_bytes(target, drawn)
     _print(json.dumps({"sample": name, "file": str(target), "bytes": len(drawn)}))
 
 
@@ -619,10 +621,10 @@ out_option = click.option("--out", type=PATH, metavar="FILE", help="Also write i
 
 def _tell(found: Any, out: Path | None = None) -> None:
     """Prints a result as JSON, and writes it to a file where one is named."""
-    from midivae.storage import store
+    from midivae.storage.files import write_json
 
     if out is not None:
-        store.write_json(out, found)
+        write_json(out, found)
     _print(json.dumps(found))
 
 

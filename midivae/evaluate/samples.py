@@ -30,7 +30,7 @@ from midivae.evaluate.set_distances import Measured
 from midivae.evaluate.set_measures import Gathered, World
 from midivae.models import WindowModel
 from midivae.music import roll
-from midivae.storage import store
+from midivae.storage import tables
 from midivae.storage.schema import CATALOG, FEATURES
 
 log = logging.getLogger(__name__)
@@ -85,11 +85,11 @@ def read(folder: Path, world: World, model: WindowModel) -> list[Job]:
     files = sorted(folder.glob("*-of-*.parquet"))
     if not files:
         raise InputError(f"{folder}: no catalog of samples; run stage `generate`")
-    heads = store.scan(files, CATALOG, ["job", "index", "n_steps", "steps_per_beat", "parts"]).to_pandas()
+    heads = tables.scan(files, CATALOG, ["job", "index", "n_steps", "steps_per_beat", "parts"]).to_pandas()
     _check_alike(heads, world)
     per_job: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        per_job[str(store.read_table(path, CATALOG, ["job"]).column("job")[0].as_py())].append(path)
+        per_job[str(tables.read(path, CATALOG, ["job"]).column("job")[0].as_py())].append(path)
     bar = tqdm(sorted(per_job), desc="evaluate: jobs", unit="job", disable=None, file=sys.stderr)
     return [_job(name, per_job[name], world, model) for name in bar]
 
@@ -122,7 +122,7 @@ class _Reader:
     def windows(self) -> Iterator[Bool[np.ndarray, "B T N 2 P"]]:
         """The windows of all samples, in order."""
         for path in self._files:
-            table = store.read_table(path, CATALOG, [*_COLUMNS, *FEATURES, "midi"])
+            table = tables.read(path, CATALOG, [*_COLUMNS, *FEATURES, "midi"])
             for first in range(0, len(table), _ROWS_AT_ONCE):
                 block = table.slice(first, _ROWS_AT_ONCE)
                 midi_bytes = block.column("midi").combine_chunks().field("bytes").to_pylist()
@@ -183,7 +183,7 @@ def sample_planes(folder: Path, names: Sequence[str], world: World) -> dict[str,
     """The rolls of these samples of the catalog, wherever in it they are; those that are not there are left out."""
     files = sorted(folder.glob("*-of-*.parquet"))
     wanted = pc.field("sample_id").isin(list(names))
-    table = store.scan(files, CATALOG, ["sample_id", "notes", "n_steps", "midi"], wanted)
+    table = tables.scan(files, CATALOG, ["sample_id", "notes", "n_steps", "midi"], wanted)
     if len(table) == 0:
         return {}
     n_steps = table.column("n_steps").to_numpy().astype(np.int64)

@@ -45,7 +45,8 @@ from midivae.evaluate.set_measures import Gathered, World
 from midivae.measures import baselines, distances
 from midivae.measures.control import Row
 from midivae.models import WindowModel
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import write_bytes, write_json
 from midivae.storage.schema import FEATURES, HELD_OUT
 from midivae.windows import loader
 
@@ -110,10 +111,10 @@ def run(params: Params, data: Path) -> dict[str, object]:
     rows = _model_table(every, compared, latents, floor)
     metrics = _metrics(real, found, rows, compared, latents, verdict, of_modes)
     refused = [row for job in found for row in job.refused]
-    with store.publishing(data / "evaluation") as folder:
-        store.write_json(folder / "metrics.json", metrics)
-        store.write_table(folder / "features_real.parquet", _window_table(held_out, windows, real), schema.WINDOWS)
-        store.write_table(folder / "neighbours.parquet", _neighbours(held_out, windows, real, trivial, found, world),
+    with folders.publishing(data / "evaluation") as folder:
+        write_json(folder / "metrics.json", metrics)
+        tables.write(folder / "features_real.parquet", _window_table(held_out, windows, real), schema.WINDOWS)
+        tables.write(folder / "neighbours.parquet", _neighbours(held_out, windows, real, trivial, found, world),
                           schema.NEIGHBOURS)  # fmt: skip
         _write_csv(
             folder / "distances.csv", [r for each in compared.values() for r in each], set_distances.DISTANCE_COLUMNS
@@ -551,4 +552,4 @@ def _edges(real: np.ndarray, every: np.ndarray, whole: bool) -> Float[np.ndarray
 def _write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
     """Writes rows as CSV, numbers in 6 digits."""
     frame = pd.DataFrame(rows, columns=list(columns) if columns is not None else None)
-    store.write_bytes(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
+    write_bytes(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())

@@ -64,7 +64,8 @@ from midivae.models.base import read_config
 from midivae.models.latent import Controls
 from midivae.music import midi, roll
 from midivae.render import pictures
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import copy_file, file_sha256, write_bytes
 from midivae.workers.parallel import Beat, fan_out
 
 log = logging.getLogger(__name__)
@@ -365,7 +366,7 @@ class Explorer:
             raise InputError(f"the reader {outcome.failure.kind} at this file; it cannot be used")
         shown, file = _shown(name), _file_of(name, data)
         with self._busy:
-            store.write_bytes(Path(self._scratch.name) / file, data)
+            write_bytes(Path(self._scratch.name) / file, data)
             self._uploads[file] = shown
             while len(self._uploads) > _UPLOADS:
                 old, _ = self._uploads.popitem(last=False)
@@ -421,7 +422,7 @@ class Explorer:
         if file in self._uploads:
             return Path(self._scratch.name) / file
         path, found = self.kept / "parents" / file, _FILE.fullmatch(file)
-        if found is None or not path.is_file() or not store.sha256(path).startswith(found[1]):
+        if found is None or not path.is_file() or not file_sha256(path).startswith(found[1]):
             raise InputError(f"parent file:{file}: not here any more; upload it again")
         return path
 
@@ -445,7 +446,7 @@ class Explorer:
         files = [*sorted((self.kept / "catalog").glob("*-of-*.parquet"))]
         files += sorted((self._data / "samples" / "catalog").glob("*-of-*.parquet"))
         for file in files:
-            rows = store.scan(
+            rows = tables.scan(
                 [file], schema.CATALOG, schema.CATALOG.columns.names, pc.equal(pc.field("sample_id"), sample_id)
             )
             if len(rows):
@@ -454,7 +455,7 @@ class Explorer:
         raise InputError(f"parent sample:{sample_id}: not in the catalog; `midivae catalog` lists what is")
 
     def _layout_of_kept(self) -> roll.Layout:
-        text = store.read_extra(self._catalog, schema.CATALOG, "layout")
+        text = tables.read_extra(self._catalog, schema.CATALOG, "layout")
         return roll.Layout.from_json(text)
 
     # --- a sample
@@ -585,28 +586,28 @@ class Explorer:
         """What is kept; rows of another layout would make the file of no use to anybody."""
         if not self._catalog.is_file():
             return schema.CATALOG.columns.empty_table()
-        wrong = store.verify(self.kept)  # what is damaged must not get new hashes
+        wrong = folders.verify(self.kept)  # what is damaged must not get new hashes
         if wrong:
             raise CorruptError("\n".join([f"{self.kept}: not as it was written; move it aside, or mend it:", *wrong]))
-        if store.read_extra(self._catalog, schema.CATALOG, "layout") != desk.extra["layout"]:
+        if tables.read_extra(self._catalog, schema.CATALOG, "layout") != desk.extra["layout"]:
             raise InputError(f"{self.kept}: has samples of another layout; move it aside, or name another with --keep")
-        return store.read_table(self._catalog, schema.CATALOG).replace_schema_metadata(None)
+        return tables.read(self._catalog, schema.CATALOG).replace_schema_metadata(None)
 
     def _publish(self, rows: pa.Table, desk: Desk, find: Find) -> None:
         files = [text.removeprefix("file:").partition("@")[0] for text in find.parents if text.startswith("file:")]
-        with store.publishing(self.kept) as staging:
+        with folders.publishing(self.kept) as staging:
             for path in sorted((self.kept / "parents").glob("*.mid")):
-                store.clone(path, staging / "parents" / path.name)
+                copy_file(path, staging / "parents" / path.name)
             for file in files:
-                store.write_bytes(staging / "parents" / file, self._path_of(file).read_bytes())
-            store.write_table(staging / "catalog" / self._catalog.name, rows, schema.CATALOG, desk.extra)
+                write_bytes(staging / "parents" / file, self._path_of(file).read_bytes())
+            tables.write(staging / "catalog" / self._catalog.name, rows, schema.CATALOG, desk.extra)
 
     def all_kept(self) -> list[dict[str, Any]]:
         """What is kept, the newest first."""
         if not self._catalog.is_file():
             return []
         columns = ["sample_id", "model", "key", "notes", "parents", "radius"]
-        rows: list[dict[str, Any]] = store.read_table(self._catalog, schema.CATALOG, columns).to_pylist()
+        rows: list[dict[str, Any]] = tables.read(self._catalog, schema.CATALOG, columns).to_pylist()
         return rows[::-1]
 
     def reopened(self, sample_id: str) -> dict[str, Any]:
@@ -655,7 +656,7 @@ def shown(found: Found) -> dict[str, Any]:
 def _accepted(rolls: Path) -> list[dict[str, Any]]:
     """The pieces that can be parents, in the order of their paths."""
     columns = ["path", "piece_id", "split", "bars", "key", "accepted", "copy_of"]
-    table = store.read_table(rolls / "pieces.parquet", schema.PIECES, columns)
+    table = tables.read(rolls / "pieces.parquet", schema.PIECES, columns)
     table = table.filter(pc.and_(table["accepted"], pc.is_null(table["copy_of"]))).drop_columns(["accepted", "copy_of"])
     rows: list[dict[str, Any]] = table.sort_by("path").to_pylist()
     if not rows:

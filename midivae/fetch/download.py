@@ -36,7 +36,8 @@ from tqdm import tqdm
 
 from midivae.config.params import Download
 from midivae.errors import CorruptError, InputError, MidivaeError
-from midivae.storage import store
+from midivae.storage.files import file_sha256, read_json, write_json
+from midivae.storage.workdir import work_dir
 
 BACKOFF_S = 1.0  # before the second try; twice as long before each one after it
 _MAX_WAIT_S = 60.0  # whatever the server asks for
@@ -83,7 +84,7 @@ def fetch(
     if urlsplit(url).scheme.lower() not in ("http", "https"):
         raise InputError(f"{shown(url)}: neither http nor https; for a file of yours set fetch.path")
     key = hashlib.sha256("\n".join([url, sha256 or "", md5 or ""]).encode()).hexdigest()[:16]
-    folder = (store.work_dir() / "downloads" / key).absolute()
+    folder = (work_dir() / "downloads" / key).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         _tidy(folder, {file_name(url), "seen.json"})
@@ -92,7 +93,7 @@ def fetch(
         resuming = _Resuming(folder / ".part", limits, size, trusted=known is not None)
         path = _retrieve(url, folder, known, resuming)
         if note is None:
-            note = _Note(sha256 or store.sha256(path), path.stat().st_size)
+            note = _Note(sha256 or file_sha256(path), path.stat().st_size)
             note.write(folder, url)
             if sha256 is None:
                 log.info("%s: sha256 %s, noted: later downloads are compared with it", shown(url), note.sha256)
@@ -143,12 +144,12 @@ class _Note:
         """The note of a folder; None: nothing was downloaded yet."""
         if not (folder / "seen.json").is_file():
             return None
-        noted = store.read_json(folder / "seen.json")
+        noted = read_json(folder / "seen.json")
         return cls(noted["sha256"], noted["bytes"])
 
     def write(self, folder: Path, url: str) -> None:
         """Keeps the note in a folder."""
-        store.write_json(folder / "seen.json", {"url": shown(url), "sha256": self.sha256, "bytes": self.bytes})
+        write_json(folder / "seen.json", {"url": shown(url), "sha256": self.sha256, "bytes": self.bytes})
 
 
 @contextmanager
@@ -281,7 +282,7 @@ class _Resuming:
         self.continued |= start > 0
         if not start:
             self.part.unlink(missing_ok=True)
-            store.write_json(self._state, {"validator": _validator(response)})
+            write_json(self._state, {"validator": _validator(response)})
 
     @property
     def _state(self) -> Path:
@@ -292,7 +293,7 @@ class _Resuming:
         # packed again on the way, it would have another size, and ranges would count other bytes
         headers = {"Accept-Encoding": "identity", "User-Agent": "midivae"}
         have = self._have()
-        validator = store.read_json(self._state)["validator"] if have and self._state.is_file() else None
+        validator = read_json(self._state)["validator"] if have and self._state.is_file() else None
         if have and (validator or self.trusted):
             headers["Range"] = f"bytes={have}-"
             if validator:

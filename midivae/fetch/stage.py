@@ -45,8 +45,10 @@ from midivae.config.params import Params
 from midivae.errors import InputError, ParamsError
 from midivae.fetch import archive, corpora, download, musicxml
 from midivae.music import midi
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import copy_file, file_sha256
 from midivae.storage.schema import CORPUS
+from midivae.storage.workdir import work_dir
 from midivae.workers import parallel
 
 SUFFIXES = (b".mid", b".midi")
@@ -79,14 +81,14 @@ def run(params: Params, data: Path) -> dict[str, object]:
     fill = built_in.get(params.fetch.source, _named)
     if fill is _named:
         _require_yes(params)
-    with store.publishing(data / "corpus") as staging:
+    with folders.publishing(data / "corpus") as staging:
         corpus = _Corpus(staging / "midi")
         fill(params, data, corpus)
         if not corpus.rows:
             raise InputError(f"{corpus.source}: no MIDI file (*.mid, *.midi) in it; {corpus.counts_in_words()}")
         if fill is not _named:  # which says more
             log.info("%s: licence: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
-        store.write_table(staging / "corpus.parquet", corpus.table(), CORPUS)
+        tables.write(staging / "corpus.parquet", corpus.table(), CORPUS)
     return {**corpus.summary(), "seconds": round(time.monotonic() - begun, 2)}
 
 
@@ -120,11 +122,11 @@ class _Corpus:
         path = _unique(_safe_path(name), self.taken)
         target = self.folder / path
         if isinstance(data, Path):
-            store.clone(data, target)
+            copy_file(data, target)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        self.rows.append(_Row(path, store.sha256(target), target.stat().st_size, origin or _printable(name)))
+        self.rows.append(_Row(path, file_sha256(target), target.stat().st_size, origin or _printable(name)))
 
     def refuse(self, name: bytes, reason: str) -> None:
         """Notes a file that must not be used."""
@@ -259,7 +261,7 @@ def _folder(params: Params, data: Path, corpus: _Corpus) -> None:
 
 def _files(root: Path, data: Path, corpus: _Corpus) -> Iterator[Path]:
     """All files below a folder, but for what we wrote ourselves; links to folders are not followed."""
-    ours = (data.resolve(), store.work_dir().resolve())
+    ours = (data.resolve(), work_dir().resolve())
 
     def locked(error: OSError) -> None:
         corpus.refuse(os.fsencode(error.filename), f"a folder that cannot be read ({error.strerror})")

@@ -29,7 +29,8 @@ from midivae.music import grid, midi
 from midivae.music.notes import Notes
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, from_notes, pack, unpack
-from midivae.storage import schema, store
+from midivae.storage import schema, tables
+from midivae.storage.files import write_file
 from midivae.windows import loader
 from midivae.windows.loader import Corpus
 
@@ -101,7 +102,7 @@ def gather(
     looked_up = {text: _look_up(text, rolls, layout, ingest, view, sample) for text in dict.fromkeys(texts)}
     offsets = np.cumsum([0, *(len(found.packed) for found in looked_up.values())])
     at = dict(zip(looked_up, offsets.tolist(), strict=False))
-    tables = [
+    windows = [
         pa.table(
             {
                 "parent": pa.array(np.full(len(found.start), i), pa.int32()),
@@ -116,9 +117,9 @@ def gather(
         for found in [looked_up[text]]
     ]
     steps = np.concatenate([found.packed for found in looked_up.values()])
-    store.write_via(folder / STEPS, lambda file: np.save(file, steps, allow_pickle=False))
+    write_file(folder / STEPS, lambda file: np.save(file, steps, allow_pickle=False))
     extra = {"layout": layout.to_json()}
-    store.write_table(folder / WINDOWS, pa.concat_tables(tables), schema.PARENTS, extra)
+    tables.write(folder / WINDOWS, pa.concat_tables(windows), schema.PARENTS, extra)
 
 
 def _look_up(
@@ -149,9 +150,7 @@ def _split(parent: Parent, rolls: Path, view: View) -> _Found:
 
 def _piece(parent: Parent, rolls: Path) -> Corpus:
     """The piece of this id, or of this path in the corpus."""
-    pieces = store.read_table(
-        rolls / "pieces.parquet", schema.PIECES, ["path", "piece_id", "accepted", "reason", "split"]
-    )
+    pieces = tables.read(rolls / "pieces.parquet", schema.PIECES, ["path", "piece_id", "accepted", "reason", "split"])
     mine = pieces.filter(pc.or_(pc.equal(pieces["piece_id"], parent.name), pc.equal(pieces["path"], parent.name)))
     accepted = mine.filter(mine["accepted"])
     if not len(accepted):
@@ -272,12 +271,12 @@ class Pool:
         Raises:
             CorruptError: the table is damaged.
         """
-        table = store.read_table(folder / WINDOWS, schema.PARENTS)
+        table = tables.read(folder / WINDOWS, schema.PARENTS)
         parent = table["parent"].to_numpy()
         start, stop, first = (table[name].to_numpy() for name in ("start", "stop", "first"))
         return cls(
             packed=np.load(folder / STEPS, mmap_mode="r", allow_pickle=False),
-            layout=Layout.from_json(store.read_extra(folder / WINDOWS, schema.PARENTS, "layout")),
+            layout=Layout.from_json(tables.read_extra(folder / WINDOWS, schema.PARENTS, "layout")),
             start=start,
             stop=stop,
             first=first,

@@ -54,8 +54,10 @@ from midivae.models.latent import Controls
 from midivae.music import midi, roll
 from midivae.music.notes import TimeSignature
 from midivae.music.roll import Layout
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
 from midivae.storage.code import code_version
+from midivae.storage.files import copy_file, file_sha256
+from midivae.storage.workdir import work_dir
 from midivae.windows import loader
 from midivae.workers.parallel import Beat, fan_out
 
@@ -151,10 +153,10 @@ def run(params: Params, data: Path) -> dict[str, object]:
 
 def _manifest_sha256(rolls: Path) -> str:
     """What stands for the rolls: the hash of their hashes."""
-    manifest = rolls / store.MANIFEST
+    manifest = rolls / folders.MANIFEST
     if not manifest.is_file():
-        raise InputError(f"{rolls}: no {store.MANIFEST}; run stage `ingest`")
-    return store.sha256(manifest)
+        raise InputError(f"{rolls}: no {folders.MANIFEST}; run stage `ingest`")
+    return file_sha256(manifest)
 
 
 def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: Mapping[str, _Request]) -> _Request:
@@ -163,7 +165,7 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
     main = (data / "model").absolute()  # children on other machines have other working directories
     folder = main if name == params.train.model else main / "compare" / name
     path = folder / "model.safetensors"
-    weights = store.sha256(path) if path.is_file() else ""  # loading says what is missing
+    weights = file_sha256(path) if path.is_file() else ""  # loading says what is missing
     model = _model(folder, weights)
     config = model.config
     params_sha256 = job.digest(exclude={"count", "midi_files"})  # neither decides what a sample is
@@ -175,8 +177,8 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
         "job": params_sha256,
         "seed": params.generate.seed,
         "weights": weights,
-        "config": store.sha256(folder / "config.json"),
-        "controls": store.sha256(folder / latent.FILE) if _needs_controls(job) else None,
+        "config": file_sha256(folder / "config.json"),
+        "controls": file_sha256(folder / latent.FILE) if _needs_controls(job) else None,
         "rolls": rolls_sha256,
         "parents": identities,
         "ingest": params.ingest.digest() if identities else None,
@@ -253,7 +255,7 @@ def _identity(job: Job, text: str, earlier: Mapping[str, _Request]) -> str:
                 f"generate job {job.name!r}: parent {text}: no such file; relative paths start at the folder of the "
                 "file of parameters"
             )
-        return f"{text} {store.sha256(path)}"
+        return f"{text} {file_sha256(path)}"
     if parent.kind == "sample":
         name, _, index = parent.name.rpartition("-")
         if name not in earlier:
@@ -328,7 +330,7 @@ def _programs(job: Job, layout: Layout, most_used: Sequence[int]) -> tuple[int, 
 
 def _kept() -> Path:
     """Where this stage keeps finished work."""
-    return store.work_dir().absolute() / "generate"
+    return work_dir().absolute() / "generate"
 
 
 # --- the bars that training pieces have -------------------------------------------------------------------------------
@@ -338,7 +340,7 @@ def _known_bars(rolls: Path, rolls_sha256: str, beats_per_bar: int) -> Path:
     target = _kept() / f"bars-{rolls_sha256[:16]}-{beats_per_bar}-{code}.parquet"
     if not _readable(target, schema.BARS):
         hashes = loader.bar_hashes(loader.load(rolls, ["train"]), beats_per_bar)
-        store.write_table(target, pa.table({"hash": hashes}), schema.BARS)
+        tables.write(target, pa.table({"hash": hashes}), schema.BARS)
     return target
 
 
@@ -361,7 +363,7 @@ def _readable(path: Path, table: schema.Table) -> bool:
     if not path.exists():
         return False
     try:
-        store.read_table(path, table)
+        tables.read(path, table)
     except CorruptError as error:
         log.warning("%s", error)
         return False
@@ -388,7 +390,7 @@ def _make_part(part: _Part, beat: Beat) -> None:
         setting = replace(setting, alive=partial(beat, first))
         blocks.append(_rows(part.request, samples, modes.make(setting, samples), known))
     extra = {"layout": part.request.layout.to_json()}
-    store.write_table(part.target, pa.concat_tables(blocks), schema.CATALOG, extra)
+    tables.write(part.target, pa.concat_tables(blocks), schema.CATALOG, extra)
 
 
 @lru_cache(maxsize=3)
@@ -414,7 +416,7 @@ def _setting(request: _Request) -> Setting:
 @lru_cache(maxsize=2)
 def _known(path: Path) -> UInt64[np.ndarray, " H"]:
     """The hashes in a table of bars, read once per process."""
-    hashes: np.ndarray = store.read_table(path, schema.BARS).column("hash").to_numpy()
+    hashes: np.ndarray = tables.read(path, schema.BARS).column("hash").to_numpy()
     return hashes
 
 
@@ -535,12 +537,12 @@ def _publish(parts: Sequence[_Part], target: Path) -> int:
     silent = 0
     per_job = Counter(part.request.job.name for part in parts)
     number: Counter[str] = Counter()
-    with store.publishing(target) as staging:
+    with folders.publishing(target) as staging:
         for part in parts:
             name = part.request.job.name
-            store.clone(part.target, staging / "catalog" / f"{name}-{number[name]:05d}-of-{per_job[name]:05d}.parquet")
+            copy_file(part.target, staging / "catalog" / f"{name}-{number[name]:05d}-of-{per_job[name]:05d}.parquet")
             number[name] += 1
-            rows = store.read_table(part.target, schema.CATALOG, ["notes", "midi"])
+            rows = tables.read(part.target, schema.CATALOG, ["notes", "midi"])
             silent += int(pc.sum(pc.equal(rows.column("notes"), 0)).as_py())
             if part.request.job.midi_files:
                 _write_midi_files(rows.column("midi"), staging / "midi" / name)

@@ -41,9 +41,11 @@ from midivae.music import grid, kernels, midi, native
 from midivae.music.notes import Batch
 from midivae.music.parts import parts_of_tracks
 from midivae.music.roll import Layout
-from midivae.storage import store
+from midivae.storage import folders, tables
 from midivae.storage.code import code_version
+from midivae.storage.files import copy_file
 from midivae.storage.schema import CORPUS, FACTS, PIECES, SHARD, Table
+from midivae.storage.workdir import work_dir
 from midivae.workers import parallel
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     ingest = params.ingest
     corpus = Corpus.read(data / "corpus")
     parsed = 0
-    with store.publishing(data / "rolls") as staging, ThreadPoolExecutor(1) as aside:
+    with folders.publishing(data / "rolls") as staging, ThreadPoolExecutor(1) as aside:
         while True:
             try:
                 missing = plan(corpus, params, ids_made(ingest))
@@ -95,7 +97,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
                 continue  # with what is there now
             break
         _require_some(pieces)
-        store.write_table(staging / "pieces.parquet", pieces, PIECES)
+        tables.write(staging / "pieces.parquet", pieces, PIECES)
     _tidy(work, data / "rolls", ingest, n_shards)
     return {**_summary(pieces, n_shards), "parsed": parsed, "seconds": round(time.monotonic() - begun, 2)}
 
@@ -181,7 +183,7 @@ def explain(path: Path, ingest: Ingest) -> str:
     except OSError as error:
         raise InputError(f"{path}: not readable ({error})") from error
     file = File(path.name, hashlib.sha256(data).hexdigest())
-    chunk = Chunk((file,), path.parent, store.work_dir(), ingest)
+    chunk = Chunk((file,), path.parent, work_dir(), ingest)
     reads, rejected, _ = _read_some(0, chunk, lambda _: None)
     placed, unfit = _place(reads, ingest)
     facts, _ = _rasterise(placed, ingest)
@@ -259,7 +261,7 @@ def folder_of(ingest: Ingest) -> Path:
     """The folder of the work directory that holds what was made with these params, formats and code."""
     code = code_version(__name__)
     made_of = f"{ingest.digest(exclude={'split', 'duplicates', 'pieces_per_shard'})} {code} {midi.READER_VERSION}"
-    return store.work_dir().absolute() / "ingest" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    return work_dir().absolute() / "ingest" / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
 Ids = UInt64[np.ndarray, " _"]  # of pieces: the number that a piece_id writes in hex
@@ -297,7 +299,7 @@ class Corpus:
         Raises:
             InputError: there is none, or it has no files.
         """
-        table = store.read_table(folder / "corpus.parquet", CORPUS, ["path", "sha256", "bytes", "split"])
+        table = tables.read(folder / "corpus.parquet", CORPUS, ["path", "sha256", "bytes", "split"])
         if table.num_rows == 0:
             raise InputError(f"{folder}: no MIDI file in the corpus; see `fetch` in the params")
         return cls(table, ids_of(table["sha256"]), folder / "midi")
@@ -344,7 +346,7 @@ def ids_made(ingest: Ingest) -> Ids:
     made = [np.zeros(0, np.uint64)]
     for path in folder_of(ingest).glob("facts-*.parquet"):
         with _deleted_if_damaged(path):
-            made.append(ids_of(store.read_table(path, FACTS, ["piece_id"], mapped=True)["piece_id"]))
+            made.append(ids_of(tables.read(path, FACTS, ["piece_id"], mapped=True)["piece_id"]))
     return np.sort(np.concatenate(made))
 
 
@@ -362,10 +364,10 @@ def what_is_made(corpus: Corpus, ingest: Ingest, known: dict[Path, Made]) -> dic
     made, wanted = dict(known), np.sort(corpus.ids)
     for path in sorted(set(folder_of(ingest).glob("facts-*.parquet")) - set(known)):
         with _deleted_if_damaged(path):
-            table = store.read_table(path, FACTS, mapped=True).replace_schema_metadata(None)
+            table = tables.read(path, FACTS, mapped=True).replace_schema_metadata(None)
             ids = ids_of(table["piece_id"])
             accepted, used = ids[_truths(table["accepted"])], _contains(wanted, ids)
-            facts = table if used.all() else table.filter(store.column(used, pa.bool_()))
+            facts = table if used.all() else table.filter(pa.array(used, pa.bool_()))
             made[path] = Made(facts.combine_chunks(), ids[used], accepted, len(ids))
     return made
 
@@ -406,7 +408,7 @@ def plan(corpus: Corpus, params: Params, made: Ids) -> list[Chunk]:
     ingest = params.ingest
     rows = np.flatnonzero(~_contains(made, corpus.ids))
     rows = rows[np.unique(corpus.ids[rows], return_index=True)[1]]  # in the order of their ids; the first of copies
-    missing = corpus.table.select(["path", "sha256"]).take(store.column(rows, pa.int64())) if len(rows) else None
+    missing = corpus.table.select(["path", "sha256"]).take(pa.array(rows, pa.int64())) if len(rows) else None
     files = (
         [File(*pair) for pair in zip(*(missing[c].to_pylist() for c in ("path", "sha256")), strict=True)]
         if missing
@@ -437,13 +439,13 @@ def make_chunk(chunk: Chunk, beat: Callable[[int], None]) -> int:
     facts = [facts for facts, _ in made]
     if rejections:
         by_id = sorted(rejections, key=lambda row: str(row["sha256"]))
-        columns = [store.column([row.get(f.name) for row in by_id], f.type) for f in FACTS.columns]
+        columns = [pa.array([row.get(f.name) for row in by_id], f.type) for f in FACTS.columns]
         facts.append(pa.Table.from_arrays(columns, schema=FACTS.columns))
     ordered, _ = _in_order(facts, [ids_of(table["piece_id"]) for table in facts])
     rolls = pa.concat_tables([rolls for _, rolls in made]).combine_chunks()
     layout = {"layout": layout_of(chunk.ingest).to_json()}
-    store.write_table(rolls_beside(chunk.facts), rolls, SHARD, layout, durable=False)
-    store.write_table(chunk.facts, ordered, FACTS, durable=False)
+    tables.write(rolls_beside(chunk.facts), rolls, SHARD, layout, durable=False)
+    tables.write(chunk.facts, ordered, FACTS, durable=False)
     return len(chunk.files)
 
 
@@ -625,7 +627,7 @@ def _rasterise(placed: Placed, ingest: Ingest) -> tuple[pa.Table, pa.Table]:
     n_parts = np.full(n_pieces, len(layout.parts))
     shard = {
         "piece_id": facts["piece_id"],
-        "parts": _lists(store.column(list(layout.parts) * n_pieces, pa.string()), n_parts, SHARD, "parts"),
+        "parts": _lists(pa.array(list(layout.parts) * n_pieces, pa.string()), n_parts, SHARD, "parts"),
         "n_steps": placed.n_steps.astype(np.int32),
         "planes": rolls.frames,
         "bar_starts": _lists(bars, n_bars, SHARD, "bar_starts"),
@@ -633,7 +635,7 @@ def _rasterise(placed: Placed, ingest: Ingest) -> tuple[pa.Table, pa.Table]:
         "programs": _lists(_programs(placed, layout).reshape(-1), n_parts, SHARD, "programs"),
     }
     rows = _table(shard, SHARD)
-    return _table(facts, FACTS), rows if accepted.all() else rows.filter(store.column(accepted, pa.bool_()))
+    return _table(facts, FACTS), rows if accepted.all() else rows.filter(pa.array(accepted, pa.bool_()))
 
 
 class Rolls(NamedTuple):
@@ -671,14 +673,14 @@ def _rolls(placed: Placed, layout: Layout) -> Rolls:
             columns,
             counts,
         )
-        frames += [store.compress(columns[begin:end]) for begin, end in pairwise(ends)]
+        frames += [tables.compress(columns[begin:end]) for begin, end in pairwise(ends)]
     return Rolls(frames, *counts.T)
 
 
 def _table(columns: dict[str, Any], table: Table) -> pa.Table:
-    """A table from its columns: Arrow's, or what `store.column` takes."""
+    """A table from its columns: Arrow's, or what `pa.array` takes."""
     arrays = [
-        columns[f.name] if isinstance(columns[f.name], pa.Array) else store.column(columns[f.name], f.type)
+        columns[f.name] if isinstance(columns[f.name], pa.Array) else pa.array(columns[f.name], f.type)
         for f in table.columns
     ]
     return pa.Table.from_arrays(arrays, schema=table.columns)
@@ -687,8 +689,8 @@ def _table(columns: dict[str, Any], table: Table) -> pa.Table:
 def _lists(values: np.ndarray | pa.Array, lengths: Int[np.ndarray, " Q"], table: Table, column: str) -> pa.Array:
     """A column of lists, from their values end to end and how many each has."""
     kind = table.schema.field(column).type
-    offsets = store.column(np.append(0, np.cumsum(lengths)), pa.int32())
-    values = values if isinstance(values, pa.Array) else store.column(values, kind.value_type)
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    values = values if isinstance(values, pa.Array) else pa.array(values, kind.value_type)
     return pa.ListArray.from_arrays(offsets, values, type=kind)
 
 
@@ -778,24 +780,24 @@ def _write_some(work: Work, folder: Path, ingest: Ingest, n_shards: int, begin: 
     accepted = work.ids[_truths(work.facts["accepted"])]
     bounds = np.searchsorted(_shard_of(accepted, n_shards), np.arange(n_shards + 1)).tolist()
     spans = {facts: _shard_of(ids[[0, -1]], n_shards).tolist() for facts, ids in work.rolls.items() if len(ids)}
-    tables: dict[Path, pa.Table] = {}
+    rolls: dict[Path, pa.Table] = {}
     for number in range(begin, end):
         wanted = accepted[bounds[number] : bounds[number + 1]]
         for facts, (first, last) in spans.items():
-            if first <= number <= last and facts not in tables:
-                tables[facts] = _rolls_of(facts, work.rolls[facts])
-        rows = _merged(tables, work.rolls, wanted)
+            if first <= number <= last and facts not in rolls:
+                rolls[facts] = _rolls_of(facts, work.rolls[facts])
+        rows = _merged(rolls, work.rolls, wanted)
         layout = {"layout": layout_of(ingest).to_json()}
         path = folder / f"part-{number:05d}-of-{n_shards:05d}.parquet"
-        store.write_table(path, rows, SHARD, layout, row_group_size=ROWS_PER_GROUP)
-        for facts in [facts for facts in tables if spans[facts][1] <= number]:
-            del tables[facts]
+        tables.write(path, rows, SHARD, layout, row_group_size=ROWS_PER_GROUP)
+        for facts in [facts for facts in rolls if spans[facts][1] <= number]:
+            del rolls[facts]
 
 
 def _rolls_of(facts: Path, ids: Ids) -> pa.Table:
     """The rolls beside a table of facts."""
     try:
-        table = store.read_table(rolls_beside(facts), SHARD, mapped=True).replace_schema_metadata(None).combine_chunks()
+        table = tables.read(rolls_beside(facts), SHARD, mapped=True).replace_schema_metadata(None).combine_chunks()
     except (CorruptError, InputError, SchemaError) as error:
         raise _DamagedError(facts, str(error)) from error
     if not np.array_equal(ids_of(table["piece_id"]), ids):
@@ -810,7 +812,7 @@ def _merged(tables: dict[Path, pa.Table], rolls: dict[Path, Ids], wanted: Ids) -
         begin, end = np.searchsorted(rolls[facts], wanted[[0, -1]]) if len(wanted) else (0, -1)
         part, own = table.slice(begin, end + 1 - begin), rolls[facts][begin : end + 1]
         used = _contains(wanted, own)
-        slices.append(part if used.all() else part.filter(store.column(used, pa.bool_())))
+        slices.append(part if used.all() else part.filter(pa.array(used, pa.bool_())))
         ids.append(own[used])
     return _in_order(slices, ids)[0]
 
@@ -824,8 +826,8 @@ def _tidy(work: Work, rolls: Path, ingest: Ingest, n_shards: int) -> None:
     for number, (begin, end) in enumerate(pairwise(bounds)):
         facts = work.facts.slice(begin, end - begin)
         path = folder_of(ingest) / f"facts-{_name_of(facts['sha256'].to_pylist())}.parquet"
-        store.clone(rolls / f"part-{number:05d}-of-{n_shards:05d}.parquet", rolls_beside(path))
-        store.write_table(path, facts, FACTS)
+        copy_file(rolls / f"part-{number:05d}-of-{n_shards:05d}.parquet", rolls_beside(path))
+        tables.write(path, facts, FACTS)
         made.add(path)
     for path in set(work.rolls) - made:
         path.unlink()
@@ -845,27 +847,27 @@ def _pieces(corpus: Corpus, work: Work, ingest: Ingest, n_shards: int) -> pa.Tab
     own = _own_splits(table["split"], cluster) if ingest.split.own else {}
     of_facts = facts.select([name for name in PIECES.columns.names if name in facts.column_names])
     columns = {
-        **dict(zip(of_facts.column_names, of_facts.take(store.column(row, pa.int64())).columns, strict=True)),
+        **dict(zip(of_facts.column_names, of_facts.take(pa.array(row, pa.int64())).columns, strict=True)),
         "path": table["path"],
         "bytes": table["bytes"],
         "copy_of": _taken(table["path"], stands_for, stands_for != np.arange(n_files)),
         "cluster": cluster,
         "split": _splits(facts["piece_id"], stands, row, ingest.split, own),
-        "shard": store.column(_shard_of(corpus.ids, n_shards), pa.int32()),
+        "shard": pa.array(_shard_of(corpus.ids, n_shards), pa.int32()),
     }
     return pa.table({f.name: columns[f.name] for f in PIECES.columns})
 
 
 def _taken(column: Any, rows: Int64[np.ndarray, " Q"], present: Bool[np.ndarray, " Q"]) -> Any:
     """Some rows of a column; null where there is none."""
-    return column.take(store.column(rows, pa.int64(), present))
+    return column.take(pa.array(rows, pa.int64(), mask=~present))
 
 
 def clusters(facts: pa.Table, likeness: float | None) -> Int64[np.ndarray, " Q"]:
     """For each row of facts the first row of all duplicates of its music; -1 where it was rejected."""
     accepted = _truths(facts["accepted"])
     used = facts.select(["music", "sketch"])
-    used = (used if accepted.all() else used.filter(store.column(accepted, pa.bool_()))).combine_chunks()
+    used = (used if accepted.all() else used.filter(pa.array(accepted, pa.bool_()))).combine_chunks()
     rows = np.flatnonzero(accepted)
     stands = np.full(len(accepted), -1)
     if len(rows):
@@ -885,13 +887,13 @@ def _splits(
 ) -> pa.Array:
     """The split of each file: its cluster's own where it has one; null where it has no cluster."""
     named = np.flatnonzero(stands == np.arange(len(stands)))
-    names = piece_id.take(store.column(named, pa.int64())).to_pylist()
+    names = piece_id.take(pa.array(named, pa.int64())).to_pylist()
     code = np.full(len(stands), -1)
     code[named] = _codes(names, split)
     if own:
         code[named] = [SPLITS.index(own[n]) if n in own else c for n, c in zip(names, code[named], strict=True)]
     code = np.where(stands >= 0, code[stands], -1)[row]
-    return _taken(store.column(list(SPLITS), pa.string()), code, code >= 0)
+    return _taken(pa.array(list(SPLITS), pa.string()), code, code >= 0)
 
 
 def _own_splits(said: pa.ChunkedArray, cluster: Any) -> dict[str, str]:

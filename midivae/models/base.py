@@ -36,7 +36,7 @@ from midivae.models import elbo
 from midivae.models.elbo import Elbo
 from midivae.models.flow import Prior
 from midivae.music.roll import Layout
-from midivae.storage import store
+from midivae.storage.files import file_sha256, read_json, write_bytes, write_json
 from midivae.windows.batch import Batch
 
 FORMAT, VERSION = "midivae-model", 2  # of config.json
@@ -242,12 +242,12 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        store.write_json(save_directory / CONFIG, self.config.to_dict())
-        store.write_bytes(save_directory / WEIGHTS, safetensors.torch.save(tensors))
-        hashes = [f"{store.sha256(save_directory / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
+        write_json(save_directory / CONFIG, self.config.to_dict())
+        write_bytes(save_directory / WEIGHTS, safetensors.torch.save(tensors))
+        hashes = [f"{file_sha256(save_directory / name)}  {name}\n" for name in (CONFIG, WEIGHTS)]
         if self.card is not None:
-            store.write_bytes(save_directory / CARD, self.card.encode())
-        store.write_bytes(save_directory / DIGEST, "".join(hashes).encode())  # as `sha256sum --check` reads it
+            write_bytes(save_directory / CARD, self.card.encode())
+        write_bytes(save_directory / DIGEST, "".join(hashes).encode())  # as `sha256sum --check` reads it
 
     @classmethod
     def from_pretrained(
@@ -360,7 +360,7 @@ def load(folder: Path) -> WindowModel:
 
 def read_config(folder: Path) -> Config:
     """The config in a model's folder."""
-    values = store.read_json(folder / CONFIG)
+    values = read_json(folder / CONFIG)
     if not isinstance(values, dict):
         raise SchemaError(f"{folder / CONFIG}: not the config of a model; rerun stage `train`")
     return Config.from_dict(values, str(folder / CONFIG))

@@ -48,7 +48,7 @@ from midivae.errors import CorruptError, InputError
 from midivae.measures import features
 from midivae.models import coding
 from midivae.models.flow import Prior
-from midivae.storage import store
+from midivae.storage.files import file_sha256, read_json, write_bytes
 from midivae.windows import loader
 
 RELATIVE = ("density", "polyphony", "note_length")  # asked for as shares of what is there
@@ -355,7 +355,7 @@ class Controls:
             **{name: _digits(getattr(self, name)) for name in _ARRAYS},
             "model_sha256": self.model_sha256,
         }
-        store.write_bytes(folder / FILE, (json.dumps(values) + "\n").encode())
+        write_bytes(folder / FILE, (json.dumps(values) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Controls:
@@ -368,7 +368,7 @@ class Controls:
         path = folder / FILE
         if not path.is_file():
             raise InputError(f"{path}: no such file, so attributes cannot be changed; rerun stage `train`")
-        values = store.read_json(path)
+        values = read_json(path)
         try:
             if (values["format"], values["version"]) != ("midivae-controls", VERSION):
                 raise ValueError(f"version {values['version']}, this release reads {VERSION}")
@@ -376,7 +376,7 @@ class Controls:
             found = cls(tuple(values["names"]), **arrays, model_sha256=values["model_sha256"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{path}: not the controls of a model ({error}); rerun stage `train`") from error
-        if found.model_sha256 != store.sha256(folder / "model.safetensors"):
+        if found.model_sha256 != file_sha256(folder / "model.safetensors"):
             raise CorruptError(f"{path}: belongs to other weights than those beside it; rerun stage `train`")
         return found
 

@@ -31,7 +31,8 @@ from typing import Any, get_type_hints
 import llvmlite.binding as llvm
 import numpy as np
 
-from midivae.storage import store
+from midivae.storage.files import write_file
+from midivae.storage.workdir import work_dir
 
 log = logging.getLogger(__name__)
 
@@ -146,14 +147,14 @@ def _object_code(module: str, target: Any, alive: Callable[[], object]) -> bytes
     code = _compiled(module, target, alive)
     for folder in _folders():
         with suppress(OSError):
-            store.write_via(folder / name, lambda file: file.write(hashlib.sha256(code).digest() + code), durable=False)
+            write_file(folder / name, lambda file: file.write(hashlib.sha256(code).digest() + code), durable=False)
             break
     return code
 
 
 def _folders() -> tuple[Path, ...]:
     """Where object code may be kept, the first choice first."""
-    return Path(__file__).parent / "__pycache__", store.work_dir().absolute() / "native"
+    return Path(__file__).parent / "__pycache__", work_dir().absolute() / "native"
 
 
 def _key(source: Path, target: Any) -> str:

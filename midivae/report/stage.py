@@ -49,7 +49,8 @@ from midivae.music import midi
 from midivae.music.roll import FRAME, Layout, Roll
 from midivae.render import charts, pictures
 from midivae.render.charts import Real, number
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import file_sha256, read_csv, read_json, write_bytes
 from midivae.storage.schema import HELD_OUT
 from midivae.windows import loader
 
@@ -124,7 +125,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     asked = [job.name for job in params.generate.jobs]
     jobs = sorted(set(samples["job"]), key=lambda job: (asked.index(job) if job in asked else len(asked), job))
     kinds = {job: _kind(index) for index, job in enumerate(jobs)}
-    metrics = store.read_json(data / "evaluation" / "metrics.json")
+    metrics = read_json(data / "evaluation" / "metrics.json")
     rebuilt = reconstructions(trained, data / "rolls", params)
     shown = samples_data(samples, jobs, kinds, params, data)
     sections = {
@@ -142,8 +143,8 @@ def run(params: Params, data: Path) -> dict[str, object]:
         "chips": {job: _chip(kind) for job, kind in kinds.items()},
     }
     page = _render(sections).encode()
-    with store.publishing(data / "report") as staging:
-        store.write_bytes(staging / "index.html", page)
+    with folders.publishing(data / "report") as staging:
+        write_bytes(staging / "index.html", page)
     return {
         "jobs": len(jobs),
         "samples": len(shown["sizes"]),
@@ -203,7 +204,7 @@ def _percent(share: Real | None) -> str:
 
 def _table(path: Path) -> Frame:
     """A table that a stage wrote as CSV."""
-    table: Frame = store.read_csv(path, _stage_of(path))
+    table: Frame = read_csv(path, _stage_of(path))
     return table
 
 
@@ -216,7 +217,7 @@ def _trained(params: Params, folder: Path) -> list[Trained]:
     """The model and those trained beside it."""
     places = {params.train.model: folder} | {name: folder / "compare" / name for name in params.train.compare}
     return [
-        Trained(name, at, models.load(at), store.read_json(at / "metrics.json"), _table(at / "curves.csv"))
+        Trained(name, at, models.load(at), read_json(at / "metrics.json"), _table(at / "curves.csv"))
         for name, at in places.items()
     ]
 
@@ -224,7 +225,7 @@ def _trained(params: Params, folder: Path) -> list[Trained]:
 # --- overview ---------------------------------------------------------------------------------------------------------
 def overview(data: Path, main: Trained, samples: Frame, first_job: str, metrics: Mapping[str, Any]) -> Section:
     """What is to be known first: from what, by what, how many, how good."""
-    found = store.read_table(data / "corpus" / "corpus.parquet", schema.CORPUS, ["source"]).column("source")
+    found = tables.read(data / "corpus" / "corpus.parquet", schema.CORPUS, ["source"]).column("source")
     return {
         "sources": sorted(set(found.to_pylist())),
         "model": main.name,
@@ -247,9 +248,9 @@ def _prefix(job: str) -> str:
 def corpus(data: Path) -> Section:
     """Where the music comes from, what became of every file, and how it was divided."""
     columns = ["source", "licence"]
-    files = store.read_table(data / "corpus" / "corpus.parquet", schema.CORPUS, columns).to_pandas()
+    files = tables.read(data / "corpus" / "corpus.parquet", schema.CORPUS, columns).to_pandas()
     names = ["accepted", "reason", "split", "piece_id", "copy_of", "cluster", "notes_kept", "duration_s", "key"]
-    pieces = store.read_table(data / "rolls" / "pieces.parquet", schema.PIECES, names).to_pandas()
+    pieces = tables.read(data / "rolls" / "pieces.parquet", schema.PIECES, names).to_pandas()
     sources = files.fillna({"licence": "not stated"}).value_counts(columns, sort=False).reset_index(name="files")
     accepted = pieces[pieces["accepted"]]
     return {
@@ -433,7 +434,7 @@ _NOVELTY = ("novelty", "novelty_2_bars", "novelty_4_bars", "neighbour_distance",
 def novelty(folder: Path, jobs: Sequence[str], kinds: Mapping[str, str]) -> Section:
     """How much is new, and how far the nearest training window is, beside held-out music."""
     rows = _in_order(_records(_table(folder / "models.csv")), jobs)
-    table = store.read_table(folder / "neighbours.parquet", schema.NEIGHBOURS, ["set", "distance"]).to_pandas()
+    table = tables.read(folder / "neighbours.parquet", schema.NEIGHBOURS, ["set", "distance"]).to_pandas()
     outlines, middles = [], []
     for name, kind in ({HELD_OUT: "real"} | dict(kinds)).items():
         distance = table.loc[table["set"] == name, "distance"].dropna().to_numpy(np.float64)
@@ -675,7 +676,7 @@ def _edits(text: Any) -> list[list[Any]] | None:
 
 def _nearest(data: Path, params: Params, labels: _Labels) -> dict[str, list[Any]]:
     """By sample, the training window that is nearest to any of its own: piece, beat, semitones, distance."""
-    table = store.read_table(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
+    table = tables.read(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     table = table.dropna(subset=["distance"]).sort_values(["distance", "start_step"], kind="stable")
     steps_per_beat = params.ingest.steps_per_beat
     return {
@@ -791,7 +792,7 @@ def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> 
 
 def _file_names(rolls: Path) -> dict[str, str]:
     """The path in the corpus of each piece."""
-    pieces = store.read_table(rolls / "pieces.parquet", schema.PIECES, ["piece_id", "path", "copy_of"]).to_pylist()
+    pieces = tables.read(rolls / "pieces.parquet", schema.PIECES, ["piece_id", "path", "copy_of"]).to_pylist()
     return {row["piece_id"]: row["path"] for row in pieces if row["copy_of"] is None}
 
 
@@ -820,7 +821,7 @@ def _f1(real: Bool[np.ndarray, "T N 2 P"], made: Bool[np.ndarray, "T N 2 P"]) ->
 # --- lineage ----------------------------------------------------------------------------------------------------------
 def lineage(params: Params, data: Path, samples: Frame, jobs: Sequence[str]) -> Section:
     """What every figure on the page comes from: hashes of the data, the code, the models and the parameters."""
-    folders = ("corpus", "rolls", "model", "samples", "evaluation")
+    written = ("corpus", "rolls", "model", "samples", "evaluation")
     sections = {
         "fetch": params.fetch,
         "ingest": params.ingest,
@@ -835,7 +836,7 @@ def lineage(params: Params, data: Path, samples: Frame, jobs: Sequence[str]) -> 
     return {
         "version": __version__,
         "code": _code_sha256(),
-        "folders": {name: store.sha256(data / name / store.MANIFEST) for name in folders},
+        "folders": {name: file_sha256(data / name / folders.MANIFEST) for name in written},
         "models": dict(sorted({(str(row["model"]), str(row["model_sha256"])) for row in first.values()})),
         "jobs": [{"job": job, **{name: row[name] for name in _LINEAGE}} for job, row in first.items()],
         "params_sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -852,5 +853,5 @@ def _code_sha256() -> str:
     files = sorted(path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc")
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(package).as_posix()} {store.sha256(path)}\n".encode())
+        digest.update(f"{path.relative_to(package).as_posix()} {file_sha256(path)}\n".encode())
     return digest.hexdigest()

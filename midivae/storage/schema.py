@@ -1,6 +1,6 @@
 """Every table's Arrow schema, name and version: the only place where two stages meet.
 
-A table on disk carries `midivae.table` and `midivae.version` in its Parquet metadata; `store.read_table` refuses any
+A table on disk carries `midivae.table` and `midivae.version` in its Parquet metadata; `tables.read` refuses any
 other name or version. Raise the version when a column changes its name, type or meaning.
 
 Offers: one `Table` per kind of file. Column comments give unit and meaning; `null` says when a value may be missing.

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from midivae.errors import CorruptError, SchemaError, TrainingError
-from midivae.storage import store
+from midivae.storage.files import read_json, write_bytes, write_json
 
 FORMAT, VERSION = "midivae-checkpoint", 3
 PROGRESS = "progress.json"
@@ -88,10 +88,10 @@ class Checkpoints:
         """
         data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         name = f"state-{progress.step:09d}.safetensors"
-        store.write_bytes(self.folder / name, data)
+        write_bytes(self.folder / name, data)
         body = {"progress": asdict(progress), "made_of": dict(made_of or {})}
         header = {"format": FORMAT, "version": VERSION, "state": name, "sha256": _sha256(data, body)}
-        store.write_json(self.folder / PROGRESS, {**header, **body})
+        write_json(self.folder / PROGRESS, {**header, **body})
         for old in self.folder.glob("state-*"):
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ class Checkpoints:
         """
         if not (self.folder / PROGRESS).is_file():
             return None
-        header = store.read_json(self.folder / PROGRESS)
+        header = read_json(self.folder / PROGRESS)
         found = (header.get("format"), header.get("version")) if isinstance(header, dict) else (None, None)
         if found != (FORMAT, VERSION):
             raise SchemaError(

@@ -38,9 +38,11 @@ from midivae.models.draft import Draft
 from midivae.models.latent import Controls
 from midivae.models.transformer import Transformer
 from midivae.music.roll import FRAME, ONSET
-from midivae.storage import store
+from midivae.storage import folders, tables
 from midivae.storage.code import code_version
+from midivae.storage.files import file_sha256, write_bytes, write_json
 from midivae.storage.schema import CORPUS
+from midivae.storage.workdir import work_dir
 from midivae.train import checkpoint, devices, fit_prior
 from midivae.train import trainer as engine
 from midivae.train.checkpoint import Checkpoints, Progress, Row, State
@@ -122,14 +124,14 @@ def run(params: Params, data: Path) -> dict[str, object] | None:
     priors = {name: _fit_prior(each, settings, splits) for name, each in trained.items()}
     metrics = {name: _metrics(each, splits, settings) for name, each in trained.items()}
     sources = _sources(data / "corpus" / "corpus.parquet")
-    with store.publishing(data / "model") as staging:
+    with folders.publishing(data / "model") as staging:
         for name, each in trained.items():
             folder = staging if name == settings.model else staging / "compare" / name
             _write(folder, each, metrics[name], settings, sources)
             if priors[name]:
-                store.write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], fit_prior.CURVE))
+                write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], fit_prior.CURVE))
             _fit_controls(each.model, splits, settings, folder)
-    checkpoint.prune(store.work_dir() / "train", KEPT_RUNS)
+    checkpoint.prune(work_dir() / "train", KEPT_RUNS)
 
     seen = sum(each.steps * settings.network(name).batch_size for name, each in trained.items())
     seconds = sum(each.seconds for each in trained.values())
@@ -152,9 +154,9 @@ def _digest(metrics: Mapping[str, Any]) -> dict[str, object]:
 
 # --- data -------------------------------------------------------------------------------------------------------------
 def _splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
-    manifest = rolls / store.MANIFEST
+    manifest = rolls / folders.MANIFEST
     if not manifest.is_file():
-        raise InputError(f"{rolls}: no {store.MANIFEST}; run stage `ingest`")
+        raise InputError(f"{rolls}: no {folders.MANIFEST}; run stage `ingest`")
     corpora = {name: loader.load(rolls, [name]) for name in SPLITS}
     view = settings.view
     context = settings.transformer.context if "transformer" in (settings.model, *settings.compare) else 0
@@ -163,7 +165,7 @@ def _splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
         _check_enough(len(train), name, settings)
     if not len(valid):
         log.warning("no windows in split `valid`: the training loss says which weights are best, and none stops it")
-    return Splits(train, valid, test, corpora, store.sha256(manifest))
+    return Splits(train, valid, test, corpora, file_sha256(manifest))
 
 
 def _check_enough(n_windows: int, name: str, settings: Train) -> None:
@@ -212,7 +214,7 @@ def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trai
         if not began:
             _fit_draft(model.draft, key, settings, splits, machine)
         model.draft.requires_grad_(False)  # the decoder learns what its latents mean, and they stay what they are
-    checkpoints = Checkpoints(store.work_dir() / "train" / key)
+    checkpoints = Checkpoints(work_dir() / "train" / key)
     network = settings.network(name)
     trainer = engine.Trainer(model, splits.train, splits.valid, network, settings.seed, checkpoints, machine)
     start, first = time.monotonic(), trainer.progress.step
@@ -234,7 +236,7 @@ def _fit_draft(draft: Draft, key: str, settings: Train, splits: Splits, machine:
         "optimizer": "adamw",  # as its figures in docs/benchmarks.md were measured
     }
     fit = settings.transformer.model_copy(update=alone)
-    checkpoints = Checkpoints(store.work_dir() / "train" / f"{key}-draft")
+    checkpoints = Checkpoints(work_dir() / "train" / f"{key}-draft")
     trainer = engine.Trainer(draft, splits.train, splits.valid, fit, settings.seed, checkpoints, machine)
     trainer.fit()
     draft.load_state_dict(trainer.best)
@@ -293,7 +295,7 @@ def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, 
         return ()
     steps = settings.transformer.prior_steps
     code = code_version(fit_prior.__name__)
-    kept = Checkpoints(store.work_dir() / "train" / f"{trained.key}-prior-{steps}-{code}")
+    kept = Checkpoints(work_dir() / "train" / f"{trained.key}-prior-{steps}-{code}")
     state = kept.load()
     if state is None:
         transpose = settings.transformer.transpose
@@ -311,7 +313,7 @@ def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, 
 def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: Path) -> None:
     """Finds the directions of attributes in a model's latent space, and writes them beside its weights."""
     valid = splits.corpora["valid"] if splits.valid else None
-    weights = store.sha256(folder / "model.safetensors")
+    weights = file_sha256(folder / "model.safetensors")
     log.info("%s: attributes in its latent space", model.name)
     controls = Controls.fit(model, splits.corpora["train"], valid, settings.seed, weights, coding.usual(model))
     controls.write(folder)
@@ -331,7 +333,7 @@ def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None
         "version": __version__,
     }
     if earlier is not None:
-        made_of["starts_from"] = store.sha256(earlier / models.base.WEIGHTS)
+        made_of["starts_from"] = file_sha256(earlier / models.base.WEIGHTS)
     return f"{config.name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -464,9 +466,9 @@ def _write(
 ) -> None:
     """All files of one model."""
     trained.model.save_pretrained(folder)
-    store.write_json(folder / "metrics.json", metrics)
-    store.write_bytes(folder / "curves.csv", engine.csv_bytes(trained.progress.curves, engine.CURVES))
-    store.write_bytes(folder / "steps.csv", engine.csv_bytes(trained.progress.trace, engine.TRACE))
+    write_json(folder / "metrics.json", metrics)
+    write_bytes(folder / "curves.csv", engine.csv_bytes(trained.progress.curves, engine.CURVES))
+    write_bytes(folder / "steps.csv", engine.csv_bytes(trained.progress.trace, engine.TRACE))
     config = trained.model.config
     card = _template("model_card.md").render(
         config=config,
@@ -478,7 +480,7 @@ def _write(
         sources=sources,
         version=__version__,
     )
-    store.write_bytes(folder / "README.md", card.encode())
+    write_bytes(folder / "README.md", card.encode())
 
 
 def _lineage(trained: Trained, settings: Train) -> dict[str, Any]:
@@ -501,7 +503,7 @@ def _sources(corpus: Path) -> list[dict[str, object]]:
     """Name, licence and number of files of each source of the corpus; empty where its table is not at hand."""
     if not corpus.is_file():
         return []
-    table = store.read_table(corpus, CORPUS, ["source", "licence"])
+    table = tables.read(corpus, CORPUS, ["source", "licence"])
     counted = table.group_by(["source", "licence"], use_threads=False).aggregate([([], "count_all")])
     rows = counted.sort_by("source").to_pylist()
     return [

@@ -48,7 +48,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from midivae.config.params import Fit
 from midivae.errors import ParamsError, TrainingError
 from midivae.models.base import WindowModel
-from midivae.storage import store
+from midivae.storage.files import write_bytes
 from midivae.train import checkpoint, devices, optimizers
 from midivae.train.checkpoint import Checkpoints, Pace, Progress, Row
 from midivae.train.devices import Machine
@@ -179,8 +179,8 @@ class Trainer:
 
     def _show(self) -> None:
         """Writes the curves so far beside the checkpoint, where people can watch them."""
-        store.write_bytes(self.checkpoints.folder / "curves.csv", csv_bytes(self.progress.curves, CURVES))
-        store.write_bytes(self.checkpoints.folder / "steps.csv", csv_bytes(self.progress.trace, TRACE))
+        write_bytes(self.checkpoints.folder / "curves.csv", csv_bytes(self.progress.curves, CURVES))
+        write_bytes(self.checkpoints.folder / "steps.csv", csv_bytes(self.progress.trace, TRACE))
         self._looked = time.monotonic()
 
     def _resume(self) -> None:

@@ -34,7 +34,7 @@ from midivae.measures import features
 from midivae.music import roll
 from midivae.music.parts import DRUMS
 from midivae.music.roll import FRAME, Layout, pack, unpack
-from midivae.storage import store
+from midivae.storage import tables
 from midivae.storage.schema import PIECES, SHARD
 from midivae.windows.batch import Batch
 
@@ -131,7 +131,7 @@ def layout_of(rolls: Path) -> Layout:
 
 def _layout(shards: Sequence[Path]) -> Layout:
     """The layout all shards share."""
-    texts = {store.read_extra(path, SHARD, "layout") for path in shards}
+    texts = {tables.read_extra(path, SHARD, "layout") for path in shards}
     if len(texts) != 1:
         raise SchemaError(f"{shards[0].parent}: shards have {len(texts)} different layouts; rerun stage `ingest`")
     return Layout.from_json(texts.pop())
@@ -139,13 +139,13 @@ def _layout(shards: Sequence[Path]) -> Layout:
 
 def _wanted(rolls: Path, splits: Sequence[str]) -> set[str]:
     """The ids of the accepted pieces of these splits."""
-    pieces = store.read_table(rolls / "pieces.parquet", PIECES, ["piece_id", "accepted", "split"])
+    pieces = tables.read(rolls / "pieces.parquet", PIECES, ["piece_id", "accepted", "split"])
     keep = pc.and_(pieces.column("accepted"), pc.is_in(pieces.column("split"), pa.array(list(splits), pa.string())))
     return {str(piece_id) for piece_id in pieces.filter(keep).column("piece_id").to_pylist()}
 
 
 def _rows_of(path: Path, wanted: set[str], columns: Sequence[str]) -> pa.Table:
-    table = store.read_table(path, SHARD, columns)
+    table = tables.read(path, SHARD, columns)
     return table.filter(pc.is_in(table.column("piece_id"), pa.array(sorted(wanted), pa.string())))
 
 
@@ -165,7 +165,7 @@ def _packed_rows(table: pa.Table, length: Int[np.ndarray, " M"], layout: Layout)
     rows = np.empty((int(length.sum()), layout.bytes_per_step), np.uint8)
     start = 0
     for frame, steps in zip(table.column("planes").to_pylist(), length.tolist(), strict=True):
-        columns = np.frombuffer(store.decompress(frame, steps * layout.bytes_per_step), np.uint8)
+        columns = np.frombuffer(tables.decompress(frame, steps * layout.bytes_per_step), np.uint8)
         rows[start : start + steps] = columns.reshape(layout.bytes_per_step, steps).T
         start += steps
     return rows

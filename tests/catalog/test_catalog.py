@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from midivae.catalog import catalog
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.music.roll import Layout
-from midivae.storage import schema, store
+from midivae.storage import schema, tables
 from midivae.storage.schema import FEATURES
 
 TABLE = schema.CATALOG
@@ -52,7 +52,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
     """A catalog below `folder`, a file per job."""
     for job in sorted({r["job"] for r in rows}):
         mine = pa.Table.from_pylist([r for r in rows if r["job"] == job], TABLE.columns)
-        store.write_table(folder / "samples" / "catalog" / f"{job}-00000-of-00001.parquet", mine, TABLE)
+        tables.write(folder / "samples" / "catalog" / f"{job}-00000-of-00001.parquet", mine, TABLE)
     return folder
 
 
@@ -140,7 +140,7 @@ def test_layout_of_a_job(tmp_path: Path) -> None:
         layout = Layout(("x",), low, 12, 4)
         rows = pa.Table.from_pylist([row(job, 0)], TABLE.columns)
         file = tmp_path / "catalog" / f"{job}-00000-of-00001.parquet"
-        store.write_table(file, rows, TABLE, extra={"layout": layout.to_json()})
+        tables.write(file, rows, TABLE, extra={"layout": layout.to_json()})
     assert catalog.layout(tmp_path, "a").pitch_low == 36
     assert catalog.layout(tmp_path, "a-b").pitch_low == 48
     with pytest.raises(InputError, match="no job 'c'"):
@@ -155,7 +155,7 @@ def test_no_catalog(tmp_path: Path) -> None:
 def test_another_version_is_refused(tmp_path: Path) -> None:
     other = schema.Table("catalog", 99, TABLE.columns)
     file = tmp_path / "samples" / "catalog" / "a-00000-of-00001.parquet"
-    store.write_table(file, pa.Table.from_pylist(ROWS[:1], TABLE.columns), other)
+    tables.write(file, pa.Table.from_pylist(ROWS[:1], TABLE.columns), other)
     with pytest.raises(SchemaError, match=r"v99.*v3"):
         catalog.read(tmp_path)
 

@@ -20,7 +20,8 @@ from midivae.config.params import Gate, Params, parse
 from midivae.errors import InputError, SchemaError
 from midivae.fetch import stage as fetch
 from midivae.ingest import stage as ingest
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import file_sha256, read_json, write_json
 from midivae.storage.schema import PIECES
 from midivae.train import stage as train
 from midivae.windows import loader
@@ -58,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch.undo()
     prefix = {"valid_midi_share": 1.0, "silent_share": 0.0, "density": 3.0, "novelty": 1.0}
     metrics = {f"sample_{name}": value for name, value in prefix.items()} | {"held_out_density": 4.0}
-    store.write_json(folder / "data" / "evaluation" / "metrics.json", metrics)
+    write_json(folder / "data" / "evaluation" / "metrics.json", metrics)
     return folder / "data"
 
 
@@ -74,7 +75,7 @@ def test_the_hold_out_is_the_test_split(data: Path, holdout: Path) -> None:
     assert there.piece_ids == kept.piece_ids and len(kept) > 2
     assert (there.packed == kept.packed).all()
     assert there.layout == kept.layout
-    assert store.verify(holdout) == []
+    assert folders.verify(holdout) == []
 
 
 def test_a_hold_out_is_frozen_once(data: Path, holdout: Path) -> None:
@@ -84,8 +85,8 @@ def test_a_hold_out_is_frozen_once(data: Path, holdout: Path) -> None:
 
 def test_no_hold_out_without_a_test_split(data: Path, tmp_path: Path) -> None:
     rolls = shutil.copytree(data / "rolls", tmp_path / "rolls")
-    pieces = store.read_table(rolls / "pieces.parquet", PIECES)
-    store.write_table(rolls / "pieces.parquet", _with_split(pieces, "train"), PIECES)
+    pieces = tables.read(rolls / "pieces.parquet", PIECES)
+    tables.write(rolls / "pieces.parquet", _with_split(pieces, "train"), PIECES)
     with pytest.raises(InputError, match="no piece in split 'test'"):
         gate.freeze(rolls, tmp_path / "holdout")
 
@@ -98,7 +99,7 @@ def _with_split(pieces: pa.Table, split: str) -> pa.Table:
 def test_pieces_that_came_into_training_are_left_out_for_both(data: Path, holdout: Path, tmp_path: Path) -> None:
     moved = tmp_path / "data"
     shutil.copytree(data, moved)
-    pieces = store.read_table(moved / "rolls" / "pieces.parquet", PIECES)
+    pieces = tables.read(moved / "rolls" / "pieces.parquet", PIECES)
     first = loader.load(holdout, ["test"]).piece_ids[0]
     splits = [
         "train" if i == first else s
@@ -107,7 +108,7 @@ def test_pieces_that_came_into_training_are_left_out_for_both(data: Path, holdou
         )
     ]
     pieces = pieces.set_column(pieces.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
-    store.write_table(moved / "rolls" / "pieces.parquet", pieces, PIECES)
+    tables.write(moved / "rolls" / "pieces.parquet", pieces, PIECES)
     params = tiny(tmp_path)
     whole = gate.run(params, data, data / "model", holdout, Gate())
     less = gate.run(params, moved, data / "model", holdout, Gate())
@@ -119,7 +120,7 @@ def test_pieces_that_came_into_training_are_left_out_for_both(data: Path, holdou
 def test_a_score_is_what_training_reports_of_its_own_test_split(data: Path, holdout: Path) -> None:
     corpus = loader.load(holdout, ["test"])
     found = gate.score(data / "model", corpus, [], Gate())
-    reported = store.read_json(data / "model" / "metrics.json")["heldout"]
+    reported = read_json(data / "model" / "metrics.json")["heldout"]
     assert found.windows == reported["windows"]
     assert found.nats_per_step == pytest.approx(-reported["elbo_nats_per_step"], rel=RTOL)
     assert found.kl_nats_per_step == pytest.approx(reported["kl_nats_per_step"], rel=RTOL)
@@ -236,8 +237,8 @@ def test_the_record_has_scores_samples_and_rules(data: Path, holdout: Path, tmp_
     found = gate.run(tiny(tmp_path), data, None, holdout, Gate(min_kl_nats=0, min_active_share=0))
     assert found["promote"] and found["champion"] is None
     assert found["challenger"]["density_ratio"] == 0.75  # 3 notes a beat, where held-out music has 4
-    assert found["challenger"]["model_sha256"] == store.sha256(data / "model" / "model.safetensors")
-    assert found["holdout"]["sha256"] == store.sha256(holdout / "manifest.json")
+    assert found["challenger"]["model_sha256"] == file_sha256(data / "model" / "model.safetensors")
+    assert found["holdout"]["sha256"] == file_sha256(holdout / "manifest.json")
     assert found["rules"]["seed_sd_nats"] == Gate().seed_sd_nats
 
 

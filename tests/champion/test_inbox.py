@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from midivae.champion import inbox
 from midivae.errors import InputError, ParamsError
-from midivae.storage import store
+from midivae.storage.files import file_sha256
 
 EMPTY = {"new": 0, "known": 0, "waiting": 0, "other": 0, "stuck": 0}
 
@@ -36,7 +36,7 @@ def test_what_is_new_is_taken_and_what_is_known_is_not(tmp_path: Path) -> None:
 def test_names_begin_with_the_piece_id(tmp_path: Path) -> None:
     source = tmp_path / "inbox" / "deep"
     four_part.write_corpus(source, 1)
-    digest = store.sha256(source / "piece-000.mid")
+    digest = file_sha256(source / "piece-000.mid")
     (source / "piece-000.mid").rename(source / "Ünïcode / \\ \n.mid".replace("/", "-"))
     inbox.take(tmp_path / "inbox", tmp_path / "corpus", "x", 0.0)
     [taken] = (tmp_path / "corpus" / "x").iterdir()

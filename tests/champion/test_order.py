@@ -15,7 +15,8 @@ from midivae.errors import InputError, ParamsError
 from midivae.fetch import stage as fetch
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
-from midivae.storage import store
+from midivae.storage import folders
+from midivae.storage.files import write_bytes
 from midivae.train import stage as train
 
 pytestmark = pytest.mark.numerical
@@ -46,8 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for stage in (fetch, ingest, train, generate):
             stage.run(params, folder / "data")
     for name in ("evaluation", "report"):
-        with store.publishing(folder / "data" / name) as staging:
-            store.write_bytes(staging / "file", b"x")
+        with folders.publishing(folder / "data" / name) as staging:
+            write_bytes(staging / "file", b"x")
     return folder
 
 
@@ -75,7 +76,7 @@ def test_more_samples_of_a_job_follow_those_that_are_there(published: Path) -> N
     assert sorted(after[after["job"] == "sample"]["index"]) == list(range(7))
     here = versions.current(published)
     assert here is not None
-    assert store.verify(here / "samples") == []
+    assert folders.verify(here / "samples") == []
     assert len(list((here / "samples" / "midi" / "sample").iterdir())) == 7
     assert not list(published.glob(".order-*"))
 

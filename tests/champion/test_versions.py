@@ -20,7 +20,8 @@ from limits import WAIT_S
 from midivae.catalog import catalog
 from midivae.champion import versions
 from midivae.errors import CorruptError, InputError, ParamsError
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import copy_file, file_sha256, write_bytes
 
 
 def rows(job: str, count: int, marker: str) -> pa.Table:
@@ -39,20 +40,20 @@ def rows(job: str, count: int, marker: str) -> pa.Table:
 
 def write_samples(folder: Path, jobs: dict[str, int], marker: str) -> None:
     """What stage `generate` leaves."""
-    with store.publishing(folder) as staging:
+    with folders.publishing(folder) as staging:
         for job, count in jobs.items():
-            store.write_table(
+            tables.write(
                 staging / "catalog" / f"{job}-00000-of-00001.parquet", rows(job, count, marker), schema.CATALOG
             )
             for i in range(count):
-                store.write_bytes(staging / "midi" / job / f"{i}.mid", b"MThd")
+                write_bytes(staging / "midi" / job / f"{i}.mid", b"MThd")
 
 
 def write_data(folder: Path, marker: str, jobs: dict[str, int] | None = None) -> Path:
     """What the stages leave, in little."""
     for name in ("model", "rolls", "evaluation", "report"):
-        with store.publishing(folder / name) as staging:
-            store.write_bytes(staging / ("model.safetensors" if name == "model" else "file"), marker.encode() * 1000)
+        with folders.publishing(folder / name) as staging:
+            write_bytes(staging / ("model.safetensors" if name == "model" else "file"), marker.encode() * 1000)
     write_samples(folder / "samples", jobs or {"sample": 3}, marker)
     return folder
 
@@ -83,9 +84,9 @@ def test_a_version_holds_what_the_stages_wrote(tmp_path: Path, published: Path) 
     assert here == (published / "versions" / "v0.0.1").resolve()
     for name in versions.FOLDERS:
         assert everything(here / name) == everything(data / name)
-        assert store.verify(here / name) == []
+        assert folders.verify(here / name) == []
     assert (here / "gate.json").read_text() == "{}"
-    assert version == versions.Version("v0.0.1", "v0.0.1", None, 5, store.sha256(data / "model" / "model.safetensors"))
+    assert version == versions.Version("v0.0.1", "v0.0.1", None, 5, file_sha256(data / "model" / "model.safetensors"))
     assert not [path for path in here.rglob("*") if path.is_file() and path.stat().st_mode & 0o222]
 
 
@@ -128,7 +129,7 @@ def test_no_room_at_any_file_leaves_what_was_published(
 ) -> None:
     promoted(write_data(tmp_path / "one", "a"), published, "v1")
     data, before = write_data(tmp_path / "two", "b"), everything(published)
-    clone, calls = store.clone, [0]
+    clone, calls = copy_file, [0]
 
     def until(limit: int) -> None:
         def fill(source: Path, target: Path) -> None:
@@ -139,7 +140,7 @@ def test_no_room_at_any_file_leaves_what_was_published(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
             clone(source, target)
 
-        monkeypatch.setattr(store, "clone", fill)
+        monkeypatch.setattr(versions, "copy_file", fill)
 
     files = len([path for path in data.rglob("*") if path.is_file()])
     for limit in range(1, files + 1):
@@ -148,7 +149,7 @@ def test_no_room_at_any_file_leaves_what_was_published(
         with pytest.raises(OSError, match="No space left"):
             versions.publish(data, published, "v2")
         assert everything(published) == before
-    monkeypatch.setattr(store, "clone", clone)
+    monkeypatch.setattr(versions, "copy_file", clone)
     assert promoted(data, published, "v2").name == "v2"
 
 
@@ -158,8 +159,8 @@ def test_no_room_on_a_real_file_system(tmp_path: Path, published: Path) -> None:
     (tmp_path / "params.yaml").write_text("{}")
     promoted(data, published, "v1")
     before = everything(published / "versions")
-    with store.publishing(data / "samples") as staging:
-        store.write_bytes(staging / "catalog" / "sample-00000-of-00001.parquet", os.urandom(1 << 20))
+    with folders.publishing(data / "samples") as staging:
+        write_bytes(staging / "catalog" / "sample-00000-of-00001.parquet", os.urandom(1 << 20))
     largest = 1 << 20
 
     def limited() -> None:
@@ -192,7 +193,7 @@ def test_samples_are_added_in_a_version_of_their_own(tmp_path: Path, published: 
     rows = pd.read_parquet(here / "samples" / "catalog")
     assert rows.groupby("job").size().to_dict() == {"mlp": 2, "night": 1, "sample": 5}
     for name in versions.FOLDERS:
-        assert store.verify(here / name) == []
+        assert folders.verify(here / name) == []
     assert (here / "rolls" / "file").stat().st_ino == (published / "versions" / "v1" / "rolls" / "file").stat().st_ino
     assert everything(published / "versions" / "v1") == before
     assert versions.append(published, tmp_path / "more", version).name == "v1+2"

@@ -22,7 +22,8 @@ from limits import HANG_S, WAIT_S
 
 from midivae import __version__, errors
 from midivae.cli import commands as cli
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import write_bytes
 
 NAMES = [stage.name for stage in cli.STAGES]
 
@@ -292,9 +293,9 @@ def test_fetch_does_not_load_torch() -> None:
 def data(tmp_path: Path) -> Path:
     """A data folder of which `fetch` and `ingest` have written theirs."""
     for name in ("corpus", "rolls"):
-        with store.publishing(tmp_path / "data" / name) as staging:
-            store.write_bytes(staging / "sub" / "a.bin", b"music")
-            store.write_bytes(staging / "b.bin", b"more")
+        with folders.publishing(tmp_path / "data" / name) as staging:
+            write_bytes(staging / "sub" / "a.bin", b"music")
+            write_bytes(staging / "b.bin", b"more")
     return tmp_path / "data"
 
 
@@ -348,7 +349,7 @@ def samples(tmp_path: Path) -> Path:
         "midi": [{"bytes": bytes([i]), "path": None} for i in range(3)],
     }
     rows = pa.table({name: pa.array(columns[name], table.columns.field(name).type) for name in table.columns.names})
-    store.write_table(tmp_path / "samples" / "catalog" / "sample-00000-of-00001.parquet", rows, table)
+    tables.write(tmp_path / "samples" / "catalog" / "sample-00000-of-00001.parquet", rows, table)
     return tmp_path
 
 

@@ -16,7 +16,7 @@ from midivae.evaluate import by_mode
 from midivae.evaluate import stage as evaluate
 from midivae.measures import features, likeness
 from midivae.music import roll
-from midivae.storage import schema, store
+from midivae.storage import schema, tables
 from midivae.windows import loader
 
 pytestmark = pytest.mark.numerical
@@ -194,11 +194,9 @@ def test_edits_as_a_matrix(data: Path, metrics: dict[str, Any]) -> None:
     assert rows["density"]["slope"] == pytest.approx(0.9)
     assert rows["register"]["leakage"] == 0
     # the unit is the spread of held-out windows
-    windows = store.read_table(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
+    windows = tables.read(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
     sd = windows["density"].std(ddof=0) / windows["density"].mean()
-    edits = store.read_table(
-        data / "samples/catalog/edit-00000-of-00001.parquet", schema.CATALOG, ["edits"]
-    ).to_pydict()
+    edits = tables.read(data / "samples/catalog/edit-00000-of-00001.parquet", schema.CATALOG, ["edits"]).to_pydict()
     moved = np.mean([abs(json.loads(text)["measured"]["density"]) for text in edits["edits"]])
     assert rows["density"]["moved_sd"] == pytest.approx(moved / sd, rel=1e-4)
     assert metrics["edit_density_spearman"] == pytest.approx(1)
@@ -231,20 +229,18 @@ def test_real_pieces_are_cut_to_the_length_of_the_songs(tmp_path: Path) -> None:
     # longer samples are cut into windows for the distances: 3 songs of 128 steps are 12 of 32
     found = {each["set"]: each for each in read_csv(tmp_path / "evaluation" / "models.csv")}
     assert found["song"]["windows"] == "12"
-    neighbours = store.read_table(tmp_path / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
+    neighbours = tables.read(tmp_path / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     mine = neighbours[neighbours["set"] == "song"]
     assert mine["start_step"].tolist() == [0, 32, 64, 96] * 3
     assert mine["id"].tolist() == [f"song-{i:07d}" for i in range(3) for _ in range(4)]
 
 
 def test_continuations_are_measured_where_they_are_new(data: Path) -> None:
-    catalog = store.read_table(
-        data / "samples/catalog/continue-noise-00000-of-00001.parquet", schema.CATALOG, ["density"]
-    )
+    catalog = tables.read(data / "samples/catalog/continue-noise-00000-of-00001.parquet", schema.CATALOG, ["density"])
     found = {each["set"]: each for each in read_csv(data / "evaluation" / "models.csv")}
     whole = np.mean(catalog.column("density").to_pylist())
     assert float(found["continue-noise"]["density"]) > 1.3 * whole  # the lead is less dense than the noise
-    neighbours = store.read_table(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
+    neighbours = tables.read(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     assert neighbours[neighbours["set"] == "continue"]["start_step"].tolist() == [32] * 6
 
 
@@ -284,7 +280,7 @@ def test_copies_of_training_music_are_found(data: Path, metrics: dict[str, Any])
     assert metrics["sample_copies_novelty_4_bars"] is None  # windows of two bars have no phrase of four
     assert metrics["sample_copied_share"] < 0.2
     assert metrics["sample_copies_distinct_bars"] <= 1 / 3 + 0.01  # each thrice
-    neighbours = store.read_table(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
+    neighbours = tables.read(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     first = neighbours[neighbours["set"] == "sample-copies"].iloc[0]
     training = loader.load(data / "rolls", ["train"])
     where = training.starts[training.piece_ids.index(first["piece_id"])] + first["piece_start_step"]

@@ -23,7 +23,8 @@ from midivae.evaluate.set_distances import Measured
 from midivae.measures import features
 from midivae.music import midi, roll
 from midivae.music.roll import Layout, Roll
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import read_json, write_json
 from midivae.storage.schema import FEATURES
 from midivae.windows import loader
 
@@ -103,7 +104,7 @@ def write_job(
     }
     table = schema.CATALOG
     rows = pa.table({name: pa.array(v, table.columns.field(name).type) for name, v in columns.items()})
-    store.write_table(samples / "catalog" / f"{job}-00000-of-00001.parquet", rows, table)
+    tables.write(samples / "catalog" / f"{job}-00000-of-00001.parquet", rows, table)
 
 
 def music(rng: np.random.Generator, n: int) -> Planes:
@@ -215,7 +216,7 @@ def test_the_article_is_judged(data: Path) -> None:
 
 
 def test_held_out_windows_are_measured_as_the_loader_cuts_them(data: Path) -> None:
-    rows = store.read_table(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
+    rows = tables.read(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
     corpus = loader.load(data / "rolls", ["valid", "test"])
     assert sorted(rows["piece_id"].unique()) == sorted(corpus.piece_ids)
     assert sorted(rows["start_step"].unique()) == [0, 8, 16, 24, 32]
@@ -246,7 +247,7 @@ def test_plots_are_shares_of_all_sets_on_common_bins(data: Path) -> None:
 
 
 def test_no_feature_of_the_vector_is_a_function_of_the_others(data: Path) -> None:
-    rows = store.read_table(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
+    rows = tables.read(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
     vector, every = (rows[list(names)].to_numpy(np.float64) for names in (set_distances.VECTOR, FEATURES))
     varied = vector[:, vector.std(axis=0) > 0]
     assert np.linalg.matrix_rank(varied - varied.mean(axis=0)) == varied.shape[1]
@@ -265,13 +266,13 @@ def test_whole_numbers_have_bins_of_equal_worth() -> None:
 
 
 def test_published_whole_and_the_same_again(data: Path, tmp_path: Path) -> None:
-    assert store.verify(data / "evaluation") == []
+    assert folders.verify(data / "evaluation") == []
     build(tmp_path)
     summary = evaluate.run(SETTINGS, tmp_path)
     assert summary["held_out_windows"] == 100
     assert (summary["jobs"], summary["samples"], summary["refused"]) == (4, 155, 0)
     json.dumps(summary)
-    wanted, found = (store.read_json(folder / "evaluation" / store.MANIFEST) for folder in (data, tmp_path))
+    wanted, found = (read_json(folder / "evaluation" / folders.MANIFEST) for folder in (data, tmp_path))
     assert found == wanted
 
 
@@ -296,7 +297,7 @@ def test_of_large_sets_some_windows_stand_for_all(data: Path, tmp_path: Path, mo
     rows = {row["set"]: row for row in read_csv(tmp_path / "evaluation" / "models.csv")}
     assert (rows["sample"]["windows"], rows["sample"]["diversity_windows"]) == ("80", "30")
     tables = [
-        store.read_table(folder / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS) for folder in (data, tmp_path)
+        tables.read(folder / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS) for folder in (data, tmp_path)
     ]
     assert tables[0].equals(tables[1])
 
@@ -330,7 +331,7 @@ def test_windows_of_samples(n_steps: list[int], lead: list[int], wanted: list[tu
 def test_broken_midi_is_refused_with_a_reason(tmp_path: Path) -> None:
     build(tmp_path)
     path = tmp_path / "samples" / "catalog" / "sample-00000-of-00001.parquet"
-    rows = store.read_table(path, schema.CATALOG).to_pylist()
+    rows = tables.read(path, schema.CATALOG).to_pylist()
     rows[3]["midi"] = {"bytes": b"RIFF and nothing", "path": None}
     rows[5]["midi"] = rows[6]["midi"]
     rows[7]["midi"] = {
@@ -339,7 +340,7 @@ def test_broken_midi_is_refused_with_a_reason(tmp_path: Path) -> None:
     }
     assert rows[5]["notes"] != rows[6]["notes"]
     table = schema.CATALOG
-    store.write_table(path, pa.Table.from_pylist(rows, schema=table.columns), table)
+    tables.write(path, pa.Table.from_pylist(rows, schema=table.columns), table)
     summary = evaluate.run(SETTINGS, tmp_path)
     assert summary["refused"] == 3
     refused = {row["sample_id"]: row for row in read_csv(tmp_path / "evaluation" / "refused.csv")}
@@ -389,11 +390,11 @@ def test_what_does_not_fit_is_refused_and_the_old_result_stays(
     spoil: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     build(tmp_path)
-    store.write_json(tmp_path / "evaluation" / "metrics.json", {"old": 1})
+    write_json(tmp_path / "evaluation" / "metrics.json", {"old": 1})
     spoil(tmp_path)
     with pytest.raises(InputError, match=message):
         evaluate.run(SETTINGS, tmp_path)
-    assert store.read_json(tmp_path / "evaluation" / "metrics.json") == {"old": 1}
+    assert read_json(tmp_path / "evaluation" / "metrics.json") == {"old": 1}
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
 from midivae.models import coding, latent
 from midivae.music import midi
-from midivae.storage import store
+from midivae.storage import folders
+from midivae.storage.files import file_sha256
 from midivae.train import stage as train
 from midivae.workers import parallel
 
@@ -271,7 +272,7 @@ def test_a_kept_sample_is_in_the_catalog_with_its_lineage(explorer: Explorer, da
     assert row["weights"] == [0.375, 0.125, 0.375, 0.125]
     assert (row["radius"], row["seed"], row["method"]) == (0.3, 12, "barycentre")
     assert json.loads(row["edits"])["asked"] == {"register": 3.0}
-    assert row["model_sha256"] == store.sha256(data / "model" / "model.safetensors")
+    assert row["model_sha256"] == file_sha256(data / "model" / "model.safetensors")
     assert row["params_sha256"] != other["params_sha256"]
     assert row["tempo_qpm"] == 77
     assert other["edits"] is None
@@ -282,7 +283,7 @@ def test_a_kept_sample_is_in_the_catalog_with_its_lineage(explorer: Explorer, da
     assert len(catalog.read(data)) == 3 + 2  # with those of stage generate, which nobody touched
     assert len(catalog.read(data / "samples")) == 3
     assert sorted(path.stat().st_mtime_ns for path in (data / "samples").rglob("*")) == before
-    assert store.verify(data / "kept") == []
+    assert folders.verify(data / "kept") == []
 
 
 @pytest.mark.parametrize("parents", [1, 2, 3, 4])
@@ -324,7 +325,7 @@ def test_what_is_kept_stays_when_keeping_fails(explorer: Explorer, data: Path, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_table", full)
+        patch.setattr(tables, "write", full)
         with pytest.raises(OSError, match="No space"):
             explorer.keep(some(explorer, seed=1))
     assert (data / "kept" / "catalog" / "kept-00000-of-00001.parquet").read_bytes() == before

@@ -31,7 +31,7 @@ from webserver import (
 from midivae.config.params import Download
 from midivae.errors import CorruptError, InputError
 from midivae.fetch import download
-from midivae.storage import store
+from midivae.storage.files import read_json
 
 BODY = random.Random(0).randbytes(3_000_000)
 SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
@@ -384,7 +384,7 @@ def test_what_servers_say() -> None:
 def test_the_note_outlives_the_file(home: Path) -> None:
     with serving(BODY) as web:
         fetched = download.fetch(web.url, PATIENT)
-    assert store.read_json(fetched.path.parent / "seen.json") == {
+    assert read_json(fetched.path.parent / "seen.json") == {
         "url": web.url,
         "sha256": SHA256,
         "bytes": len(BODY),

@@ -28,9 +28,9 @@ from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
 from midivae.fetch import archive, corpora, download
 from midivae.fetch import stage as fetch
 from midivae.music import midi
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import file_sha256
 from midivae.storage.schema import CORPUS
-from midivae.storage.store import sha256
 from midivae.workers import parallel
 
 SHARED = Path(__file__).parents[3] / "shared" / "corpora"
@@ -41,7 +41,7 @@ def params(workers: int = 1, **section: object) -> Params:
 
 
 def rows(data: Path) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = store.read_table(data / "corpus" / "corpus.parquet", CORPUS).to_pylist()
+    found: list[dict[str, object]] = tables.read(data / "corpus" / "corpus.parquet", CORPUS).to_pylist()
     return found
 
 
@@ -57,8 +57,8 @@ def check_corpus(data: Path) -> None:
     assert set(paths) == set(tree(midi_folder))
     for row in found:
         path = midi_folder / str(row["path"])
-        assert (row["sha256"], row["bytes"]) == (sha256(path), path.stat().st_size)
-    assert store.verify(data / "corpus") == []
+        assert (row["sha256"], row["bytes"]) == (file_sha256(path), path.stat().st_size)
+    assert folders.verify(data / "corpus") == []
 
 
 # --- folder -----------------------------------------------------------------------------------------------------------

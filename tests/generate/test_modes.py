@@ -28,7 +28,7 @@ from midivae.models.latent import Controls, measured
 from midivae.music import midi
 from midivae.music.parts import assign_parts
 from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
-from midivae.storage import store
+from midivae.storage import tables
 from midivae.train import stage as train
 from midivae.windows import loader
 
@@ -180,7 +180,7 @@ def test_reconstruct_gives_back_its_parent(data: Path) -> None:
     others = [f1(planes, parent) for planes, parent in zip(found["planes"], parents[1:] + parents[:1], strict=True)]
     assert np.mean(own) > 0.25
     assert np.mean(own) > 2 * np.mean(others)
-    splits = store.read_table(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
+    splits = tables.read(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
     known = set(splits[splits["split"] == "train"]["piece_id"])
     assert {label.removeprefix("piece:").split("@")[0] for (label,) in found["parents"]} <= known
     assert found["parents"].map(tuple).nunique() > 12  # drawn anew for each
@@ -422,7 +422,7 @@ def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
 def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine @ home.mid"
     path.write_bytes(midi.write(piece(77)))
-    pieces = store.read_table(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
+    pieces = tables.read(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
     row = pieces.iloc[3]
     parents = [f"file:{path}@4", f"piece:{row['path']}@2", f"piece:{row['piece_id']}@2", "sample:s-0000005"]
     found = made(

@@ -40,7 +40,8 @@ from midivae.models.base import Chance
 from midivae.music import midi
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, Roll, batch_to_notes, from_notes, to_notes
-from midivae.storage import store
+from midivae.storage import folders
+from midivae.storage.files import file_sha256
 from midivae.windows import loader
 from midivae.workers.parallel import Failure, Outcome
 
@@ -77,7 +78,7 @@ def write_model(data: Path, name: str, folder: Path, loudness: float = -3.0) -> 
         network=values.train.network(name),
         tempo_qpm=90.0,
         programs=(52, -1),
-        data_sha256=store.sha256(data / "rolls" / store.MANIFEST),
+        data_sha256=file_sha256(data / "rolls" / folders.MANIFEST),
     )
     model = models.create(config, torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -216,7 +217,7 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
     assert np.allclose(found["duration_s"], 3.2)
     assert found["programs"].map(list).tolist() == [[52, 32]] * 9
     model = models.load(data / "model")
-    assert found["model_sha256"].unique().tolist() == [store.sha256(data / "model" / "model.safetensors")]
+    assert found["model_sha256"].unique().tolist() == [file_sha256(data / "model" / "model.safetensors")]
     planes = coding.decode(model, np.stack(list(found["z"])), Chance(params([job]).generate.jobs[0].threshold))
     layout = Layout(PARTS, 36, 48, 4)
     for row, roll in zip(found.to_dict("records"), planes, strict=True):
@@ -275,7 +276,7 @@ def test_novelty_is_zero_for_music_of_the_training_pieces(data: Path, monkeypatc
 
 def test_catalog_is_readable_by_others_and_can_be_skipped(data: Path, here: None) -> None:
     generate.run(params([{"name": "a", "count": 5}, {"name": "b", "count": 2, "midi_files": False}]), data)
-    assert store.verify(data / "samples") == []
+    assert folders.verify(data / "samples") == []
     assert not (data / "samples" / "midi" / "b").exists()
     statistics = pq.ParquetFile(data / "samples" / "catalog" / "a-00000-of-00001.parquet").metadata.row_group(0)
     by_name = {

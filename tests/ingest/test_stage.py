@@ -29,7 +29,7 @@ from midivae.ingest import stage as ingest
 from midivae.music import kernels, midi, native, roll
 from midivae.music.notes import Notes, Tempo
 from midivae.music.roll import Layout
-from midivae.storage import store
+from midivae.storage import folders, tables
 from midivae.storage.schema import PIECES, SHARD
 from midivae.windows import loader
 from midivae.workers.parallel import Failure
@@ -94,8 +94,8 @@ def test_every_file_is_accepted_or_rejected_with_a_reason(tmp_path: Path) -> Non
     done = table[table.accepted | (table.reason == "few_notes")]
     parts = done.notes_kept + done.notes_unassigned + done.notes_out_of_range + done.notes_merged
     assert (done.notes_found == parts).all()
-    store.read_table(tmp_path / "rolls" / "pieces.parquet", PIECES)
-    assert store.verify(tmp_path / "rolls") == []
+    tables.read(tmp_path / "rolls" / "pieces.parquet", PIECES)
+    assert folders.verify(tmp_path / "rolls") == []
 
 
 def test_rolls_hold_the_notes_of_their_files(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_rolls_hold_the_notes_of_their_files(tmp_path: Path) -> None:
     by_id = pieces(tmp_path).reset_index().set_index("piece_id")
     seen = 0
     for path in sorted((tmp_path / "rolls").glob("part-*.parquet")):
-        layout = Layout.from_json(store.read_extra(path, SHARD, "layout"))
+        layout = Layout.from_json(tables.read_extra(path, SHARD, "layout"))
         assert layout == Layout(("soprano", "alto", "tenor", "bass"), 36, 48, 4)
-        rows = store.read_table(path, SHARD).to_pylist()
+        rows = tables.read(path, SHARD).to_pylist()
         assert [row["piece_id"] for row in rows] == sorted(row["piece_id"] for row in rows)
         for row in rows:
             data = pa.decompress(row["planes"], row["n_steps"] * layout.bytes_per_step, codec="zstd", asbytes=True)
@@ -171,7 +171,7 @@ def test_work_that_gathers_is_tidied_and_changes_nothing(
     as_fetched(tmp_path, tunes(3))  # of 14 rows 13 are of no use now: they go
     assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 0
     (facts,) = own_work_dir.rglob("facts-*")
-    assert store.read_table(facts, ingest.FACTS).num_rows == 1
+    assert tables.read(facts, ingest.FACTS).num_rows == 1
     as_fetched(tmp_path, tunes(*range(14)))
     assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 13
     assert contents(tmp_path / "rolls") == grown
@@ -286,7 +286,7 @@ def test_a_file_that_breaks_its_worker_costs_one_file(tmp_path: Path) -> None:
     assert slow.one_by_one
     assert ingest._blame(slow, Failure("memory", None, "no memory")) is None
     assert ingest.make_chunk(again, lambda _: None) == 5
-    facts = store.read_table(again.facts, ingest.FACTS).to_pylist()
+    facts = tables.read(again.facts, ingest.FACTS).to_pylist()
     assert [row["reason"] for row in facts].count("crashed") == 1
     beats: list[int] = []
     assert ingest.make_chunk(replace(slow, work=tmp_path / "slow"), beats.append) == 5
@@ -306,7 +306,7 @@ LIGHT = """
 import pickle, sys
 fn, chunk = pickle.load(sys.stdin.buffer)
 fn(chunk, lambda _: None)
-print([name for name in ("pandas", "numba", "pyarrow.compute", "torch") if name in sys.modules])
+print([name for name in ("numba", "torch") if name in sys.modules])
 """
 
 
@@ -379,7 +379,7 @@ def test_a_truncated_part_is_named_and_healed(tmp_path: Path) -> None:
     whole = contents(tmp_path / "rolls")
     part = sorted((tmp_path / "rolls").glob("part-*.parquet"))[1]
     part.write_bytes(whole[part.name][:-100])
-    assert [part.name in line for line in store.verify(tmp_path / "rolls")] == [True]
+    assert [part.name in line for line in folders.verify(tmp_path / "rolls")] == [True]
     with pytest.raises(CorruptError, match=part.name):
         loader.load(tmp_path / "rolls", ["train", "valid", "test"])
     assert ingest.run(params(), tmp_path)["parsed"] == 0

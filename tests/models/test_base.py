@@ -23,7 +23,7 @@ from midivae.models.autoencoder import Autoencoder
 from midivae.models.base import Chance
 from midivae.models.mlp import Mlp
 from midivae.music.roll import Layout
-from midivae.storage import store
+from midivae.storage.files import file_sha256
 from midivae.windows.batch import Batch
 
 pytestmark = pytest.mark.numerical
@@ -319,7 +319,7 @@ def test_weights_of_another_config_are_refused(tmp_path: Path) -> None:
     values["network"]["latent"] = 4
     path.write_text(json.dumps(values))
     digest = tmp_path / "model.safetensors.sha256"
-    digest.write_text("".join(f"{store.sha256(tmp_path / n)}  {n}\n" for n in ("config.json", "model.safetensors")))
+    digest.write_text("".join(f"{file_sha256(tmp_path / n)}  {n}\n" for n in ("config.json", "model.safetensors")))
     with pytest.raises(CorruptError, match="not the weights of"):
         models.load(tmp_path)
     path.write_text("[]")

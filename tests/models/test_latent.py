@@ -20,7 +20,7 @@ from midivae.models import coding, latent
 from midivae.models.base import Chance
 from midivae.models.flow import Prior
 from midivae.models.latent import Controls, Space
-from midivae.storage import store
+from midivae.storage.files import file_sha256
 from midivae.windows import loader
 
 pytestmark = pytest.mark.numerical
@@ -213,7 +213,7 @@ def test_misses_by_hand(controls: tuple[Linear, Controls]) -> None:
 def test_controls_on_disk(controls: tuple[Linear, Controls], tmp_path: Path) -> None:
     _, found = controls
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    mine = replace(found, model_sha256=store.sha256(tmp_path / "model.safetensors"))
+    mine = replace(found, model_sha256=file_sha256(tmp_path / "model.safetensors"))
     mine.write(tmp_path)
     read = Controls.read(tmp_path)
     assert read.names == mine.names

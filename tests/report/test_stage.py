@@ -25,7 +25,8 @@ from midivae.music import midi
 from midivae.music.roll import FRAME
 from midivae.render import pictures
 from midivae.report import stage as report
-from midivae.storage import schema, store
+from midivae.storage import folders, schema, tables
+from midivae.storage.files import file_sha256
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_links_lead_somewhere(data: Path, page: Page) -> None:
 def test_same_data_same_bytes(data: Path, html: str) -> None:
     report.run(params(compute={"workers": 7}), data)
     assert (data / "report" / "index.html").read_text() == html
-    assert store.verify(data / "report") == []
+    assert folders.verify(data / "report") == []
 
 
 # --- for everyone -----------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def test_counts_add_up(data: Path) -> None:
 def test_lineage_names_what_it_was_made_from(data: Path, page: Page) -> None:
     text = "".join(page.text)
     for folder in ("corpus", "rolls", "model", "samples", "evaluation"):
-        assert store.sha256(data / folder / store.MANIFEST) in text
+        assert file_sha256(data / folder / folders.MANIFEST) in text
     assert "rolls_per_job: 2" in text
     assert report._code_sha256() in text
     for model in set(catalog.read(data)["model_sha256"]):
@@ -211,7 +212,7 @@ def test_the_page_has_every_sample_and_its_file(data: Path, html: str) -> None:
 def shown_parent(text: str, data: Path) -> str:
     paths = {
         row["piece_id"]: row["path"]
-        for row in store.read_table(data / "rolls" / "pieces.parquet", schema.PIECES).to_pylist()
+        for row in tables.read(data / "rolls" / "pieces.parquet", schema.PIECES).to_pylist()
     }
     place, bar = text.removeprefix("piece:").split("@")
     return f"{paths[place]}, bar {bar}"
@@ -230,7 +231,7 @@ def test_neighbours_by_hand(data: Path, html: str) -> None:
         others = [other for other in mine.index if other != name]
         nearest = min(others, key=lambda other: float(np.linalg.norm(z["z"][other] - z["z"][name])))
         assert ids[found["columns"]["alike"][ids.index(name)]] == nearest
-    table = store.read_table(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
+    table = tables.read(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     row = table[table["id"] == "sample-0000000"].sort_values("distance").iloc[0]
     piece, beat, semitones, distance = found["columns"]["nearest"][ids.index("sample-0000000")]
     assert (beat, semitones) == (1 + row["piece_start_step"] // 4, row["semitones"])

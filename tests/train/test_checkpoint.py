@@ -11,7 +11,6 @@ import torch
 
 from midivae.config.params import Fit
 from midivae.errors import CorruptError, SchemaError, TrainingError
-from midivae.storage import store
 from midivae.train import checkpoint, optimizers
 from midivae.train.checkpoint import Checkpoints, Progress
 
@@ -84,7 +83,7 @@ def test_a_kill_between_the_two_files_leaves_the_checkpoint_before(
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(PROGRESS, {"model.w": torch.zeros(1)})
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(checkpoint, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(Progress(epoch=2), {"model.w": torch.ones(1)})
     state = checkpoints.load()

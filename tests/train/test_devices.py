@@ -24,7 +24,7 @@ from midivae.config.params import Dense, View
 from midivae.errors import ParamsError
 from midivae.models import WindowModel, elbo
 from midivae.models.elbo import Elbo
-from midivae.storage import store
+from midivae.storage import folders
 from midivae.train import devices
 from midivae.train import stage as train
 from midivae.train import trainer as engine
@@ -225,7 +225,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.M
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()  # process 0 alone prints
     assert json.loads(line)["processes"] == 2
-    assert store.verify(tmp_path / "data" / "model") == []
+    assert folders.verify(tmp_path / "data" / "model") == []
     assert done.stderr.count("epoch 1, train loss") == 2  # of two models, each said once
 
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work-of-one"))

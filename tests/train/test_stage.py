@@ -21,8 +21,10 @@ from midivae.errors import InputError, ParamsError, TrainingError
 from midivae.models import coding
 from midivae.models.transformer import Transformer as TransformerModel
 from midivae.music.roll import FRAME, ONSET, Layout
-from midivae.storage import store
+from midivae.storage import folders, tables
+from midivae.storage.files import file_sha256
 from midivae.storage.schema import CORPUS
+from midivae.storage.workdir import work_dir
 from midivae.train import devices, fit_prior, trainer
 from midivae.train import stage as train
 from midivae.windows import loader
@@ -69,7 +71,7 @@ def test_both_models_are_published_together_with_all_their_files(data: Path) -> 
     assert set(contents(data / "model")) == files | {f"compare/autoencoder/{name}" for name in files} | {
         "manifest.json"
     }
-    assert store.verify(data / "model") == []
+    assert folders.verify(data / "model") == []
     json.dumps(summary)
     counted = [len(loader.windows(loader.load(data / "rolls", [s]), SETTINGS.view)) for s in ("train", "valid", "test")]
     assert summary["windows"] == dict(zip(("train", "valid", "test"), counted, strict=True))
@@ -84,7 +86,7 @@ def test_the_config_says_what_the_model_was_trained_on(data: Path) -> None:
     assert config.view == SETTINGS.view
     assert config.tempo_qpm == 104.0  # training pieces are 0 to 8, with tempos 100 to 108
     assert config.programs == (5, 0)  # no piece has notes in the second part: a piano
-    assert config.data_sha256 == store.sha256(data / "rolls" / "manifest.json")
+    assert config.data_sha256 == file_sha256(data / "rolls" / "manifest.json")
 
 
 def test_curves_have_a_row_an_epoch(data: Path) -> None:
@@ -219,13 +221,13 @@ def test_without_held_out_pieces_it_says_so(tmp_path: Path) -> None:
 def test_the_card_names_lineage_licence_and_figures_and_no_markup_gets_in(data: Path) -> None:
     row = {"path": "a.mid", "sha256": "0" * 64, "bytes": 1, "source": "set", "origin": "a"}
     rows = [{**row, "licence": "<script>|x"}, {**row, "licence": "<script>|x"}, {**row, "licence": None}]
-    store.write_table(data / "corpus" / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
+    tables.write(data / "corpus" / "corpus.parquet", pa.Table.from_pylist(rows, CORPUS.columns), CORPUS)
     train.run(params(compare=()), data)
     card = (data / "model" / "README.md").read_text()
     assert "| 2 file(s) of set | licence: &lt;script&gt;/x |" in card
     assert "| 1 file(s) of set | licence: not stated |" in card
     assert "<script>" not in card
-    assert store.sha256(data / "rolls" / "manifest.json") in card
+    assert file_sha256(data / "rolls" / "manifest.json") in card
     assert '"learning_rate": 0.001' in card
     assert f'"precision": "{devices.connect("auto").precision}"' in card
     assert "768 inputs" in card  # 16 steps * 2 parts * 2 planes * 12 pitches
@@ -341,7 +343,7 @@ def test_a_run_that_ends_between_draft_and_decoder_goes_on_there(data: Path, mon
     settings = params(model="transformer", compare=(), transformer=DRAFTED)
     train.run(settings, data)
     whole = contents(data / "model")
-    shutil.rmtree(store.work_dir())
+    shutil.rmtree(work_dir())
     fit, fitted = trainer.Trainer.fit, list[str]()
 
     def stopped(self: trainer.Trainer) -> None:

@@ -274,12 +274,11 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from midivae.train import checkpoint
-from midivae.storage import store
 from midivae.train.trainer import Trainer
 from train.test_trainer import FITS, trainer
 
 checkpoint.SECONDS_BETWEEN, checkpoint.MOST_SHARE = 0.0, float("inf")  # a checkpoint after every epoch
-saves, write = 0, store.write_{where}
+saves, write = 0, checkpoint.write_{where}
 
 def dies_at_the_third(path, value):
     global saves
@@ -288,7 +287,7 @@ def dies_at_the_third(path, value):
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, value)
 
-store.write_{where} = dies_at_the_third
+checkpoint.write_{where} = dies_at_the_third
 Trainer._show = lambda self: None  # only checkpoints are counted
 trainer(Path({folder!r}), FITS[{name!r}], name={name!r}).fit()
 """

@@ -14,7 +14,7 @@ from rolls import LAYOUT, made_up, piece_id, write_rolls
 from midivae.config.params import View
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.music.roll import FRAME, ONSET, Layout, pack, unpack
-from midivae.storage import store
+from midivae.storage import tables
 from midivae.storage.schema import SHARD
 from midivae.windows import loader
 from midivae.windows.loader import BitMatrix, Corpus
@@ -93,7 +93,7 @@ def test_load_names_what_is_missing_or_damaged(tmp_path: Path) -> None:
         loader.load(rolls, ["train"])
 
     second.write_bytes(good)
-    (frame, *_) = store.read_table(second, SHARD, ["planes"]).column("planes").to_pylist()
+    (frame, *_) = tables.read(second, SHARD, ["planes"]).column("planes").to_pylist()
     flipped = bytearray(good)
     flipped[good.index(frame) + len(frame) // 2] ^= 4
     second.write_bytes(flipped)

@@ -1,0 +1,103 @@
+"""Reads and writes single files: whole or not at all, by a temporary name that is synced and renamed.
+
+Offers: `write_file`, `write_bytes`, `write_json` / `read_json`, `read_csv`, `copy_file` and `file_sha256`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from midivae.errors import CorruptError, InputError
+
+_FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, where the file system can
+
+
+def write_file(path: Path, fill: Callable[[IO[bytes]], object], durable: bool = True) -> None:
+    """Writes a file whole or not at all: `fill` gets a binary file to write to.
+
+    Not durable means whole unless the machine itself goes down: for what is checked before use and can be made again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` whole or not at all."""
+    write_file(path, lambda file: file.write(data))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON with sorted keys."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        InputError: no such file.
+        CorruptError: not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise CorruptError(f"{path}: not valid JSON ({error}); delete it and rerun the stage that writes it") from error
+
+
+def read_csv(path: Path, stage: str) -> Any:
+    """A table that a stage wrote as CSV, as a pandas frame; only an empty cell is a missing value.
+
+    Raises:
+        InputError: no such file.
+        CorruptError: not CSV.
+    """
+    import pandas as pd  # here, as it takes half a second and few need it
+
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run stage `{stage}`") from None
+    except ValueError as error:
+        raise CorruptError(f"{path}: not readable as CSV ({error}); rerun stage `{stage}`") from error
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file, sharing its blocks where the file system can; never a hard link.
+
+    DVC makes the files that it tracks read-only and shares them: a hard link would change files in the work directory.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as old, target.open("wb") as new:
+        try:
+            fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+        except OSError:
+            shutil.copyfileobj(old, new, 1 << 20)

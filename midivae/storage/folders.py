@@ -1,0 +1,122 @@
+"""Publishes whole folders, with a manifest by which they can be verified.
+
+A stage writes into a staging folder beside its target, which replaces the target at the end: a reader sees the old
+folder or the new one. Every folder has a `manifest.json` with the sha256 of each of its files.
+
+Offers: `publishing`, `verify`, `MANIFEST`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from midivae.errors import InputError
+from midivae.storage.files import file_sha256, read_json, write_json
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def publishing(target: Path) -> Iterator[Path]:
+    """A fresh folder to write into; it replaces `target` when the block ends without an error.
+
+    The folder gets its manifest first. On an error the old folder stays. Staging folders that a killed run left are
+    removed.
+    """
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _restore(target)
+    prefix = f".{target.name}.staging-"
+    for left in target.parent.glob(f"{prefix}*"):
+        if not _is_alive(left.name.removeprefix(prefix)):
+            shutil.rmtree(left, ignore_errors=True)
+    staging = target.parent / f"{prefix}{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        write_json(staging / MANIFEST, _hashes(staging))
+        _swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether the process that owns a staging folder still runs."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return int(pid) != os.getpid()
+
+
+def _swap(staging: Path, target: Path) -> None:
+    """Puts `staging` where `target` is, in one step where the system can exchange two names."""
+    old = target.parent / f".{target.name}.old-{os.getpid()}"
+    if not target.exists():
+        staging.replace(target)
+    elif _exchange(staging, target):
+        staging.replace(old)
+    else:
+        target.replace(old)
+        staging.replace(target)
+    for left in target.parent.glob(f".{target.name}.old-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _restore(target: Path) -> None:
+    """Puts back a folder that a run left under its temporary name when it was killed between two renames."""
+    for left in sorted(target.parent.glob(f".{target.name}.old-*")):
+        if not target.exists():
+            left.replace(target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two names atomically (Linux's renameat2 with RENAME_EXCHANGE); False where the system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Every file below `folder` but its manifest, as sorted relative paths with forward slashes."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    names = _file_names(folder)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(file_sha256, [folder / name for name in names]), strict=True))
+
+
+def verify(folder: Path) -> list[str]:
+    """Compares a folder that `publishing` wrote with its manifest: one sentence for each file that is wrong.
+
+    Raises:
+        InputError: the folder has no manifest.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{folder}: no {MANIFEST}, so not a folder that midivae wrote; name one of data/*")
+    listed: dict[str, str] = read_json(manifest)
+    there = _hashes(folder)
+    wrong = [f"{folder / name}: missing" for name in sorted(set(listed) - set(there))]
+    wrong += [f"{folder / name}: not in the manifest" for name in sorted(set(there) - set(listed))]
+    wrong += [
+        f"{folder / name}: sha256 differs from the manifest's: damaged or edited"
+        for name, found in there.items()
+        if name in listed and listed[name] != found
+    ]
+    return wrong
