@@ -1,7 +1,13 @@
-"""A small run of all stages with names as hostile as names can be, for what looks at the report."""
+"""A small run of all stages with hostile names, and how tests read the page of the report."""
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import struct
+import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +78,37 @@ def rename_source(path: Path) -> None:
     rows = tables.read(path, schema.CORPUS).to_pylist()
     named = [{**row, "source": SOURCE, "licence": LICENCE} for row in rows]
     tables.write(path, pa.Table.from_pylist(named, schema.CORPUS.columns), schema.CORPUS)
+
+
+class Page(HTMLParser):
+    """Elements, their attributes, and the text a reader sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._hidden = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._hidden = tag if tag in ("style", "title", "script") else self._hidden
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = "" if tag == self._hidden else self._hidden
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.text.append(data)
+
+    def all(self, name: str) -> list[str]:
+        """The values of an attribute, in the order of the page."""
+        return [value for _, attributes in self.elements if (value := attributes.get(name)) is not None]
+
+
+def unpacked(html: str) -> tuple[dict[str, Any], bytes]:
+    """What the page's script reads: the figures of the samples, and their MIDI files end to end."""
+    [text] = re.findall(r'id="samples-data">([A-Za-z0-9+/=]*)</script>', html)
+    plain = zlib.decompress(base64.b64decode(text))
+    (size,) = struct.unpack_from("<I", plain)
+    return json.loads(plain[4 : 4 + size]), plain[4 + size :]

@@ -32,9 +32,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 # --- what a stage imports ---------------------------------------------------------------------------------------------
-def source(name: str) -> ast.Module:
-    """The module of a stage."""
-    return ast.parse((PACKAGE / name / "stage.py").read_text())
+def nodes(name: str) -> Iterable[ast.AST]:
+    """The syntax of all modules in a stage's package."""
+    for path in sorted((PACKAGE / name).glob("*.py")):
+        yield from ast.walk(ast.parse(path.read_text()))
 
 
 def packages(files: Iterable[Path]) -> set[str]:
@@ -104,7 +105,7 @@ def test_a_stage_reads_the_folders_that_it_says(name: str) -> None:
     folders = {other.writes for other in cli.STAGES}
     named = {
         node.right.value
-        for node in ast.walk(source(name))
+        for node in nodes(name)
         if isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value in folders
         if ast.unparse(node.left) == "data"
     }
@@ -116,7 +117,7 @@ def test_dvc_tracks_the_params_that_a_stage_reads(name: str) -> None:
     sections = set(Params.model_fields)
     chains = {
         ast.unparse(node).removeprefix("params.")
-        for node in ast.walk(source(name))
+        for node in nodes(name)
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("params.")
     }
     read = {chain for chain in chains if chain.partition(".")[0] in sections - {"compute"}}

@@ -26,7 +26,7 @@ ROWS = 6  # pixels per pitch: one, two and three parts share them evenly
 BLACK_KEYS = (1, 3, 6, 8, 10)  # pitch classes
 _GOING_ON, _STARTS = 145, 255  # alpha of a part's two shades
 # of middle lightness, so that they can be seen on white and on black; told apart by people who see no red or no green
-_COLOURS = ("#d1495b", "#e0912f", "#2a9d6f", "#3478c9", "#8e5ac8", "#00a3b4", "#a0743c", "#7d8a2e")
+COLOURS = ("#d1495b", "#e0912f", "#2a9d6f", "#3478c9", "#8e5ac8", "#00a3b4", "#a0743c", "#7d8a2e")
 _NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
@@ -38,8 +38,8 @@ def draw(roll: Roll) -> bytes:
 
 
 def part_colours(n_parts: int) -> list[str]:
-    """A colour per part, "#rrggbb"; after the eighth they come round again."""
-    return [_COLOURS[part % len(_COLOURS)] for part in range(n_parts)]
+    """A colour per part, "#rrggbb"; the ninth part gets the first colour again."""
+    return [COLOURS[part % len(COLOURS)] for part in range(n_parts)]
 
 
 def pitch_name(pitch: int) -> str:
@@ -64,15 +64,15 @@ def _index(mine: Bool[np.ndarray, "T N P"], onset: Bool[np.ndarray, "T N P"]) ->
     """Palette index of the one part that has each cell: two per colour, a note that goes on and one that starts."""
     part = mine.argmax(axis=1)
     starts = np.take_along_axis(onset, part[:, None], axis=1)[:, 0]
-    index: np.ndarray = (1 + 2 * (part % len(_COLOURS)) + starts).astype(np.uint8)
+    index: np.ndarray = (1 + 2 * (part % len(COLOURS)) + starts).astype(np.uint8)
     return index
 
 
 def _png(pixels: UInt8[np.ndarray, "H W"]) -> bytes:
     """The pixels as PNG with a palette."""
-    colours = [bytes(3)] + [bytes.fromhex(colour[1:]) for colour in _COLOURS for _ in (_GOING_ON, _STARTS)]
+    colours = [bytes(3)] + [bytes.fromhex(colour[1:]) for colour in COLOURS for _ in (_GOING_ON, _STARTS)]
     image = Image.fromarray(pixels).convert("P")
     image.putpalette(b"".join(colours))
     file = io.BytesIO()
-    image.save(file, "PNG", optimize=True, transparency=bytes([0, *([_GOING_ON, _STARTS] * len(_COLOURS))]))
+    image.save(file, "PNG", optimize=True, transparency=bytes([0, *([_GOING_ON, _STARTS] * len(COLOURS))]))
     return file.getvalue()

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from browser import chromium, peak, serious, until, watched
 from limits import WAIT_MS
-from reported import HIGH, LOW, PIECE, SOURCE, build, params
+from reported import HIGH, LOW, PIECE, SOURCE
 
 from midivae.catalog import catalog
-from midivae.report import stage as report
 
 READY = "document.documentElement.dataset.ready !== undefined"
 JOBS = {"sample": 9, "drawn": 3, "vary": 4, "blend": 8, "merged": 3}
@@ -25,17 +24,8 @@ def browser() -> Iterator[Any]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def data(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the report; the browser comes first, so that nothing is made where there is none."""
-    data = tmp_path_factory.mktemp("data")
-    build(data)
-    report.run(params(), data)
-    return data
-
-
 @pytest.fixture
-def page(browser: Any, data: Path) -> Iterator[Any]:
+def page(browser: Any, data: Path, html: str) -> Iterator[Any]:
     """The report, unpacked; in the end it has complained of nothing and asked for itself alone."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
@@ -210,7 +200,7 @@ def test_hostile_names_show_as_text(page: Any) -> None:
     assert page.locator("script").count() == 2
 
 
-def test_the_policy_stops_what_is_injected(browser: Any, data: Path) -> None:
+def test_the_policy_stops_what_is_injected(browser: Any, data: Path, html: str) -> None:
     page = browser.new_page()
     page.goto((data / "report" / "index.html").as_uri())
     until(page, READY)
@@ -250,7 +240,7 @@ def test_it_works_with_a_keyboard(page: Any) -> None:
     assert titles(page) == [f"blend-{i:07}" for i in range(8)]
 
 
-def test_without_a_script_the_figures_stay(browser: Any, data: Path) -> None:
+def test_without_a_script_the_figures_stay(browser: Any, data: Path, html: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((data / "report" / "index.html").as_uri())

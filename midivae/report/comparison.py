@@ -1,0 +1,115 @@
+"""Sections "Against held-out music" and "Novelty": the samples of each job beside held-out music.
+
+Offers: `comparison`, `novelty`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from midivae.render import charts
+from midivae.render.charts import number
+from midivae.report.labels import UNITS, chip_classes, words
+from midivae.storage import schema, tables
+from midivae.storage.files import read_csv
+from midivae.storage.schema import HELD_OUT
+
+_TRIVIAL = ("bernoulli", "markov")  # sets of samples that come from trivial generators, not from a job
+_DISTANCES = ("overlapping_area", "kld_nats", "wasserstein_sd", "frechet", "frechet_mu")  # shown in the table
+_IN_CHART = 0.93  # share of the dots that the chart's axis must hold
+_NOVELTY = ("novelty", "novelty_2_bars", "novelty_4_bars", "neighbour_distance", "copied_share")
+_BINS = 24  # of the histogram of distances to the nearest training window
+
+
+# --- against held-out music -------------------------------------------------------------------------------------------
+def comparison(folder: Path, classes: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Distances and distributions of each job beside held-out music; `classes` are the CSS classes of each job."""
+    distances = read_csv(folder / "distances.csv", "evaluate")
+    summary = read_csv(folder / "features.csv", "evaluate")
+    return {
+        "jobs": list(classes),
+        "pieces": metrics.get("held_out_pieces"),
+        "windows": metrics.get("held_out_windows"),
+        "models": _sets(folder, classes),
+        "distances": _distances_chart(distances, classes),
+        "table": _distances_table(distances, list(classes)),
+        "distributions": [_distribution(folder, name, classes, summary) for name in UNITS],
+    }
+
+
+def _sets(folder: Path, classes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of models.csv: held-out music, the trivial generators, then the jobs in the order of the page."""
+    order = [HELD_OUT, *_TRIVIAL, *classes]
+    rows: list[dict[str, Any]] = read_csv(folder / "models.csv", "evaluate").to_dict("records")
+    return sorted(rows, key=lambda row: order.index(row["set"]))
+
+
+def _distances_chart(table: pd.DataFrame, classes: Mapping[str, str]) -> Markup:
+    """Per feature: a dot for the distance of each job to held-out music, a bar for held-out music to itself."""
+    table = table[table["distance"] == "wasserstein_sd"].set_index(["feature", "job"])
+    rows, says = [], []
+    for feature in dict.fromkeys(table.index.get_level_values("feature")):
+        jobs = [(job, table.loc[(feature, job)]) for job in classes if (feature, job) in table.index]
+        floor = jobs[0][1]
+        spread = 0.0 if np.isnan(floor["real_sd"]) else 2 * floor["real_sd"]
+        band = floor["real_mean"] - spread, floor["real_mean"] + spread
+        rows.append(charts.Dots(words(feature), [(classes[job], row["mean"]) for job, row in jobs], *band))
+        says.append(f"{words(feature)}: " + ", ".join(f"{job} {number(row['mean'])}" for job, row in jobs))
+    sentence = "Distance of samples from held-out music, in standard deviations. " + "; ".join(says) + "."
+    ends = [row.high for row in rows] + [dot for row in rows for _, dot in row.values]  # noqa: PD011 - no pandas
+    # one job that is far away would move all other dots to the left edge
+    top = 1.2 * float(np.nanquantile(ends, _IN_CHART)) if np.isfinite(ends).any() else None
+    return charts.dots(rows, "standard deviations of held-out music", sentence, top)
+
+
+def _distances_table(table: pd.DataFrame, jobs: Sequence[str]) -> list[dict[str, Any]]:
+    """Per feature and distance: the mean of each job, and the same distance from held-out music to itself."""
+    rows = []
+    table = table[table["distance"].isin(_DISTANCES)]
+    for (feature, distance), group in table.groupby(["feature", "distance"], sort=False):
+        means = {row["job"]: (number(row["mean"]), number(row["real_mean"])) for row in group.to_dict("records")}
+        cells = [means[job] for job in jobs]
+        rows.append({"feature": words(str(feature)), "distance": words(str(distance)), "jobs": cells})
+    return rows
+
+
+def _distribution(folder: Path, feature: str, classes: Mapping[str, str], summary: pd.DataFrame) -> dict[str, Any]:
+    """The distribution of a feature in held-out music and in each job."""
+    shares = read_csv(folder / "distributions" / f"{feature}.csv", "evaluate")
+    sets = {HELD_OUT: "real", **classes}
+    outlines = [charts.Outline(name, shares[name].tolist(), kind) for name, kind in sets.items()]
+    column = summary[summary["feature"] == feature].set_index("set")["median"]
+    medians = [{"set": name, "kind": kind, "median": number(column[name])} for name, kind in sets.items()]
+    says = f"{words(feature)}: medians " + ", ".join(f"{row['set']} {row['median']}" for row in medians)
+    return {
+        "feature": words(feature),
+        "chart": charts.histogram(shares["value"].tolist(), outlines, UNITS[feature], says),
+        "medians": medians,
+    }
+
+
+# --- novelty ----------------------------------------------------------------------------------------------------------
+def novelty(folder: Path, classes: Mapping[str, str]) -> dict[str, Any]:
+    """Shares of new bars and phrases, and distances to the nearest training window."""
+    rows = _sets(folder, classes)
+    table = tables.read(folder / "neighbours.parquet", schema.NEIGHBOURS, ["set", "distance"]).to_pandas()
+    outlines = []
+    edges = np.linspace(0, 1, _BINS + 1)
+    for name, kind in {HELD_OUT: "real", **classes}.items():
+        distance = table.loc[table["set"] == name, "distance"].dropna().to_numpy(np.float64)
+        counts, _ = np.histogram(distance, edges)
+        outlines.append(charts.Outline(name, (counts / max(1, len(distance))).tolist(), kind))
+    middles = ((edges[1:] + edges[:-1]) / 2).tolist()
+    means = ", ".join(f"{row['set']} {number(row['neighbour_distance'])}" for row in rows)
+    says = f"Distance to the nearest training window; means: {means}."
+    return {
+        "names": _NOVELTY,
+        "rows": [{"kind": chip_classes(classes.get(row["set"], "real")), **row} for row in rows],
+        "chart": charts.histogram(middles, outlines, "distance to the nearest training window", says),
+    }

@@ -1,0 +1,99 @@
+"""Section "What modes do": the tables that stage `evaluate` writes for single modes of generation.
+
+Offers: `modes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from midivae.render.charts import number
+from midivae.report.labels import words
+from midivae.storage.files import read_csv
+
+_ABOUT = {
+    "paths": "How music changes along a blend, from parent to parent.",
+    "parents": "How close samples are to their parents.",
+    "longform": "Whether songs keep a key and repeat themselves, beside held-out pieces of that length.",
+    "seams": "The bar line where a continuation begins, beside other bar lines.",
+    "ensemble": "Whether parts fit together, beside held-out music and beside parts of different pieces.",
+}
+_MOST_ROWS = 12  # a longer table is summarised
+_RADIUS_STEP = 0.25  # of that summary
+_SHADES = (0.1, 0.2, 1 / 3, 0.66)  # drifts from which a cell gets a darker colour
+
+
+def modes(folder: Path) -> dict[str, Any]:
+    """The tables, without those that have no rows, and the control matrices of mode `edit`."""
+    tables = []
+    for name, about in _ABOUT.items():
+        rows = read_csv(folder / f"{name}.csv", "evaluate")
+        if not rows.empty:
+            tables.append({"name": name, "about": about, **_table(name, rows)})
+    return {"control": _control(read_csv(folder / "control.csv", "evaluate")), "tables": tables}
+
+
+def _table(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """A table's columns and rows; a long table is summarised, and `note` says how."""
+    note = ""
+    if len(rows) > _MOST_ROWS and name == "parents":
+        rows, note = _by_radius(rows), "Means over the rows of each quarter of a radius."
+    elif len(rows) > _MOST_ROWS and name == "paths":
+        rows, note = _of_all_paths(rows), "The median path of each job; all are in data/evaluation/paths.csv."
+    numeric = {str(column): pd.api.types.is_numeric_dtype(rows[column]) for column in rows.columns}
+    cells = [
+        [number(row[name]) if is_number else str(row[name]) for name, is_number in numeric.items()]
+        for row in rows.to_dict("records")
+    ]
+    return {"columns": [(words(name), is_number) for name, is_number in numeric.items()], "rows": cells, "note": note}
+
+
+def _by_radius(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of parents.csv with similar radii as one row, with the middle of their range as radius."""
+    middle = (np.floor(rows["radius"] / _RADIUS_STEP) + 0.5) * _RADIUS_STEP
+    grouped = rows.assign(radius=middle).groupby(["job", "mode", "radius"], sort=False, dropna=False)
+    means = grouped.mean(numeric_only=True).assign(rows=grouped["rows"].sum()).reset_index()
+    return means[list(rows.columns)].sort_values(["job", "radius"], kind="stable")
+
+
+def _of_all_paths(rows: pd.DataFrame) -> pd.DataFrame:
+    """The medians of the rows of paths.csv, one row per job."""
+    grouped = rows.drop(columns=["path", "parents"]).groupby("job", sort=False)
+    medians = grouped.median()
+    medians.insert(0, "paths", grouped.size())
+    return medians.reset_index()
+
+
+def _control(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """One matrix per job: requested attributes in rows, measured attributes in columns.
+
+    A cell is the change of the measured attribute, as a share of the change of the requested one.
+    """
+    matrices = []
+    for job, group in rows.groupby("job", sort=False):
+        names = list(dict.fromkeys(group["asked"]))
+        cells = {(row["asked"], row["measured"]): row for row in group.to_dict("records")}
+        lines = [
+            {
+                "asked": words(name),
+                "rows": cells[name, name]["rows"],
+                "spearman": number(cells[name, name]["spearman"]),
+                "slope": number(cells[name, name]["slope"]),
+                "cells": [_control_cell(cells.get((name, other)), name == other) for other in names],
+            }
+            for name in names
+        ]
+        matrices.append({"job": job, "measured": [words(name) for name in names], "rows": lines})
+    return matrices
+
+
+def _control_cell(row: Mapping[Any, Any] | None, own: bool) -> dict[str, Any]:
+    """The text and the CSS classes of a cell."""
+    drift = None if row is None or pd.isna(row["drift"]) else float(row["drift"])
+    shade = 0 if drift is None else int(np.digitize(drift, _SHADES))
+    return {"value": number(drift), "kind": f"h{shade}" + (" own" if own else "")}

@@ -1,0 +1,131 @@
+"""Section "Reconstructions": held-out windows, and the same windows after each model's encoder and decoder.
+
+A picture is a small PNG of the notes; the grid behind it (black keys, bar lines, labels) is SVG, written once for all
+pictures of the same size.
+
+Shapes:
+    B  windows    T  steps    N  parts    K  planes    P  pitches
+
+Offers: `reconstructions`, `grids`, `piece_paths`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from midivae.config.params import Params
+from midivae.models import WindowModel, coding
+from midivae.music.roll import FRAME, Layout, Roll
+from midivae.render import pictures
+from midivae.render.charts import number
+from midivae.report.training import Trained
+from midivae.storage import schema, tables
+from midivae.windows import loader
+
+_STEP, _PITCH = 4, 3  # width of a step and height of a pitch, in units that scale with the page
+_WIDEST, _LONG = 960, 480  # largest width of a picture, and the width from which it gets a line of its own
+_LEAST_GAP = 12  # between beat lines, and between bar numbers
+
+
+def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> dict[str, Any]:
+    """Held-out windows, drawn at random, and what each model makes of them."""
+    held_out = loader.load(rolls, ["test"])
+    config = trained[0].model.config
+    view = config.view.model_copy(update={"planes": "onset+frame"})
+    windows = loader.windows(held_out, view)
+    index = _draw_windows(len(windows), params.report.rolls_per_job, params.report.seed)
+    original = loader.planes(held_out, windows, index, view)
+    rebuilt = {one.name: _reconstruct(one.model, held_out, index) for one in trained}
+    paths = piece_paths(rolls)
+    starts = (windows.start - held_out.starts[windows.piece]) // config.layout.steps_per_beat
+    beats_per_bar = params.evaluate.beats_per_bar
+    rows = []
+    for i, window in enumerate(index.tolist()):
+        path = paths[held_out.piece_ids[int(windows.piece[window])]]
+        row = [_cell(path, f"from beat {starts[window]}", Roll(original[i], config.layout), beats_per_bar)]
+        for model, planes in rebuilt.items():
+            note = f"F1 {number(_f1(original[i], planes[i]))}"
+            row.append(_cell(model, note, Roll(planes[i], config.layout), beats_per_bar))
+        rows.append(row)
+    return {"rows": rows, "parts": _legend(config.layout), "windows": len(windows)}
+
+
+def piece_paths(rolls: Path) -> dict[str, str]:
+    """The path in the corpus of each piece, by its id."""
+    pieces = tables.read(rolls / "pieces.parquet", schema.PIECES, ["piece_id", "path", "copy_of"]).to_pylist()
+    return {row["piece_id"]: row["path"] for row in pieces if row["copy_of"] is None}
+
+
+def _draw_windows(n: int, count: int, seed: int) -> np.ndarray:
+    """`count` of the numbers below `n`, or all of them, in ascending order."""
+    stream = int.from_bytes(hashlib.sha256(b"test").digest()[:8], "little")
+    rng = np.random.default_rng(np.random.SeedSequence([seed, stream]))
+    return np.sort(rng.choice(n, min(n, count), replace=False))
+
+
+def _reconstruct(model: WindowModel, corpus: loader.Corpus, index: np.ndarray) -> Bool[np.ndarray, "B T N 2 P"]:
+    """The windows, encoded to the mean of their latent and decoded again."""
+    view = model.config.view
+    x = loader.planes(corpus, loader.windows(corpus, view), index, view)
+    with torch.inference_mode():
+        mu, _ = model.encode(torch.from_numpy(x.astype(np.float32)))
+    return coding.decode(model, mu.numpy())
+
+
+def _f1(original: Bool[np.ndarray, "T N 2 P"], rebuilt: Bool[np.ndarray, "T N 2 P"]) -> float:
+    """F1 of sounding cells; 1 if both rolls are silent."""
+    a, b = original[:, :, FRAME], rebuilt[:, :, FRAME]
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+def _cell(name: str, note: str, roll: Roll, beats_per_bar: int) -> dict[str, Any]:
+    """A picture with its heading, its description, and the key of its grid in `grids`."""
+    layout = roll.layout
+    return {
+        "name": name,
+        "note": note,
+        "data": base64.b64encode(pictures.draw(roll)).decode(),
+        "says": f"Piano roll of {name}, {note}",
+        "grid": (len(roll.planes), layout.pitch_low, layout.pitches, layout.steps_per_beat, beats_per_bar),
+    }
+
+
+def grids(rebuilt: dict[str, Any]) -> dict[tuple[int, ...], dict[str, Any]]:
+    """The grid of each size of picture."""
+    distinct = dict.fromkeys(cell["grid"] for row in rebuilt["rows"] for cell in row)
+    return {grid: {"id": f"grid{index}", **_grid(*grid)} for index, grid in enumerate(distinct)}
+
+
+def _grid(n_steps: int, pitch_low: int, pitches: int, steps_per_beat: int, beats_per_bar: int) -> dict[str, Any]:
+    """Size and lines of a grid, in units of the page; a long roll gets narrow steps."""
+    step = max(1, min(_STEP, _WIDEST // n_steps))
+    top = pitch_low + pitches
+    rows = {pitch: (top - pitch - 1) * _PITCH for pitch in range(pitch_low, top)}
+    bar, beat = steps_per_beat * beats_per_bar * step, steps_per_beat * step
+    width = n_steps * step
+    return {
+        "width": width,
+        "long": width > _LONG,
+        "height": pitches * _PITCH,
+        "row": _PITCH,
+        "black_keys": [y for pitch, y in rows.items() if pitch % 12 in pictures.BLACK_KEYS],
+        "pitches": [(pictures.pitch_name(pitch), y + _PITCH / 2) for pitch, y in rows.items() if pitch % 12 == 0],
+        "beats": list(range(0, width, beat)) if beat >= _LEAST_GAP else [],
+        "bars": list(range(0, width, bar)),
+        "numbers": [(1 + i, i * bar) for i in range(0, -(-width // bar), -(-_LEAST_GAP // bar))],
+    }
+
+
+def _legend(layout: Layout) -> list[tuple[str, str]]:
+    """Parts and the CSS classes of their colours."""
+    return [(name, f"p{index % len(pictures.COLOURS)}") for index, name in enumerate(layout.parts)]
