@@ -19,40 +19,41 @@ import tempfile
 import threading
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from hardware import hardware
 
 from midivae.config import params
-from midivae.explorer import routes
-from midivae.explorer.server import TOKEN, Server
+from midivae.explorer.routes import TOKEN
+from midivae.explorer.server import Server
+from midivae.explorer.session import Session
 
 WARM_UP = 3
 
 
-def asked(server: Server, name: str, told: dict[str, object]) -> dict[str, object]:
-    headers = {TOKEN: server.site.token, "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server.origin}/api/{name}", json.dumps(told).encode(), headers)
+def call(server: Server, name: str, body: dict[str, object]) -> dict[str, object]:
+    headers = {TOKEN: server.token, "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.origin}/api/{name}", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
 
 def music(server: Server, presses: int) -> dict[str, list[float]]:
     """Milliseconds until the server has answered, per kind of move."""
-    about = asked(server, "about", {})
-    knob = next((each["name"] for each in about["knobs"]), None)
-    parents = asked(server, "random", {"count": 4, "seed": 1})
+    about = call(server, "about", {})
+    parents = call(server, "random", {"count": 4, "seed": 1})
     kinds = {"point": lambda i: {"at": [i / 256, 0.4]}, "radius": lambda i: {"radius": 0.5, "seed": i}}
-    if knob is not None:
-        low, high = about["knobs"][0]["low"], about["knobs"][0]["high"]
-        kinds["knob"] = lambda i: {"changes": {knob: low + (high - low) * (i + 0.5) / (presses + WARM_UP)}}
+    if about["knobs"]:
+        name, low, high = (about["knobs"][0][key] for key in ("name", "low", "high"))
+        kinds["knob"] = lambda i: {"changes": {name: low + (high - low) * (i + 0.5) / (presses + WARM_UP)}}
     found: dict[str, list[float]] = {}
     for kind, values in kinds.items():
         taken = []
         for i in range(presses + WARM_UP):
             start = time.perf_counter()
-            asked(server, "make", {"parents": parents, **values(i)})
+            call(server, "make", {"parents": parents, **values(i)})
             taken.append(1000 * (time.perf_counter() - start))
         found[kind] = taken[WARM_UP:]
     return found
@@ -98,13 +99,16 @@ def main() -> None:
     load = os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory() as kept,
-        routes.open_(params.load(arguments.params), arguments.data, Path(kept) / "kept", 0) as server,
+        closing(Session(params.load(arguments.params), arguments.data, Path(kept) / "kept")) as session,
+        Server(session, 0) as server,
     ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        thread = threading.Thread(target=server.serve)
+        thread.start()
         figures = {"music": music(server, arguments.presses)}
         if chromium:
             figures["sound"] = sound(server, arguments.presses, chromium)
-        server.shutdown()
+        server.stop()
+        thread.join()
     summary = {
         f"{what}_{kind}": {"p50": round(float(np.percentile(ms, 50))), "p95": round(float(np.percentile(ms, 95)))}
         for what, kinds in figures.items()

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -587,16 +587,17 @@ def explore(
     import webbrowser
 
     from midivae.config import params
-    from midivae.explorer import routes
+    from midivae.explorer.server import Server
+    from midivae.explorer.session import Session
 
     _log_to_stderr(verbose, quiet)
-    with routes.open_(params.load(params_file), data, keep, port) as server:
+    with closing(Session(params.load(params_file), data, keep)) as session, Server(session, port) as server:
         _print(server.url)
         click.echo("press Ctrl-C to stop", err=True)
         if not no_browser:
             webbrowser.open(server.url)
         with suppress(KeyboardInterrupt):
-            server.serve_forever()
+            server.serve()
 
 
 # --- models that follow each other ------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
-"""The explorer: a local web page that makes music while one listens.
+"""The explorer: a local web page on which a person makes samples and listens to them.
 
-explore   What a person asks for, the music that is made of it, and what is kept.
-routes    What the page can ask for.
-server    A web server for one person on this machine.
+settings   The settings of the page: all that decides one sample.
+session    Models, parents, and the samples that are made of them.
+uploads    MIDI files that a person uploads to use them as parents.
+kept       The samples that a person keeps.
+routes     The web application: files of the page, and the functions that it calls.
+server     The web server.
 """

@@ -1,95 +1,192 @@
-"""The explorer's page: what it can ask the explorer for.
+"""The web application behind the page: its files, and the functions that it calls.
 
-Offers: `site`, and `open_`, a server of it.
+`GET` paths give the files of the page. `POST /api/NAME` calls a function with a JSON object as body; the answer is JSON
+or a MIDI file. `POST /api/upload` takes a MIDI file as body. Only these paths exist: no request names a file on disk.
+
+Refused requests:
+    * `Host` is not this machine: another site could reach the server under a name of its own (DNS rebinding).
+    * `Origin` or `Sec-Fetch-Site` shows that a page of another site sends it. Such a page may link to this one.
+    * A function is called without the token, which only the address printed at the start has.
+    * A body is larger than its limit.
+
+An error of midivae is an answer of status 422 with the message. Any other error is a 500 without details; the log has
+them.
+
+Offers: `create_app`; `TOKEN`, `FILE_NAME`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hmac
+import json
+import logging
+from collections.abc import Callable
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from midivae.config.params import Params
-from midivae.errors import ParamsError
-from midivae.explorer import explore
-from midivae.explorer.explore import Explorer, Find
-from midivae.explorer.server import Asset, Server, Site
+import numpy as np
+from pydantic import ConfigDict, ValidationError, validate_call
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-_ASSETS = {
-    "/": ("explorer", "explorer.html", "text/html; charset=utf-8"),
-    "/explorer.css": ("explorer", "explorer.css", "text/css; charset=utf-8"),
-    "/explorer.js": ("explorer", "explorer.js", "text/javascript; charset=utf-8"),
-    "/synth.js": ("render", "synth.js", "text/javascript; charset=utf-8"),
-    "/loop.js": ("explorer", "loop.js", "text/javascript; charset=utf-8"),
+from midivae.errors import InputError, MidivaeError, ParamsError
+from midivae.explorer.session import Result, Session, plain
+from midivae.explorer.settings import Settings, broken_rules
+from midivae.explorer.uploads import MOST_BYTES
+from midivae.music import roll
+
+log = logging.getLogger(__name__)
+
+Function = Callable[[dict[str, Any]], Any]
+
+TOKEN, FILE_NAME = "X-Midivae-Token", "X-File-Name"  # headers of a request
+MOST_JSON = 64 * 1024  # bytes of a JSON body
+_FILES = {  # path -> package and media type
+    "/": ("explorer", "explorer.html", "text/html"),
+    "/explorer.css": ("explorer", "explorer.css", "text/css"),
+    "/explorer.js": ("explorer", "explorer.js", "text/javascript"),
+    "/loop.js": ("explorer", "loop.js", "text/javascript"),
     "/explorer.svg": ("explorer", "explorer.svg", "image/svg+xml"),
+    "/synth.js": ("render", "synth.js", "text/javascript"),
 }
 
 
-@contextmanager
-def open_(params: Params, data: Path, kept: Path | None, port: int) -> Iterator[Server]:
-    """A server of the explorer of a data folder, that listens already.
+def create_app(session: Session, token: str, hosts: tuple[str, ...], port: int) -> Starlette:
+    """The application.
 
-    Raises:
-        InputError, SchemaError, CorruptError: as `Explorer`, or the port is taken.
+    Args:
+        session: computes the answers; it is called in worker threads, so that the event loop stays free.
+        token: what a request must have to call a function.
+        hosts: names of this machine.
+        port: of the server.
     """
-    explorer = Explorer(params, data, kept)
-    try:
-        with Server(site(explorer), port) as server:
-            yield server
-    finally:
-        explorer.close()
+    origins = [f"http://{host}:{port}" for host in hosts]
+    functions = _functions(session)
 
+    def check_sender(request: Request) -> None:
+        link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        if request.headers.get("Origin", origins[0]) not in origins or (
+            site not in ("none", "same-origin") and not link
+        ):
+            raise HTTPException(403, "the request comes from another site; only the explorer's own page may send it")
 
-def site(explorer: Explorer) -> Site:
-    """All that the page can ask for."""
-    assets = {
-        path: Asset(kind, (files("midivae") / package / "templates" / name).read_bytes())
-        for path, (package, name, kind) in _ASSETS.items()
-    }
-    return Site(
-        assets,
-        {
-            "about": lambda told: explorer.about(_text(told, "model") or None),
-            "pieces": lambda told: explorer.pieces(_text(told, "text"), _text(told, "split")),
-            "random": lambda told: explorer.any_pieces(_number(told, "count", 4), _number(told, "seed", 2**31)),
-            "samples": lambda told: explorer.samples(_text(told, "where")),
-            "names": lambda told: explorer.named(_texts(told, "parents")),
-            "make": lambda told: explore.shown(explorer.make(Find.parse(told))),
-            "midi": lambda told: explorer.make(Find.parse(told)).file,
-            "keep": lambda told: explorer.keep(Find.parse(told)),
-            "kept": lambda _: explorer.all_kept(),
-            "open": lambda told: explorer.reopened(_text(told, "sample_id")),
+    def check_token(request: Request) -> None:
+        check_sender(request)
+        if not hmac.compare_digest(request.headers.get(TOKEN, "").encode(), token.encode()):
+            raise HTTPException(403, "the token is missing: open the address that `midivae explore` printed")
+
+    async def file(request: Request) -> Response:
+        check_sender(request)
+        package, name, kind = _FILES[request.url.path]
+        data = (files("midivae") / package / "templates" / name).read_bytes()
+        return Response(data, media_type=kind)
+
+    async def upload(request: Request) -> Response:
+        check_token(request)
+        name, data = unquote(request.headers.get(FILE_NAME, ""))[:1000], await request.body()
+        return JSONResponse(await run_in_threadpool(session.upload, name, data))
+
+    async def call(request: Request) -> Response:
+        check_token(request)
+        name = request.path_params["name"]
+        if name not in functions:
+            raise HTTPException(404, f"there is no function {name!r:.40}")
+        value = await run_in_threadpool(functions[name], await _json_object(request))
+        return Response(value, media_type="audio/midi") if isinstance(value, bytes) else JSONResponse(value)
+
+    return Starlette(
+        routes=[
+            *(Route(path, file) for path in _FILES),
+            Route("/api/upload", upload, methods=["POST"], max_body_size=MOST_BYTES),
+            Route("/api/{name}", call, methods=["POST"], max_body_size=MOST_JSON),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+        exception_handlers={
+            HTTPException: lambda _, error: _error(error.status_code, error.detail),
+            ClientDisconnect: lambda *_: Response(status_code=400),  # nobody reads it
+            MidivaeError: _midivae_error,
+            Exception: lambda *_: _error(500, "an unexpected error; the terminal shows it"),
         },
-        explorer.upload,
-        explore.MAX_UPLOAD,
     )
 
 
-def _text(told: dict[str, Any], name: str) -> str:
-    """A text that the page told, "" where it did not.
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)
 
-    Raises:
-        ParamsError: it is none.
+
+def _midivae_error(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ParamsError | InputError):
+        log.warning("%s", error)
+    return _error(422, str(error))
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
+    """The body of a request."""
+    if request.headers.get("Content-Type", "").partition(";")[0] != "application/json":
+        raise HTTPException(415, "the body must be application/json")
+    try:
+        value = await request.json()
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "the body is not a JSON object")
+    return value
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+def _functions(session: Session) -> dict[str, Function]:
+    """The functions of the page by name."""
+    return {
+        "about": _checked(session.about),
+        "pieces": _checked(session.pieces),
+        "random": _checked(session.random_parents),
+        "samples": _checked(session.samples),
+        "names": _checked(session.names),
+        "kept": _checked(session.kept.list),
+        "open": _checked(session.reopen),
+        "make": lambda body: _sample(session.make(Settings.parse(body))),
+        "midi": lambda body: session.make(Settings.parse(body)).file,
+        "keep": lambda body: session.keep(Settings.parse(body)),
+    }
+
+
+def _checked(method: Callable[..., Any]) -> Function:
+    """A method that takes its arguments from a JSON object; they must have the annotated types."""
+    validated = validate_call(method, config=ConfigDict(strict=True))  # type: ignore[call-overload]
+
+    def function(body: dict[str, Any]) -> Any:
+        try:
+            return validated(**body)
+        except ValidationError as error:
+            raise ParamsError(broken_rules(error)) from None
+
+    return function
+
+
+def _sample(result: Result) -> dict[str, Any]:
+    """A sample as the page shows and plays it.
+
+    Notes are rows of part, pitch from `pitch_low` up, first step, and the step after the last.
     """
-    value = told.get(name) or ""
-    if not isinstance(value, str):
-        raise ParamsError(f"{name} {value!r:.40}: should be a text")
-    return value
-
-
-def _texts(told: dict[str, Any], name: str) -> list[str]:
-    """A few texts, likewise."""
-    value = told.get(name)
-    if not isinstance(value, list) or len(value) > 64 or not all(isinstance(each, str) for each in value):
-        raise ParamsError(f"{name} {value!r:.40}: should be a list of texts")
-    return value
-
-
-def _number(told: dict[str, Any], name: str, most: int) -> int:
-    """A whole number from 0 to `most`, likewise."""
-    value = told.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ParamsError(f"{name} {value!r:.40}: should be a whole number from 0 to {most}")
-    return value
+    row = result.row.slice(0, 1).to_pylist()[0]
+    _, part, pitch, onset, offset = roll.cell_runs(result.made.planes)
+    return {
+        "notes": np.stack([part, pitch, onset, offset], axis=1).tolist(),
+        "steps": row["n_steps"],
+        "tempo_qpm": round(float(row["tempo_qpm"]), 2),
+        "weights": result.weights.tolist(),
+        "labels": list(result.labels),
+        "edits": json.loads(row["edits"]) if row["edits"] else None,
+        "key": row["key"],
+        "figures": {name: plain(row[name]) for name in ("notes", "density", "polyphony", "note_length", "novelty")},
+        "model_sha256": row["model_sha256"],
+        "params_sha256": row["params_sha256"],
+    }
