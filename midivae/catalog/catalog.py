@@ -36,9 +36,9 @@ from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.music.roll import Layout
 from midivae.storage import schema, tables
 from midivae.storage.files import write_bytes
+from midivae.storage.paths import KEPT, catalog_files, job_of
 
 _HEAVY = ("z", "midi")  # columns that are read only when asked for: most of the catalog's bytes
-KEPT = "kept"  # folder beside `samples`, of what people kept in the explorer
 _SAMPLE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}-\d{7,18}")
 _CSV = "catalog.csv"
 
@@ -109,16 +109,16 @@ def layout(folder: Path, job: str) -> Layout:
         InputError: the catalog has no such job.
     """
     for file in _files(folder):
-        if re.fullmatch(rf"{re.escape(job)}-\d{{5}}-of-\d{{5}}", file.stem):
+        if job_of(file) == job:
             return Layout.from_json(tables.read_extra(file, schema.CATALOG, "layout"))
     raise InputError(f"{folder}: no job {job!r} in the catalog; rerun stage `generate` with it")
 
 
 def _files(folder: Path) -> list[Path]:
     """The Parquet files of the catalog in, or just below, a folder; what people kept of a data folder comes last."""
-    kept = sorted((folder / KEPT / "catalog").glob("*-of-*.parquet"))
+    kept = catalog_files(folder / KEPT / "catalog")
     for place in (folder / "samples" / "catalog", folder / "catalog", folder):
-        files = sorted(place.glob("*-of-*.parquet"))
+        files = catalog_files(place)
         if files and place.name == "catalog":
             return files + kept
     if kept:

@@ -22,6 +22,7 @@ from midivae.config.params import Drift, Params, View
 from midivae.errors import SchemaError
 from midivae.measures import distances, features
 from midivae.storage import tables
+from midivae.storage.paths import PIECES_TABLE
 from midivae.storage.schema import FEATURES, PIECES
 from midivae.windows import loader
 
@@ -65,7 +66,7 @@ def run(params: Params, data: Path, champion: Path, rules: Drift) -> dict[str, A
 def _new_pieces(rolls: Path, earlier: Path) -> tuple[set[str], int]:
     """Ids of the accepted pieces that were not there before, and how many new files were rejected."""
     columns = ["piece_id", "accepted"]
-    now, before = (tables.read(folder / "pieces.parquet", PIECES, columns) for folder in (rolls, earlier))
+    now, before = (tables.read(folder / PIECES_TABLE, PIECES, columns) for folder in (rolls, earlier))
     known = set(before.column("piece_id").to_pylist())
     accepted = set(now.filter(now.column("accepted")).column("piece_id").to_pylist())
     rejected = set(now.filter(pc.invert(now.column("accepted"))).column("piece_id").to_pylist()) - accepted

@@ -35,6 +35,7 @@ from midivae.measures import distances
 from midivae.models import WindowModel
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256, read_json
+from midivae.storage.paths import METRICS, PIECES_TABLE, WEIGHTS, roll_shard, roll_shards
 from midivae.storage.schema import PIECES, SHARD
 from midivae.train import devices
 from midivae.train import stage as train
@@ -64,15 +65,14 @@ def freeze(rolls: Path, target: Path) -> dict[str, object]:
             f"{rolls}: no piece in split {HOLDOUT_SPLIT!r} to hold out; ingest more, or raise ingest.split"
         )
     wanted = pa.array(corpus.piece_ids, pa.string())
-    shards = sorted(rolls.glob("part-*.parquet"))
-    rows = pa.concat_tables([_rows_in(tables.read(path, SHARD), wanted) for path in shards])
-    pieces = _rows_in(tables.read(rolls / "pieces.parquet", PIECES), wanted)
+    rows = pa.concat_tables([_rows_in(tables.read(path, SHARD), wanted) for path in roll_shards(rolls)])
+    pieces = _rows_in(tables.read(rolls / PIECES_TABLE, PIECES), wanted)
     pieces = pieces.filter(pieces.column("accepted"))
     pieces = pieces.set_column(pieces.schema.get_field_index("shard"), "shard", pa.array([0] * len(pieces), pa.int32()))
     with folders.publishing(target) as staging:
         extra = {"layout": corpus.layout.to_json()}
-        tables.write(staging / "part-00000-of-00001.parquet", rows.sort_by("piece_id"), SHARD, extra)
-        tables.write(staging / "pieces.parquet", pieces, PIECES)
+        tables.write(staging / roll_shard(0, 1), rows.sort_by("piece_id"), SHARD, extra)
+        tables.write(staging / PIECES_TABLE, pieces, PIECES)
     manifest = file_sha256(target / folders.MANIFEST)
     return {"pieces": len(corpus), "steps": int(corpus.starts[-1]), "sha256": manifest}
 
@@ -123,7 +123,7 @@ def score(folder: Path, corpus: loader.Corpus, left_out: Sequence[str], rules: G
     found = train.heldout(model, matrix, SEED)
     return Score(
         model=model.name,
-        model_sha256=file_sha256(folder / models.base.WEIGHTS),
+        model_sha256=file_sha256(folder / WEIGHTS),
         nats_per_step=-float(found["elbo_nats_per_step"]),
         kl_nats_per_step=float(found["kl_nats_per_step"]),
         active_share=round(found["active_units"] / found["latent"], 4),
@@ -151,7 +151,7 @@ def _chosen(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[s
 
 def _trained_on(rolls: Path, holdout: loader.Corpus) -> list[str]:
     """The pieces of the hold-out that `rolls` has in another split: a model of these rolls may have seen them."""
-    pieces = tables.read(rolls / "pieces.parquet", PIECES, ["piece_id", "accepted", "split"])
+    pieces = tables.read(rolls / PIECES_TABLE, PIECES, ["piece_id", "accepted", "split"])
     moved = pc.and_(pieces.column("accepted"), pc.not_equal(pieces.column("split"), HOLDOUT_SPLIT))
     seen = set(pieces.filter(moved).column("piece_id").to_pylist())
     return sorted(seen & set(holdout.piece_ids))
@@ -280,7 +280,7 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
             f"{data / 'model'} and {champion} see windows of different shape (train.view), and nats of one say nothing "
             "of the other; delete the hold-out to begin a new line of champions"
         )
-    samples = _samples(read_json(data / "evaluation" / "metrics.json"), _job(params, rules))
+    samples = _samples(read_json(data / "evaluation" / METRICS), _job(params, rules))
     verdict = decide(challenger, best, samples, rules)
     return {
         **asdict(verdict),

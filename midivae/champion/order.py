@@ -26,6 +26,7 @@ from midivae.errors import InputError, ParamsError
 from midivae.generate import stage as generate
 from midivae.storage import tables
 from midivae.storage.files import write_bytes
+from midivae.storage.paths import catalog_files
 from midivae.storage.schema import CATALOG
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,6 @@ def _after(made: Params, wanted: Params) -> Params:
 def _counts(catalog: Path) -> Counter[str]:
     """Samples of each job in a catalog."""
     counts: Counter[str] = Counter()
-    for path in sorted(catalog.glob("*-of-*.parquet")):
+    for path in catalog_files(catalog):
         counts.update(tables.read(path, CATALOG, ["job"]).column("job").to_pylist())
     return counts

@@ -32,6 +32,7 @@ from pathlib import Path
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.storage import folders, tables
 from midivae.storage.files import copy_file, file_sha256, read_json, write_json
+from midivae.storage.paths import WEIGHTS, catalog_files, job_of
 from midivae.storage.schema import CATALOG
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Pa
     here = published / "versions"
     taken = [int(n.rpartition("+")[2]) for n in names(published) if n.startswith(f"{base.champion}+")]
     name = f"{base.champion}+{max(taken, default=0) + 1}"
-    jobs = {path.name.rpartition("-of-")[0].rpartition("-")[0] for path in (samples / "catalog").glob("*-of-*.parquet")}
+    jobs = {job_of(path) for path in catalog_files(samples / "catalog")}
 
     def fill(staging: Path) -> None:
         old = here / base.name
@@ -200,7 +201,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _job(path: Path) -> str:
     """The job that a file below `samples` belongs to."""
-    return path.parts[1] if path.parts[0] == "midi" else path.name.rpartition("-of-")[0].rpartition("-")[0]
+    return path.parts[1] if path.parts[0] == "midi" else job_of(path)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -226,11 +227,11 @@ def _link(source: Path, target: Path) -> None:
 
 def _describe(staging: Path, name: str, champion: str, before: str | None) -> None:
     """Writes version.json."""
-    parts = sorted((staging / "samples" / "catalog").glob("*-of-*.parquet"))
+    parts = catalog_files(staging / "samples" / "catalog")
     if not parts:
         raise InputError("samples/catalog: no catalog of samples; run stage `generate`")
     rows = sum(tables.read(part, CATALOG, ["index"]).num_rows for part in parts)
-    version = Version(name, champion, before, rows, file_sha256(staging / "model" / "model.safetensors"))
+    version = Version(name, champion, before, rows, file_sha256(staging / "model" / WEIGHTS))
     write_json(staging / FACTS, asdict(version))
 
 

@@ -31,6 +31,7 @@ from midivae.evaluate.set_measures import Gathered, World
 from midivae.models import WindowModel
 from midivae.music import roll
 from midivae.storage import tables
+from midivae.storage.paths import catalog_files
 from midivae.storage.schema import CATALOG, FEATURES
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def read(folder: Path, world: World, model: WindowModel) -> list[Job]:
         InputError: there is no catalog, or its samples do not fit the model's windows.
         SchemaError, CorruptError: it is of another version, or damaged.
     """
-    files = sorted(folder.glob("*-of-*.parquet"))
+    files = catalog_files(folder)
     if not files:
         raise InputError(f"{folder}: no catalog of samples; run stage `generate`")
     heads = tables.scan(files, CATALOG, ["job", "index", "n_steps", "steps_per_beat", "parts"]).to_pandas()
@@ -181,7 +182,7 @@ def _job(name: str, files: Sequence[Path], world: World, model: WindowModel) -> 
 
 def sample_planes(folder: Path, names: Sequence[str], world: World) -> dict[str, Bool[np.ndarray, "T N 2 P"]]:
     """The rolls of these samples of the catalog, wherever in it they are; those that are not there are left out."""
-    files = sorted(folder.glob("*-of-*.parquet"))
+    files = catalog_files(folder)
     wanted = pc.field("sample_id").isin(list(names))
     table = tables.scan(files, CATALOG, ["sample_id", "notes", "n_steps", "midi"], wanted)
     if len(table) == 0:

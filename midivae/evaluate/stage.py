@@ -47,6 +47,7 @@ from midivae.measures.control import Row
 from midivae.models import WindowModel
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import write_bytes, write_json
+from midivae.storage.paths import METRICS, compared_folders
 from midivae.storage.schema import FEATURES, HELD_OUT
 from midivae.windows import loader
 
@@ -87,7 +88,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """
     start = time.monotonic()
     settings, catalog = params.evaluate, data / "samples" / "catalog"
-    trained = [models.load(folder) for folder in _model_folders(data / "model")]
+    trained = [models.load(folder) for folder in (data / "model", *compared_folders(data / "model"))]
     held_out, training = loader.load(data / "rolls", ["valid", "test"]), loader.load(data / "rolls", ["train"])
     world = set_measures.world_of(training, trained[0].config.view, settings)
     windows = _windows(held_out, world)
@@ -112,7 +113,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     metrics = _metrics(real, found, rows, compared, latents, verdict, of_modes)
     refused = [row for job in found for row in job.refused]
     with folders.publishing(data / "evaluation") as folder:
-        write_json(folder / "metrics.json", metrics)
+        write_json(folder / METRICS, metrics)
         tables.write(folder / "features_real.parquet", _window_table(held_out, windows, real), schema.WINDOWS)
         tables.write(folder / "neighbours.parquet", _neighbours(held_out, windows, real, trivial, found, world),
                           schema.NEIGHBOURS)  # fmt: skip
@@ -318,11 +319,6 @@ class Latents:
     model: str
     sd: float
     gap_nats: float
-
-
-def _model_folders(folder: Path) -> list[Path]:
-    """The model, and those trained beside it for comparison."""
-    return [folder, *sorted(path.parent for path in (folder / "compare").glob("*/config.json"))]
 
 
 def _latents(model: WindowModel, corpus: loader.Corpus) -> Latents:

@@ -24,6 +24,7 @@ from midivae.generate.stage import Desk
 from midivae.music.roll import Layout
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import copy_file, file_sha256, write_bytes
+from midivae.storage.paths import catalog_file
 
 
 class Kept:
@@ -31,7 +32,7 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._catalog = folder / "catalog" / f"{JOB}-00000-of-00001.parquet"
+        self._catalog = folder / "catalog" / catalog_file(JOB, 0, 1)
 
     def add(self, settings: Settings, made: Made, desk: Desk, uploads: Mapping[str, Path]) -> dict[str, Any]:
         """Adds a sample; one that is there stays as it is.

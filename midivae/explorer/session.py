@@ -53,6 +53,7 @@ from midivae.models.base import read_config
 from midivae.models.latent import Controls
 from midivae.render import pictures
 from midivae.storage import schema, tables
+from midivae.storage.paths import KEPT, PIECES_TABLE, catalog_files, compared_folders
 
 LISTED = 60  # rows that a search shows
 Count = Annotated[int, Field(ge=0, le=MOST_PARENTS)]
@@ -109,9 +110,9 @@ class Session:
         data = data.resolve()
         if kept is None and (data / FACTS).is_file():
             raise InputError(f"{data}: a published version must not change; name another folder with --keep")
-        self._data, self.kept = data, Kept((data / catalog.KEPT if kept is None else kept).absolute())
+        self._data, self.kept = data, Kept((data / KEPT if kept is None else kept).absolute())
         main = read_config(data / "model").name
-        compared = sorted(path.parent.name for path in (data / "model" / "compare").glob("*/config.json"))
+        compared = [folder.name for folder in compared_folders(data / "model")]
         self.models = (main, *(name for name in compared if name != main))
         train = params.train.model_copy(update={"model": main, "compare": self.models[1:]})
         self._params = params.model_copy(update={"train": train})
@@ -280,7 +281,7 @@ class Session:
             InputError: no sample has this id.
         """
         for folder in (self.kept.folder, self._data / "samples"):
-            files = sorted((folder / "catalog").glob("*-of-*.parquet"))
+            files = catalog_files(folder / "catalog")
             if not files:
                 continue
             names = schema.CATALOG.columns.names
@@ -427,7 +428,7 @@ def _remember(values: OrderedDict[Key, Value], key: Key, make: Callable[[], Valu
 def _accepted_pieces(rolls: Path) -> list[dict[str, Any]]:
     """The pieces that can be parents, sorted by path."""
     columns = ["path", "piece_id", "split", "bars", "key", "accepted", "copy_of"]
-    table = tables.read(rolls / "pieces.parquet", schema.PIECES, columns)
+    table = tables.read(rolls / PIECES_TABLE, schema.PIECES, columns)
     table = table.filter(pc.and_(table["accepted"], pc.is_null(table["copy_of"]))).drop_columns(["accepted", "copy_of"])
     rows: list[dict[str, Any]] = table.sort_by("path").to_pylist()
     if not rows:

@@ -47,6 +47,7 @@ from midivae.fetch import archive, corpora, download, musicxml
 from midivae.music import midi
 from midivae.storage import folders, tables
 from midivae.storage.files import copy_file, file_sha256
+from midivae.storage.paths import CORPUS_FILES, CORPUS_TABLE
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
 from midivae.workers import parallel
@@ -82,13 +83,13 @@ def run(params: Params, data: Path) -> dict[str, object]:
     if fill is _named:
         _require_yes(params)
     with folders.publishing(data / "corpus") as staging:
-        corpus = _Corpus(staging / "midi")
+        corpus = _Corpus(staging / CORPUS_FILES)
         fill(params, data, corpus)
         if not corpus.rows:
             raise InputError(f"{corpus.source}: no MIDI file (*.mid, *.midi) in it; {corpus.counts_in_words()}")
         if fill is not _named:  # which says more
             log.info("%s: licence: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
-        tables.write(staging / "corpus.parquet", corpus.table(), CORPUS)
+        tables.write(staging / CORPUS_TABLE, corpus.table(), CORPUS)
     return {**corpus.summary(), "seconds": round(time.monotonic() - begun, 2)}
 
 

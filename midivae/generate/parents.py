@@ -31,6 +31,7 @@ from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, from_notes, pack, unpack
 from midivae.storage import schema, tables
 from midivae.storage.files import write_file
+from midivae.storage.paths import PIECES_TABLE
 from midivae.windows import loader
 from midivae.windows.loader import Corpus
 
@@ -150,7 +151,7 @@ def _split(parent: Parent, rolls: Path, view: View) -> _Found:
 
 def _piece(parent: Parent, rolls: Path) -> Corpus:
     """The piece of this id, or of this path in the corpus."""
-    pieces = tables.read(rolls / "pieces.parquet", schema.PIECES, ["path", "piece_id", "accepted", "reason", "split"])
+    pieces = tables.read(rolls / PIECES_TABLE, schema.PIECES, ["path", "piece_id", "accepted", "reason", "split"])
     mine = pieces.filter(pc.or_(pc.equal(pieces["piece_id"], parent.name), pc.equal(pieces["path"], parent.name)))
     accepted = mine.filter(mine["accepted"])
     if not len(accepted):

@@ -57,6 +57,7 @@ from midivae.music.roll import Layout
 from midivae.storage import folders, schema, tables
 from midivae.storage.code import code_version
 from midivae.storage.files import copy_file, file_sha256
+from midivae.storage.paths import CONFIG, WEIGHTS, catalog_file, model_folder
 from midivae.storage.workdir import work_dir
 from midivae.windows import loader
 from midivae.workers.parallel import Beat, fan_out
@@ -163,8 +164,8 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
     """The job with its model's facts; every rule of a job is checked here, before any work."""
     name = job.model or params.train.model
     main = (data / "model").absolute()  # children on other machines have other working directories
-    folder = main if name == params.train.model else main / "compare" / name
-    path = folder / "model.safetensors"
+    folder = model_folder(main, name, params.train.model)
+    path = folder / WEIGHTS
     weights = file_sha256(path) if path.is_file() else ""  # loading says what is missing
     model = _model(folder, weights)
     config = model.config
@@ -177,7 +178,7 @@ def _request(job: Job, params: Params, data: Path, rolls_sha256: str, earlier: M
         "job": params_sha256,
         "seed": params.generate.seed,
         "weights": weights,
-        "config": file_sha256(folder / "config.json"),
+        "config": file_sha256(folder / CONFIG),
         "controls": file_sha256(folder / latent.FILE) if _needs_controls(job) else None,
         "rolls": rolls_sha256,
         "parents": identities,
@@ -540,7 +541,7 @@ def _publish(parts: Sequence[_Part], target: Path) -> int:
     with folders.publishing(target) as staging:
         for part in parts:
             name = part.request.job.name
-            copy_file(part.target, staging / "catalog" / f"{name}-{number[name]:05d}-of-{per_job[name]:05d}.parquet")
+            copy_file(part.target, staging / "catalog" / catalog_file(name, number[name], per_job[name]))
             number[name] += 1
             rows = tables.read(part.target, schema.CATALOG, ["notes", "midi"])
             silent += int(pc.sum(pc.equal(rows.column("notes"), 0)).as_py())

@@ -44,6 +44,7 @@ from midivae.music.roll import Layout
 from midivae.storage import folders, tables
 from midivae.storage.code import code_version
 from midivae.storage.files import copy_file
+from midivae.storage.paths import CORPUS_FILES, CORPUS_TABLE, PIECES_TABLE, roll_shard
 from midivae.storage.schema import CORPUS, FACTS, PIECES, SHARD, Table
 from midivae.storage.workdir import work_dir
 from midivae.workers import parallel
@@ -97,7 +98,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
                 continue  # with what is there now
             break
         _require_some(pieces)
-        tables.write(staging / "pieces.parquet", pieces, PIECES)
+        tables.write(staging / PIECES_TABLE, pieces, PIECES)
     _tidy(work, data / "rolls", ingest, n_shards)
     return {**_summary(pieces, n_shards), "parsed": parsed, "seconds": round(time.monotonic() - begun, 2)}
 
@@ -299,10 +300,10 @@ class Corpus:
         Raises:
             InputError: there is none, or it has no files.
         """
-        table = tables.read(folder / "corpus.parquet", CORPUS, ["path", "sha256", "bytes", "split"])
+        table = tables.read(folder / CORPUS_TABLE, CORPUS, ["path", "sha256", "bytes", "split"])
         if table.num_rows == 0:
             raise InputError(f"{folder}: no MIDI file in the corpus; see `fetch` in the params")
-        return cls(table, ids_of(table["sha256"]), folder / "midi")
+        return cls(table, ids_of(table["sha256"]), folder / CORPUS_FILES)
 
 
 class Made(NamedTuple):
@@ -788,7 +789,7 @@ def _write_some(work: Work, folder: Path, ingest: Ingest, n_shards: int, begin: 
                 rolls[facts] = _rolls_of(facts, work.rolls[facts])
         rows = _merged(rolls, work.rolls, wanted)
         layout = {"layout": layout_of(ingest).to_json()}
-        path = folder / f"part-{number:05d}-of-{n_shards:05d}.parquet"
+        path = folder / roll_shard(number, n_shards)
         tables.write(path, rows, SHARD, layout, row_group_size=ROWS_PER_GROUP)
         for facts in [facts for facts in rolls if spans[facts][1] <= number]:
             del rolls[facts]
@@ -826,7 +827,7 @@ def _tidy(work: Work, rolls: Path, ingest: Ingest, n_shards: int) -> None:
     for number, (begin, end) in enumerate(pairwise(bounds)):
         facts = work.facts.slice(begin, end - begin)
         path = folder_of(ingest) / f"facts-{_name_of(facts['sha256'].to_pylist())}.parquet"
-        copy_file(rolls / f"part-{number:05d}-of-{n_shards:05d}.parquet", rolls_beside(path))
+        copy_file(rolls / roll_shard(number, n_shards), rolls_beside(path))
         tables.write(path, facts, FACTS)
         made.add(path)
     for path in set(work.rolls) - made:

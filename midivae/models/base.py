@@ -37,10 +37,11 @@ from midivae.models.elbo import Elbo
 from midivae.models.flow import Prior
 from midivae.music.roll import Layout
 from midivae.storage.files import file_sha256, read_json, write_bytes, write_json
+from midivae.storage.paths import CONFIG, WEIGHTS
 from midivae.windows.batch import Batch
 
 FORMAT, VERSION = "midivae-model", 2  # of config.json
-CONFIG, WEIGHTS, DIGEST = "config.json", "model.safetensors", "model.safetensors.sha256"
+DIGEST = f"{WEIGHTS}.sha256"
 Kind = TypeVar("Kind", bound="WindowModel")
 CARD = "README.md"  # for people; no hash depends on it
 

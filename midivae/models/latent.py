@@ -49,6 +49,7 @@ from midivae.measures import features
 from midivae.models import coding
 from midivae.models.flow import Prior
 from midivae.storage.files import file_sha256, read_json, write_bytes
+from midivae.storage.paths import WEIGHTS
 from midivae.windows import loader
 
 RELATIVE = ("density", "polyphony", "note_length")  # asked for as shares of what is there
@@ -376,7 +377,7 @@ class Controls:
             found = cls(tuple(values["names"]), **arrays, model_sha256=values["model_sha256"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{path}: not the controls of a model ({error}); rerun stage `train`") from error
-        if found.model_sha256 != file_sha256(folder / "model.safetensors"):
+        if found.model_sha256 != file_sha256(folder / WEIGHTS):
             raise CorruptError(f"{path}: belongs to other weights than those beside it; rerun stage `train`")
         return found
 

@@ -17,6 +17,7 @@ from midivae.render import charts
 from midivae.render.charts import number
 from midivae.report.training import Trained
 from midivae.storage import schema, tables
+from midivae.storage.paths import CORPUS_TABLE, PIECES_TABLE
 
 _BINS = 24  # of the histogram of durations
 _MOST_KEYS = 8  # in the list of the most common keys
@@ -26,7 +27,7 @@ def overview(
     data: Path, main: Trained, samples: pd.DataFrame, first_job: str, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The main figures: sources, model, number of samples, and their distance to held-out music."""
-    sources = tables.read(data / "corpus" / "corpus.parquet", schema.CORPUS, ["source"]).column("source")
+    sources = tables.read(data / "corpus" / CORPUS_TABLE, schema.CORPUS, ["source"]).column("source")
     return {
         "sources": sorted(set(sources.to_pylist())),
         "model": main.name,
@@ -43,9 +44,9 @@ def overview(
 def corpus(data: Path) -> dict[str, Any]:
     """Sources and licences, accepted and rejected files, splits, keys and durations."""
     columns = ["source", "licence"]
-    files = tables.read(data / "corpus" / "corpus.parquet", schema.CORPUS, columns).to_pandas()
+    files = tables.read(data / "corpus" / CORPUS_TABLE, schema.CORPUS, columns).to_pandas()
     names = ["accepted", "reason", "split", "piece_id", "copy_of", "cluster", "notes_kept", "duration_s", "key"]
-    pieces = tables.read(data / "rolls" / "pieces.parquet", schema.PIECES, names).to_pandas()
+    pieces = tables.read(data / "rolls" / PIECES_TABLE, schema.PIECES, names).to_pandas()
     sources = files.fillna({"licence": "not stated"}).value_counts(columns, sort=False).reset_index(name="files")
     accepted = pieces[pieces["accepted"]]
     return {

@@ -28,6 +28,7 @@ from midivae.render import pictures
 from midivae.render.charts import number
 from midivae.report.training import Trained
 from midivae.storage import schema, tables
+from midivae.storage.paths import PIECES_TABLE
 from midivae.windows import loader
 
 _STEP, _PITCH = 4, 3  # width of a step and height of a pitch, in units that scale with the page
@@ -60,7 +61,7 @@ def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> 
 
 def piece_paths(rolls: Path) -> dict[str, str]:
     """The path in the corpus of each piece, by its id."""
-    pieces = tables.read(rolls / "pieces.parquet", schema.PIECES, ["piece_id", "path", "copy_of"]).to_pylist()
+    pieces = tables.read(rolls / PIECES_TABLE, schema.PIECES, ["piece_id", "path", "copy_of"]).to_pylist()
     return {row["piece_id"]: row["path"] for row in pieces if row["copy_of"] is None}
 
 

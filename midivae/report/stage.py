@@ -37,6 +37,7 @@ from midivae.report.reconstructions import grids, reconstructions
 from midivae.report.training import read, training
 from midivae.storage import folders
 from midivae.storage.files import read_json, write_bytes
+from midivae.storage.paths import METRICS, PAGE
 
 _SCRIPTS = (("report", "midi.js"), ("render", "synth.js"), ("report", "player.js"), ("report", "report.js"))
 
@@ -60,7 +61,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
         set(samples["job"]), key=lambda job: (requested.index(job) if job in requested else len(requested), job)
     )
     classes = {job: job_classes(index) for index, job in enumerate(jobs)}
-    metrics = read_json(evaluation / "metrics.json")
+    metrics = read_json(evaluation / METRICS)
     rebuilt = reconstructions(trained, data / "rolls", params)
     shown = gallery(samples, classes, params, data)
     page = _render(
@@ -78,7 +79,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
         chips={job: chip_classes(kind) for job, kind in classes.items()},
     )
     with folders.publishing(data / "report") as staging:
-        write_bytes(staging / "index.html", page)
+        write_bytes(staging / PAGE, page)
     return {
         "jobs": len(jobs),
         "samples": len(shown["sizes"]),

@@ -21,6 +21,7 @@ from midivae.render import charts
 from midivae.render.charts import number
 from midivae.report.labels import words
 from midivae.storage.files import read_csv, read_json
+from midivae.storage.paths import CURVES, METRICS, model_folder
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class Trained:
 
 def read(params: Params, folder: Path) -> list[Trained]:
     """The main model in `folder`, and the models in `folder/compare`."""
-    folders = {params.train.model: folder} | {name: folder / "compare" / name for name in params.train.compare}
+    main = params.train.model
+    folders = {name: model_folder(folder, name, main) for name in (main, *params.train.compare)}
     return [
-        Trained(name, models.load(at), read_json(at / "metrics.json"), read_csv(at / "curves.csv", "train"))
+        Trained(name, models.load(at), read_json(at / METRICS), read_csv(at / CURVES, "train"))
         for name, at in folders.items()
     ]
 

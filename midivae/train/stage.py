@@ -41,6 +41,7 @@ from midivae.music.roll import FRAME, ONSET
 from midivae.storage import folders, tables
 from midivae.storage.code import code_version
 from midivae.storage.files import file_sha256, write_bytes, write_json
+from midivae.storage.paths import CONFIG, CORPUS_TABLE, CURVES, METRICS, WEIGHTS, compared_folders, model_folder
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
 from midivae.train import checkpoint, devices, fit_prior
@@ -123,10 +124,10 @@ def run(params: Params, data: Path) -> dict[str, object] | None:
         return None
     priors = {name: _fit_prior(each, settings, splits) for name, each in trained.items()}
     metrics = {name: _metrics(each, splits, settings) for name, each in trained.items()}
-    sources = _sources(data / "corpus" / "corpus.parquet")
+    sources = _sources(data / "corpus" / CORPUS_TABLE)
     with folders.publishing(data / "model") as staging:
         for name, each in trained.items():
-            folder = staging if name == settings.model else staging / "compare" / name
+            folder = model_folder(staging, name, settings.model)
             _write(folder, each, metrics[name], settings, sources)
             if priors[name]:
                 write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], fit_prior.CURVE))
@@ -251,12 +252,12 @@ def _earlier(name: str, settings: Train) -> Path | None:
     if settings.warm_start is None:
         return None
     folder = Path(settings.warm_start)
-    if not (folder / models.base.CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         raise InputError(
-            f"{folder}: no {models.base.CONFIG}, so not the folder of a model; set train.warm_start to one, or to null"
+            f"{folder}: no {CONFIG}, so not the folder of a model; set train.warm_start to one, or to null"
         )
-    found = (folder, folder / "compare" / name)
-    of_name = (each for each in found if (each / models.base.CONFIG).is_file() and _name_in(each) == name)
+    candidates = (folder, *compared_folders(folder))
+    of_name = (candidate for candidate in candidates if _name_in(candidate) == name)
     return next(of_name, None)
 
 
@@ -313,7 +314,7 @@ def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, 
 def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: Path) -> None:
     """Finds the directions of attributes in a model's latent space, and writes them beside its weights."""
     valid = splits.corpora["valid"] if splits.valid else None
-    weights = file_sha256(folder / "model.safetensors")
+    weights = file_sha256(folder / WEIGHTS)
     log.info("%s: attributes in its latent space", model.name)
     controls = Controls.fit(model, splits.corpora["train"], valid, settings.seed, weights, coding.usual(model))
     controls.write(folder)
@@ -333,7 +334,7 @@ def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None
         "version": __version__,
     }
     if earlier is not None:
-        made_of["starts_from"] = file_sha256(earlier / models.base.WEIGHTS)
+        made_of["starts_from"] = file_sha256(earlier / WEIGHTS)
     return f"{config.name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
@@ -466,8 +467,8 @@ def _write(
 ) -> None:
     """All files of one model."""
     trained.model.save_pretrained(folder)
-    write_json(folder / "metrics.json", metrics)
-    write_bytes(folder / "curves.csv", engine.csv_bytes(trained.progress.curves, engine.CURVES))
+    write_json(folder / METRICS, metrics)
+    write_bytes(folder / CURVES, engine.csv_bytes(trained.progress.curves, engine.CURVES))
     write_bytes(folder / "steps.csv", engine.csv_bytes(trained.progress.trace, engine.TRACE))
     config = trained.model.config
     card = _template("model_card.md").render(

@@ -15,7 +15,6 @@ operations alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,17 +28,17 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
 from midivae.config.params import View
-from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
+from midivae.errors import CorruptError, ParamsError, SchemaError
 from midivae.measures import features
 from midivae.music import roll
 from midivae.music.parts import DRUMS
 from midivae.music.roll import FRAME, Layout, pack, unpack
 from midivae.storage import tables
+from midivae.storage.paths import PIECES_TABLE, roll_shards
 from midivae.storage.schema import PIECES, SHARD
 from midivae.windows.batch import Batch
 
 MERGED = "merged"  # the one part of a view that merges parts
-_SHARD_NAME = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 _BARS_AT_ONCE = 4096  # when bars are hashed
 _ROWS_AT_ONCE = 65_536  # when the whole matrix is converted: keeps the unpacked bits in the cache's reach
 
@@ -79,7 +78,7 @@ def load(rolls: Path, splits: Sequence[str]) -> Corpus:
         SchemaError: a table of another version, or shards of different layouts.
         CorruptError: damaged bytes, or shards and table of pieces that contradict each other.
     """
-    shards = _shards(rolls)
+    shards = roll_shards(rolls)
     layout = _layout(shards)
     wanted = _wanted(rolls, splits)
     tables = [_rows_of(path, wanted, [n for n in SHARD.columns.names if n != "planes"]) for path in shards]
@@ -113,20 +112,9 @@ def load(rolls: Path, splits: Sequence[str]) -> Corpus:
     )
 
 
-def _shards(rolls: Path) -> list[Path]:
-    """The shards of a folder, in order, none missing."""
-    named = {path: match for path in sorted(rolls.glob("part-*")) if (match := _SHARD_NAME.fullmatch(path.name))}
-    if not named:
-        raise InputError(f"{rolls}: no part-*.parquet; run stage `ingest`")
-    counts = {int(match[2]) for match in named.values()}
-    if len(counts) != 1 or [int(match[1]) for match in named.values()] != list(range(counts.pop())):
-        raise InputError(f"{rolls}: {len(named)} shards that are no full set, last {max(named).name}; rerun `ingest`")
-    return list(named)
-
-
 def layout_of(rolls: Path) -> Layout:
     """How the rolls of a corpus are laid out."""
-    return _layout(_shards(rolls))
+    return _layout(roll_shards(rolls))
 
 
 def _layout(shards: Sequence[Path]) -> Layout:
@@ -139,7 +127,7 @@ def _layout(shards: Sequence[Path]) -> Layout:
 
 def _wanted(rolls: Path, splits: Sequence[str]) -> set[str]:
     """The ids of the accepted pieces of these splits."""
-    pieces = tables.read(rolls / "pieces.parquet", PIECES, ["piece_id", "accepted", "split"])
+    pieces = tables.read(rolls / PIECES_TABLE, PIECES, ["piece_id", "accepted", "split"])
     keep = pc.and_(pieces.column("accepted"), pc.is_in(pieces.column("split"), pa.array(list(splits), pa.string())))
     return {str(piece_id) for piece_id in pieces.filter(keep).column("piece_id").to_pylist()}
 

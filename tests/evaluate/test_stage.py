@@ -296,10 +296,10 @@ def test_of_large_sets_some_windows_stand_for_all(data: Path, tmp_path: Path, mo
         assert distance(tmp_path, job, "all", "frechet_mu")["n"] < distance(data, job, "all", "frechet_mu")["n"]
     rows = {row["set"]: row for row in read_csv(tmp_path / "evaluation" / "models.csv")}
     assert (rows["sample"]["windows"], rows["sample"]["diversity_windows"]) == ("80", "30")
-    tables = [
+    neighbours = [
         tables.read(folder / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS) for folder in (data, tmp_path)
     ]
-    assert tables[0].equals(tables[1])
+    assert neighbours[0].equals(neighbours[1])
 
 
 def test_trivial_generators_are_as_many_as_the_largest_comparison_needs(data: Path) -> None:
