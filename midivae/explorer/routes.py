@@ -54,6 +54,7 @@ _FILES = {  # path -> package and media type
     "/explorer.js": ("explorer", "explorer.js", "text/javascript"),
     "/loop.js": ("explorer", "loop.js", "text/javascript"),
     "/explorer.svg": ("explorer", "explorer.svg", "image/svg+xml"),
+    "/page.js": ("render", "page.js", "text/javascript"),
     "/synth.js": ("render", "synth.js", "text/javascript"),
 }
 

@@ -39,7 +39,13 @@ from midivae.storage import folders
 from midivae.storage.files import read_json, write_bytes
 from midivae.storage.paths import METRICS, PAGE
 
-_SCRIPTS = (("report", "midi.js"), ("render", "synth.js"), ("report", "player.js"), ("report", "report.js"))
+_SCRIPTS = (
+    ("render", "page.js"),
+    ("render", "synth.js"),
+    ("report", "midi.js"),
+    ("report", "player.js"),
+    ("report", "report.js"),
+)
 
 
 def run(params: Params, data: Path) -> dict[str, object]:

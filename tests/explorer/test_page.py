@@ -86,7 +86,7 @@ def test_a_person_finds_hears_and_keeps(tab: Any, session: Session, server: Serv
     # a knob, the radius, another seed
     tab.locator("[id='knob-register']").focus()
     changes(tab, lambda: tab.keyboard.press("ArrowRight"))
-    waits(tab, "[id='says-register']", "came out")
+    waits(tab, "[id='says-register']", "measured")
     tab.locator("#radius").focus()
     changes(tab, lambda: tab.keyboard.press("ArrowRight"))
     changes(tab, lambda: tab.locator("#roll-again").click())

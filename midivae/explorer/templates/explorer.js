@@ -1,23 +1,25 @@
 "use strict";
-// The explorer's page. Its state is the find below; whatever changes it ends in `changed`, which asks for the music of
-// the newest find and no other: while one is made, only the last of those that follow is remembered.
-// Texts from outside go into the page as text (`textContent`), never as markup.
+// The explorer's page. Its state is `settings`. Every control changes it and then calls `changed`, which asks the server
+// for the sample. While a request runs, only the newest settings wait: those in between are skipped.
 
-const $ = (id) => document.getElementById(id);
-const LETTERS = "ABCD";
-const NAMES = "C C# D Eb E F F# G Ab A Bb B".split(" ");
-const LABELS = { notes: "notes", density: "notes a beat", polyphony: "polyphony", note_length: "beats a note", novelty: "new bars" };
-const WORDS = { note_length: "note length", key: "key (fifths)", register: "register" };
+const LETTERS = "ABCD"; // of the parents
+const FIGURES = { notes: "notes", density: "notes a beat", polyphony: "polyphony", note_length: "beats a note", novelty: "new bars" };
+const ATTRIBUTES = { note_length: "note length", key: "key (fifths)", register: "register" };
+const RADII = [[0, "exactly the point"], [0.2, "almost the same"], [0.7, "similar"], [1.5, "related"], [Infinity, "different"]];
+const ZERO = 0.03; // share of a knob's range around its middle that counts as zero
 const loop = new Loop();
 
 let token = "";
-let about = null; // of the model
-let find = { model: "", parents: [], at: [0.5, 0.5], radius: 0, seed: 0, changes: {}, tempo_qpm: null };
-let music = null; // what the server made of it
+let about = null; // what the server says of the model
+let settings = { model: "", parents: [], at: [0.5, 0.5], radius: 0, seed: 0, changes: {}, tempo_qpm: null };
+let sample = null; // the newest answer
 let names = {}; // of parents
-let wanted = null; // the find to ask for next, and since when
+let waiting = null; // the settings to ask for next, and when a person changed them
 let asking = false;
 let slot = 0; // of the parent that is being chosen
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const randomSeed = () => Math.floor(Math.random() * 2 ** 31);
 
 // --- the server --------------------------------------------------------------------------------------------------------
 async function post(name, body, headers) {
@@ -27,214 +29,174 @@ async function post(name, body, headers) {
   } catch {
     throw new Error("the explorer does not answer: is `midivae explore` still running?");
   }
-  if (!answer.ok) throw new Error((await answer.json()).error);
-  return answer;
+  if (answer.ok) return answer;
+  const text = await answer.text();
+  throw new Error(answer.headers.get("Content-Type") === "application/json" ? JSON.parse(text).error : text);
 }
 
-const ask = async (name, told = {}) => (await post(name, JSON.stringify(told), { "Content-Type": "application/json" })).json();
+const postJson = (name, body) => post(name, JSON.stringify(body), { "Content-Type": "application/json" });
+const ask = async (name, body = {}) => (await postJson(name, body)).json();
 
-function complain(error) {
+function showError(error) {
   $("error").hidden = !error;
   $("error").textContent = error ? error.message : "";
 }
 
-// runs what a person asked for; what goes wrong is said, not thrown
-const attempt = (work) => async (...args) => {
+// Wraps a handler so that its error is shown on the page.
+const attempt = (work, show = showError) => async (...args) => {
   try {
     await work(...args);
   } catch (error) {
-    complain(error);
+    show(error);
   }
 };
 
-// --- the state in the address --------------------------------------------------------------------------------------------
+// --- the settings in the address -----------------------------------------------------------------------------------------
 function toHash() {
   const words = new URLSearchParams();
-  words.set("m", find.model);
-  for (const parent of find.parents) words.append("p", parent);
-  words.set("at", find.at.map((x) => Math.round(x * 256)).join("."));
-  words.set("r", find.radius);
-  words.set("s", find.seed);
-  for (const [name, change] of Object.entries(find.changes)) if (change) words.append("k", `${name}=${change}`);
-  if (find.tempo_qpm) words.set("t", find.tempo_qpm);
+  words.set("m", settings.model);
+  for (const parent of settings.parents) words.append("p", parent);
+  words.set("at", settings.at.map((x) => Math.round(x * about.limits.grid)).join("."));
+  words.set("r", settings.radius);
+  words.set("s", settings.seed);
+  for (const [name, change] of Object.entries(settings.changes)) if (change) words.append("k", `${name}=${change}`);
+  if (settings.tempo_qpm) words.set("t", settings.tempo_qpm);
   return `#${words}`;
 }
 
 function fromHash(hash) {
   const words = new URLSearchParams(hash.slice(1));
-  const number = (text, otherwise) => (text !== null && Number.isFinite(Number(text)) ? Number(text) : otherwise);
-  const at = (words.get("at") || "128.128").split(".").map((text) => Math.min(1, Math.max(0, number(text, 128) / 256)));
+  const parse = (text, otherwise) => (text !== null && Number.isFinite(Number(text)) ? Number(text) : otherwise);
+  const { grid, parents } = about.limits;
+  const point = (words.get("at") || "").split(".").map((text) => (text ? clamp(parse(text, grid / 2) / grid, 0, 1) : 0.5));
   const changes = {};
   for (const item of words.getAll("k")) {
     const place = item.lastIndexOf("=");
-    changes[item.slice(0, place)] = number(item.slice(place + 1), 0);
+    changes[item.slice(0, place)] = parse(item.slice(place + 1), 0);
   }
   return {
     model: words.get("m") || "",
-    parents: words.getAll("p").slice(0, 4),
-    at: [at[0], at[1] ?? 0.5],
-    radius: number(words.get("r"), 0),
-    seed: number(words.get("s"), 0),
+    parents: words.getAll("p").slice(0, parents),
+    at: [point[0], point[1] ?? 0.5],
+    radius: parse(words.get("r"), 0),
+    seed: parse(words.get("s"), 0),
     changes,
-    tempo_qpm: number(words.get("t"), null),
+    tempo_qpm: parse(words.get("t"), null),
   };
 }
 
-// --- asking for music ------------------------------------------------------------------------------------------------------
-// since: when a person did something, in ms of the page's clock; null: nobody did
+// --- asking for samples ----------------------------------------------------------------------------------------------------
+// since: when a person changed something, in ms of the page's clock; null: the page itself did
 function changed(since = performance.now()) {
   history.replaceState(null, "", toHash());
   showControls();
-  wanted = { find: structuredClone(find), since };
-  if (!asking) pump();
+  waiting = { settings: structuredClone(settings), since };
+  if (!asking) askForSamples();
 }
 
-async function pump() {
+async function askForSamples() {
   asking = true;
   $("main").setAttribute("aria-busy", "true");
-  while (wanted) {
-    const { find: asked, since } = wanted;
-    wanted = null;
+  while (waiting) {
+    const { settings: asked, since } = waiting;
+    waiting = null;
     try {
-      const made = await ask("make", asked);
-      complain(null);
-      await play(made, since);
+      const answer = await ask("make", asked);
+      showError(null);
+      await take(answer, since);
     } catch (error) {
-      complain(error);
+      showError(error);
     }
   }
   $("main").setAttribute("aria-busy", "false");
   asking = false;
 }
 
-async function play(made, since) {
-  music = { ...made, asked: since };
-  const heard = {
-    notes: made.notes.map(([part, row, start, end]) => [part, row + about.pitch_low, start, end]),
-    steps: made.steps,
-    secondsPerStep: 60 / made.tempo_qpm / about.steps_per_beat,
+// Shows a new sample, and plays it if music plays or if the page may start it.
+async function take(answer, since) {
+  sample = answer;
+  const music = {
+    notes: sample.notes.map(([part, row, start, end]) => [part, row + about.pitch_low, start, end]),
+    steps: sample.steps,
+    secondsPerStep: 60 / sample.tempo_qpm / about.steps_per_beat,
     programs: about.programs,
     drums: about.parts.map((name) => name === "drums"),
   };
-  let at = null;
-  if (loop.playing) at = loop.change(heard);
+  let at = null; // when it is first heard, on the audio clock
+  if (loop.playing) at = loop.change(music);
   else {
-    loop.music = heard;
+    loop.music = music;
     if (since !== null && $("auto").checked && navigator.userActivation?.hasBeenActive !== false) {
       await loop.speakers.wake();
       at = loop.start();
       showPlaying();
     }
   }
-  showMusic();
+  showSample();
   const ms = at === null || since === null ? null : performance.now() - since + (at - loop.speakers.now) * 1000;
   const latency = ms === null ? "" : ` First sound after ${Math.round(ms)} ms.`;
-  $("status").textContent = `${made.notes.length} notes, ${made.key ?? "no key"}.${latency}`;
+  $("status").textContent = `${sample.notes.length} notes, ${sample.key ?? "no key"}.${latency}`;
   $("status").dataset.ms = ms === null ? "" : ms.toFixed(1);
-  $("status").dataset.made = made.params_sha256;
+  $("status").dataset.made = sample.params_sha256;
 }
 
-// --- what is shown: the music ----------------------------------------------------------------------------------------------
-function showMusic() {
-  const figures = { key: music.key ?? "none", ...music.figures };
+// --- what is shown: the sample ---------------------------------------------------------------------------------------------
+function showSample() {
+  const figures = Object.entries(sample.figures).map(([name, value]) => [FIGURES[name], name === "novelty" ? percent(value) : number(value)]);
   $("figures").replaceChildren(
-    ...Object.entries(figures).map(([name, value]) => {
-      const box = document.createElement("div");
-      box.append(element("dt", LABELS[name] ?? name), element("dd", short(name, value)));
-      return box;
-    }),
+    ...[["key", sample.key ?? "none"], ...figures].map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
   );
   $("roll").setAttribute("aria-label",
-    `Piano roll: ${music.notes.length} notes in ${music.steps / about.steps_per_beat} beats, ${about.parts.join(", ")}`);
+    `Piano roll: ${sample.notes.length} notes in ${sample.steps / about.steps_per_beat} beats, ${about.parts.join(", ")}`);
   for (const knob of about.knobs) {
-    const found = music.edits?.measured?.[knob.name];
-    const asked = music.edits?.asked?.[knob.name];
-    $(`says-${knob.name}`).textContent =
-      asked === undefined || found === undefined || found === null ? "" : `came out ${inUnits(knob, found).replace(/ (semitones|fifths|points)$/, "")}`;
+    const measured = knob.name in (sample.edits?.asked ?? {}) ? sample.edits.measured[knob.name] ?? null : null;
+    $(`says-${knob.name}`).textContent = measured === null ? "" : `measured ${withUnit(knob, measured).replace(/ (semitones|fifths|points)$/, "")}`;
   }
-  $("weights").textContent = music.weights.map((w, i) => `${LETTERS[i]} ${Math.round(100 * w)} %`).join(" · ");
+  $("weights").textContent = sample.weights.map((w, i) => `${LETTERS[i]} ${Math.round(100 * w)} %`).join(" · ");
   $("point").setAttribute("aria-valuetext", $("weights").textContent);
   draw();
 }
 
-function short(name, value) {
-  if (value === null || value === undefined) return "–";
-  if (name === "novelty") return `${Math.round(100 * value)} %`;
-  return typeof value === "number" ? String(Number(value.toPrecision(3))) : value;
-}
-
-function element(tag, text, kind) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
-}
-
 function button(text, act, label) {
-  const made = element("button", text);
-  if (label) made.setAttribute("aria-label", label);
-  made.addEventListener("click", attempt(act));
-  return made;
+  return make("button", { "aria-label": label, onclick: attempt(act) }, text);
 }
 
-let colours = {};
+let colours = {}; // of the style sheet
 function readColours() {
-  const style = getComputedStyle(document.documentElement);
-  for (const name of ["card", "keys", "line", "bars", "muted", "head"]) colours[name] = style.getPropertyValue(`--${name}`).trim();
+  colours = { ...gridColours(), head: getComputedStyle(document.documentElement).getPropertyValue("--head").trim() };
 }
 
-let picture = null; // of the roll, without the playhead
-const LEFT = 34, BELOW = 16;
+let picture = null; // of the roll, without the line at the step that sounds
+const LEFT = 34, FOOT = 16; // pixels beside and below the roll
 function draw() {
   const canvas = $("roll");
   const scale = devicePixelRatio || 1;
   const width = canvas.clientWidth, height = canvas.clientHeight;
-  if (!music || !width) return;
+  if (!sample || !width) return;
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
   picture = new OffscreenCanvas(canvas.width, canvas.height);
   const pen = picture.getContext("2d");
   pen.scale(scale, scale);
-  const sounding = music.notes.map(([, row]) => row);
-  const low = Math.max(0, Math.min(about.pitches - 12, ...sounding) - 1);
-  const high = Math.min(about.pitches, Math.max(low + 12, ...sounding) + 2);
-  const step = (width - LEFT) / music.steps, row = (height - BELOW) / (high - low);
-  const y = (pitch) => (high - 1 - pitch) * row;
   pen.font = "11px system-ui, sans-serif";
-  for (let pitch = low; pitch < high; pitch++) {
-    const midi = pitch + about.pitch_low, kind = midi % 12;
-    if ([1, 3, 6, 8, 10].includes(kind)) {
-      pen.fillStyle = colours.keys;
-      pen.fillRect(LEFT, y(pitch), width - LEFT, row);
-    }
-    if (kind === 0 || (kind === 7 && row > 6)) {
-      pen.fillStyle = colours.muted;
-      pen.textAlign = "right";
-      pen.textBaseline = "middle";
-      pen.fillText(`${NAMES[kind]}${Math.floor(midi / 12) - 1}`, LEFT - 6, y(pitch) + row / 2);
-    }
-  }
-  const bar = about.steps_per_beat * about.beats_per_bar;
-  for (let at = 0; at <= music.steps; at += about.steps_per_beat) {
-    pen.fillStyle = at % bar ? colours.line : colours.bars;
-    pen.fillRect(Math.min(LEFT + at * step, width - 1), 0, 1, height - BELOW);
-    if (at % bar === 0 && at < music.steps) {
-      pen.fillStyle = colours.muted;
-      pen.textAlign = "left";
-      pen.textBaseline = "alphabetic";
-      pen.fillText(String(at / bar + 1), LEFT + at * step + 3, height - 4);
-    }
-  }
-  for (const [part, pitch, start, end] of music.notes) {
+  const rows = sample.notes.map(([, row]) => row);
+  const low = Math.max(0, Math.min(about.pitches - 12, ...rows) - 1);
+  const high = Math.min(about.pitches, Math.max(low + 12, ...rows) + 2);
+  const { x, y, row } = drawGrid(pen, {
+    left: LEFT, width: width - LEFT, height: height - FOOT, foot: FOOT, low: low + about.pitch_low, high: high + about.pitch_low,
+    beats: sample.steps / about.steps_per_beat, beatsPerBar: about.beats_per_bar,
+  }, colours);
+  for (const [part, pitch, start, end] of sample.notes) {
+    const left = x(start / about.steps_per_beat), length = x(end / about.steps_per_beat) - left;
     pen.fillStyle = about.colours[part];
     pen.beginPath();
-    pen.roundRect(LEFT + start * step + 0.5, y(pitch) + row * 0.08, Math.max(2, (end - start) * step - 1.5), Math.max(2, row * 0.84), Math.min(3, row / 3));
+    pen.roundRect(left + 0.5, y(pitch + about.pitch_low) + row * 0.08, Math.max(2, length - 1.5), Math.max(2, row * 0.84), Math.min(3, row / 3));
     pen.fill();
   }
-  frame();
+  drawFrame();
 }
 
-function frame() {
+function drawFrame() {
   const canvas = $("roll"), pen = canvas.getContext("2d");
   if (!picture) return;
   pen.clearRect(0, 0, canvas.width, canvas.height);
@@ -243,30 +205,28 @@ function frame() {
   if (step === null) return;
   const scale = devicePixelRatio || 1, left = LEFT * scale;
   pen.fillStyle = colours.head;
-  pen.fillRect(left + (step / music.steps) * (canvas.width - left), 0, 2 * scale, canvas.height - BELOW * scale);
+  pen.fillRect(left + (step / sample.steps) * (canvas.width - left), 0, 2 * scale, canvas.height - FOOT * scale);
 }
 
-let shownStill = false;
-function tick() {
+let shownStill = false; // whether the roll is drawn without the line
+function onFrame() {
   if (loop.playing || !shownStill) {
-    frame();
+    drawFrame();
     shownStill = !loop.playing;
   }
   $("level").value = Math.min(1, loop.speakers.level().rms * 3);
-  requestAnimationFrame(tick);
+  requestAnimationFrame(onFrame);
 }
 
 // --- what is shown: the controls -----------------------------------------------------------------------------------------
 function showPlaying() {
-  const name = loop.playing ? ["■", " Stop"] : ["▶", " Play"];
-  const sign = element("span", name[0]);
-  sign.setAttribute("aria-hidden", "true");
-  $("play").replaceChildren(sign, name[1]);
+  const [sign, text] = loop.playing ? ["■", " Stop"] : ["▶", " Play"];
+  $("play").replaceChildren(make("span", { "aria-hidden": "true" }, sign), text);
   $("play").setAttribute("aria-pressed", String(loop.playing));
   shownStill = false;
 }
 
-function inUnits(knob, value) {
+function withUnit(knob, value) {
   const sign = value > 0 ? "+" : value < 0 ? "−" : "";
   const size = Math.abs(value);
   if (knob.name === "register") return `${sign}${size.toFixed(1)} semitones`;
@@ -274,147 +234,134 @@ function inUnits(knob, value) {
   return `${sign}${Math.round(100 * size)} ${knob.relative ? "%" : "points"}`;
 }
 
-const RADII = [[0, "exactly the point"], [0.2, "almost the same"], [0.7, "a sibling"], [1.5, "a cousin"], [Infinity, "a stranger"]];
-
 function showControls() {
-  const n = find.parents.length;
+  const n = settings.parents.length;
   $("square-card").hidden = n < 2;
   $("square").className = `square${n === 2 ? " line" : n === 3 ? " three" : ""}`;
   for (const corner of document.querySelectorAll(".corner")) corner.hidden = Number(corner.dataset.corner) >= n;
-  $("point").style.left = `${100 * find.at[0]}%`;
-  $("point").style.top = `${n === 2 ? 50 : 100 * find.at[1]}%`;
-  $("point").setAttribute("aria-valuenow", String(Math.round(100 * find.at[0])));
-  $("radius").value = find.radius;
-  $("radius-out").textContent = find.radius.toFixed(2);
-  $("radius-says").textContent = RADII.find(([most]) => find.radius <= most)[1];
-  $("radius").setAttribute("aria-valuetext", `${find.radius.toFixed(2)}, ${$("radius-says").textContent}`);
-  $("seed").textContent = find.seed;
-  $("tempo").value = Math.round(find.tempo_qpm ?? about.tempo_qpm);
-  $("model").value = find.model;
+  $("point").style.left = `${100 * settings.at[0]}%`;
+  $("point").style.top = `${n === 2 ? 50 : 100 * settings.at[1]}%`;
+  $("point").setAttribute("aria-valuenow", String(Math.round(100 * settings.at[0])));
+  $("radius").value = settings.radius;
+  $("radius-out").textContent = settings.radius.toFixed(2);
+  $("radius-says").textContent = RADII.find(([most]) => settings.radius <= most)[1];
+  $("radius").setAttribute("aria-valuetext", `${settings.radius.toFixed(2)}, ${$("radius-says").textContent}`);
+  $("seed").textContent = settings.seed;
+  $("tempo").value = Math.round(settings.tempo_qpm ?? about.tempo_qpm);
+  $("model").value = settings.model;
   for (const knob of about.knobs) {
-    const value = find.changes[knob.name] ?? 0;
+    const value = settings.changes[knob.name] ?? 0;
     $(`knob-${knob.name}`).value = value;
-    $(`out-${knob.name}`).textContent = inUnits(knob, value);
-    $(`knob-${knob.name}`).setAttribute("aria-valuetext", inUnits(knob, value));
+    $(`out-${knob.name}`).textContent = withUnit(knob, value);
+    $(`knob-${knob.name}`).setAttribute("aria-valuetext", withUnit(knob, value));
   }
 }
 
-function showKnobs() {
+// Shows what depends on the model: its parts, its knobs and the limits of the server.
+function showModel() {
   $("model").replaceChildren(...about.models.map((name) => new Option(name, name)));
   $("legend").replaceChildren(
     ...about.parts.map((name, part) => {
-      const entry = document.createElement("span"), chip = element("span", "", "chip");
+      const chip = make("span", { class: "chip" });
       chip.style.background = about.colours[part];
-      entry.append(chip, element("bdi", name));
-      return entry;
+      return make("span", {}, chip, make("bdi", {}, name));
     }),
   );
   $("kept-folder").textContent = about.kept;
+  [$("tempo").min, $("tempo").max] = about.limits.tempo_qpm;
+  $("file-limit").textContent = megabytes(about.limits.upload_bytes);
   $("reset").hidden = !about.knobs.length;
-  if (!about.knobs.length) {
-    $("knobs").replaceChildren(element("p", "This model has no directions of attributes.", "muted"));
-    return;
-  }
-  $("knobs").replaceChildren(
-    ...about.knobs.map((knob) => {
-      const box = element("div", "", "knob"), label = element("label", WORDS[knob.name] ?? knob.name);
-      const range = document.createElement("input"), output = document.createElement("output");
-      label.htmlFor = range.id = `knob-${knob.name}`;
-      output.id = `out-${knob.name}`;
-      Object.assign(range, { type: "range", min: knob.low.toFixed(3), max: knob.high.toFixed(3), step: "any", value: 0 });
-      const set = (value) => {
-        // near the middle it is zero; steps are fine enough to hear and coarse enough to share
-        const whole = knob.name === "register" || knob.name === "key" ? 10 : 100;
-        find.changes[knob.name] = Math.abs(value) < 0.03 * (knob.high - knob.low) ? 0 : Math.round(value * whole) / whole;
-        changed();
-      };
-      range.addEventListener("input", () => set(Number(range.value)));
-      range.addEventListener("keydown", (event) => {
-        const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
-        if (!way) return;
-        event.preventDefault();
-        const by = Math.max((knob.high - knob.low) / 20, 0.01), now = find.changes[knob.name] ?? 0;
-        const next = Math.min(knob.high, Math.max(knob.low, Math.round(now / by + way) * by));
-        set(next);
-      });
-      range.addEventListener("dblclick", () => set(0));
-      const says = element("p", "", "muted");
-      says.id = `says-${knob.name}`;
-      box.append(label, says, output, range);
-      return box;
-    }),
-  );
+  const none = make("p", { class: "muted" }, "This model cannot change attributes.");
+  $("knobs").replaceChildren(...(about.knobs.length ? about.knobs.map(knobControl) : [none]));
+}
+
+const megabytes = (bytes) => `${number(bytes / 2 ** 20)} MB`;
+
+function knobControl(knob) {
+  const digits = knob.name === "register" || knob.name === "key" ? 10 : 100;
+  const set = (value) => {
+    settings.changes[knob.name] = Math.abs(value) < ZERO * (knob.high - knob.low) ? 0 : Math.round(value * digits) / digits;
+    changed();
+  };
+  const range = make("input", {
+    type: "range", id: `knob-${knob.name}`, min: knob.low.toFixed(3), max: knob.high.toFixed(3), step: "any", value: "0",
+    oninput: () => set(Number(range.value)),
+    ondblclick: () => set(0),
+    onkeydown: (event) => {
+      const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const by = Math.max((knob.high - knob.low) / 20, 0.01), now = settings.changes[knob.name] ?? 0;
+      set(clamp(Math.round(now / by + way) * by, knob.low, knob.high));
+    },
+  });
+  return make("div", { class: "knob" },
+    make("label", { for: range.id }, ATTRIBUTES[knob.name] ?? knob.name),
+    make("p", { class: "muted", id: `says-${knob.name}` }),
+    make("output", { id: `out-${knob.name}` }),
+    range);
 }
 
 async function showParents() {
-  const missing = find.parents.filter((parent) => !(parent in names));
+  const missing = settings.parents.filter((parent) => !(parent in names));
   if (missing.length) {
-    const found = await ask("names", { parents: missing });
-    missing.forEach((parent, i) => (names[parent] = found[i]));
+    const answers = await ask("names", { parents: missing });
+    missing.forEach((parent, i) => (names[parent] = answers[i]));
   }
-  $("parents").replaceChildren(
-    ...find.parents.map((parent, i) => {
-      const row = document.createElement("li"), name = element("span", "", "name"), tools = element("div", "", "tools");
-      const known = names[parent], letter = LETTERS[i];
-      name.append(element("bdi", known.name), element("small", [known.key, known.split].filter(Boolean).join(" · ")));
-      const [text, bar] = parent.split("@");
-      if (bar) {
-        const label = element("label", "bar ", "muted"), input = document.createElement("input");
-        Object.assign(input, { type: "number", min: 1, max: known.bars ?? 9999, value: bar });
-        input.setAttribute("aria-label", `Bar of parent ${letter}`);
-        input.addEventListener("change", attempt(async () => {
-          const to = `${text}@${Math.max(1, Math.round(Number(input.value)) || 1)}`;
-          names[to] = known;
-          find.parents[i] = to;
-          changed();
-        }));
-        label.append(input);
-        tools.append(label);
-      }
-      tools.append(
-        button("Change", () => choose(i), `Change parent ${letter}`),
-        button("Remove", async () => {
-          find.parents.splice(i, 1);
-          await showParents();
-          changed();
-          $("add").focus();
-        }, `Remove parent ${letter}`),
-      );
-      tools.lastChild.disabled = find.parents.length < 2;
-      row.append(element("span", letter, "letter"), name, tools);
-      return row;
-    }),
-  );
-  $("add").disabled = find.parents.length >= 4;
+  $("parents").replaceChildren(...settings.parents.map(parentRow));
+  $("add").disabled = settings.parents.length >= about.limits.parents;
+}
+
+function parentRow(parent, i) {
+  const { name, key, split, bars } = names[parent], letter = LETTERS[i];
+  const [text, bar] = parent.split("@");
+  const tools = make("div", { class: "tools" });
+  if (bar) {
+    const input = make("input", { type: "number", min: 1, max: bars ?? 9999, value: bar, "aria-label": `Bar of parent ${letter}` });
+    input.addEventListener("change", () => {
+      settings.parents[i] = `${text}@${Math.max(1, Math.round(Number(input.value)) || 1)}`;
+      names[settings.parents[i]] = names[parent];
+      changed();
+    });
+    tools.append(make("label", { class: "muted" }, "bar ", input));
+  }
+  const remove = button("Remove", async () => {
+    settings.parents.splice(i, 1);
+    await showParents();
+    changed();
+    $("add").focus();
+  }, `Remove parent ${letter}`);
+  remove.disabled = settings.parents.length < 2;
+  tools.append(button("Change", () => choose(i), `Change parent ${letter}`), remove);
+  const facts = [key, split].filter(Boolean).join(" · ");
+  return make("li", {},
+    make("span", { class: "letter" }, letter),
+    make("span", { class: "name" }, make("bdi", {}, name), make("small", {}, facts)),
+    tools);
 }
 
 async function showKept() {
   const rows = await ask("kept");
-  $("kept").replaceChildren(
-    ...rows.slice(0, 200).map((row) => {
-      const item = document.createElement("li"), tools = element("div", "", "tools"), name = element("span", row.sample_id, "name");
-      name.append(element("small", `${row.key ?? "silent"} · ${row.model} · ${row.parents.length} parent${row.parents.length > 1 ? "s" : ""}`));
-      tools.append(
-        button("Open", async () => open({ ...(await ask("open", { sample_id: row.sample_id })) }, performance.now()), `Open ${row.sample_id}`),
-        button("As parent", async () => {
-          await setParent(Math.min(find.parents.length, 3), `sample:${row.sample_id}`);
-        }, `Take ${row.sample_id} as a parent`),
-      );
-      item.append(name, tools);
-      return item;
-    }),
-  );
-  if (!rows.length) $("kept").replaceChildren(element("li", "Nothing yet.", "muted"));
+  const items = rows.slice(0, 200).map(({ sample_id: id, key, model, parents }) => {
+    const facts = `${key ?? "silent"} · ${model} · ${parents.length} parent${parents.length > 1 ? "s" : ""}`;
+    const reopen = async () => open(await ask("open", { sample_id: id }), performance.now());
+    const asParent = () => setParent(Math.min(settings.parents.length, about.limits.parents - 1), `sample:${id}`);
+    return make("li", {},
+      make("span", { class: "name" }, id, make("small", {}, facts)),
+      make("div", { class: "tools" },
+        button("Open", reopen, `Open ${id}`), button("As parent", asParent, `Use ${id} as a parent`)));
+  });
+  $("kept").replaceChildren(...(items.length ? items : [make("li", { class: "muted" }, "Nothing yet.")]));
 }
 
 // --- choosing a parent -------------------------------------------------------------------------------------------------
 async function setParent(place, parent) {
-  const before = [...find.parents];
-  find.parents[place] = parent;
+  const before = [...settings.parents];
+  settings.parents[place] = parent;
   try {
     await showParents();
   } catch (error) {
-    find.parents = before;
+    settings.parents = before;
     throw error;
   }
   changed();
@@ -424,75 +371,70 @@ function choose(place) {
   slot = place;
   $("picker-title").textContent = `Choose parent ${LETTERS[place]}`;
   $("picker").showModal();
-  return from("pieces");
+  return chooseFrom("pieces");
 }
 
-async function from(where) {
-  for (const each of document.querySelectorAll("[data-from]")) each.setAttribute("aria-pressed", String(each.dataset.from === where));
-  for (const name of ["pieces", "samples", "file"]) $(`from-${name}`).hidden = name !== where;
+async function chooseFrom(source) {
+  for (const tab of document.querySelectorAll("[data-from]")) tab.setAttribute("aria-pressed", String(tab.dataset.from === source));
+  for (const name of ["pieces", "samples", "file"]) $(`from-${name}`).hidden = name !== source;
   $("picked").replaceChildren();
   $("picker-says").textContent = "";
-  if (where === "pieces") await listPieces();
-  if (where === "samples") await listSamples();
+  if (source === "pieces") await listPieces();
+  if (source === "samples") await listSamples();
 }
 
-const picking = (work) => async (...args) => {
-  try {
-    await work(...args);
-  } catch (error) {
-    $("picker-says").textContent = error.message;
-  }
-};
+const inPicker = (work) => attempt(work, (error) => ($("picker-says").textContent = error.message));
 
-async function take(parent) {
+async function pick(parent) {
   $("picker").close();
   await setParent(slot, parent);
 }
 
-function list(rows, text, small, parent) {
+let search = 0; // number of the newest search: answers to older ones are not shown
+async function list(name, query, describe) {
+  const mine = ++search;
+  const rows = await ask(name, query);
+  if (mine !== search) return;
   $("picked").replaceChildren(
     ...rows.map((row) => {
-      const item = document.createElement("li"), made = button("", () => take(parent(row)));
-      made.append(element("bdi", text(row)), document.createElement("br"), element("small", small(row)));
-      item.append(made);
-      return item;
+      const { title, facts, parent } = describe(row), item = button("", () => pick(parent));
+      item.append(make("bdi", {}, title), make("br"), make("small", {}, facts.filter(Boolean).join(" · ")));
+      return make("li", {}, item);
     }),
   );
-  $("picker-says").textContent = rows.length ? `${rows.length}${rows.length === 60 ? " or more" : ""} found` : "nothing found";
+  const more = rows.length === about.limits.listed ? " or more" : "";
+  $("picker-says").textContent = rows.length ? `${rows.length}${more} found` : "nothing found";
 }
 
-let asked = 0; // the newest search; answers to older ones are not shown
-const listPieces = picking(async () => {
-  const mine = ++asked;
-  const rows = await ask("pieces", { text: $("piece-text").value, split: $("piece-split").value });
-  if (mine !== asked) return;
-  list(rows, (row) => row.path, (row) => [row.key, `${row.bars} bars`, row.split].filter(Boolean).join(" · "), (row) => `piece:${row.piece_id}@1`);
-});
-const listSamples = picking(async () => {
-  const mine = ++asked;
-  const rows = await ask("samples", { where: $("sample-where").value });
-  if (mine !== asked) return;
-  list(rows, (row) => row.sample_id, (row) => [row.mode, row.model, row.key, `${row.notes} notes`].filter(Boolean).join(" · "), (row) => `sample:${row.sample_id}`);
-});
-const takeFile = picking(async () => {
+const listPieces = inPicker(() =>
+  list("pieces", { text: $("piece-text").value, split: $("piece-split").value }, (row) => ({
+    title: row.path, facts: [row.key, `${row.bars} bars`, row.split], parent: `piece:${row.piece_id}@1`,
+  })));
+const listSamples = inPicker(() =>
+  list("samples", { where: $("sample-where").value }, (row) => ({
+    title: row.sample_id, facts: [row.mode, row.model, row.key, `${row.notes} notes`], parent: `sample:${row.sample_id}`,
+  })));
+const uploadFile = inPicker(async () => {
   const [file] = $("file").files;
   if (!file) return;
-  if (file.size > 2 * 2 ** 20) throw new Error(`${file.name}: ${file.size} bytes; a MIDI file may have 2 MB`);
+  const most = about.limits.upload_bytes;
+  if (file.size > most) throw new Error(`${file.name}: ${file.size} bytes; a MIDI file may have ${megabytes(most)}`);
   $("picker-says").textContent = "reading it…";
-  const answer = await post("upload", file, { "Content-Type": "audio/midi", "X-File-Name": encodeURIComponent(file.name.slice(-150).toWellFormed()) });
-  const found = await answer.json();
+  const name = encodeURIComponent(file.name.slice(-150).toWellFormed());
+  const answer = await post("upload", file, { "Content-Type": "audio/midi", "X-File-Name": name });
+  const { parent } = await answer.json();
   $("file").value = "";
-  await take(found.parent);
+  await pick(parent);
 });
 
-// --- opening a find ------------------------------------------------------------------------------------------------------
+// --- opening settings ----------------------------------------------------------------------------------------------------
 async function open(values, since) {
-  const model = values.model || about?.model || "";
-  if (!about || about.model !== model) about = await ask("about", { model });
-  find = { ...find, ...values, model: about.model };
-  find.changes = Object.fromEntries(Object.entries(find.changes).filter(([name]) => about.knobs.some((knob) => knob.name === name)));
-  if (!find.parents.length) find.parents = await ask("random", { count: 4, seed: Math.floor(Math.random() * 2 ** 31) });
-  showKnobs();
+  const model = values.model || about.model;
+  if (about.model !== model) about = await ask("about", { model });
+  settings = { ...settings, ...values, model: about.model };
+  settings.changes = Object.fromEntries(Object.entries(settings.changes).filter(([name]) => about.knobs.some((knob) => knob.name === name)));
+  if (!settings.parents.length) settings.parents = await ask("random", { count: about.limits.parents, seed: randomSeed() });
+  showModel();
   try {
     await showParents();
   } finally {
@@ -500,13 +442,15 @@ async function open(values, since) {
   }
 }
 
-async function save() {
-  const answer = await post("midi", JSON.stringify(find), { "Content-Type": "application/json" });
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(await answer.blob());
-  link.download = `midivae-${music?.params_sha256.slice(0, 8) ?? "sample"}.mid`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+async function download() {
+  const answer = await postJson("midi", settings);
+  saveFile(await answer.blob(), `midivae-${sample?.params_sha256.slice(0, 8) ?? "sample"}.mid`);
+}
+
+async function keep() {
+  const kept = await ask("keep", settings);
+  $("status").textContent = kept.new ? `Kept as ${kept.sample_id}.` : `Already kept as ${kept.sample_id}.`;
+  await showKept();
 }
 
 // --- what a person does ----------------------------------------------------------------------------------------------------
@@ -520,50 +464,16 @@ async function playOrStop() {
 }
 
 function moveTo(x, y) {
-  const clip = (value) => Math.round(Math.min(1, Math.max(0, value)) * 256) / 256;
-  find.at = [clip(x), clip(y)];
+  const { grid } = about.limits;
+  settings.at = [x, y].map((value) => Math.round(clamp(value, 0, 1) * grid) / grid);
   changed();
 }
 
-function listen() {
-  $("play").addEventListener("click", attempt(playOrStop));
-  document.addEventListener("keydown", (event) => {
-    if (event.key === " " && !event.target.closest("button, input, select, dialog, a")) {
-      event.preventDefault();
-      attempt(playOrStop)();
-    }
-  });
-  $("volume").addEventListener("input", () => loop.speakers.setVolume(Number($("volume").value)));
-  $("tempo").addEventListener("change", () => {
-    const tempo = Math.min(400, Math.max(20, Number($("tempo").value) || about.tempo_qpm));
-    find.tempo_qpm = Math.round(tempo) === Math.round(about.tempo_qpm) ? null : tempo;
-    changed();
-  });
-  $("radius").addEventListener("input", () => { find.radius = Number($("radius").value); changed(); });
-  $("roll-again").addEventListener("click", () => {
-    find.seed = Math.floor(Math.random() * 2 ** 31);
-    changed();
-  });
-  $("reset").addEventListener("click", () => { find.changes = {}; changed(); });
-  $("model").addEventListener("change", attempt(() => open({ model: $("model").value }, performance.now())));
-  $("lot").addEventListener("click", attempt(() => open({ parents: [], at: [0.5, 0.5] }, performance.now())));
-  $("add").addEventListener("click", attempt(() => choose(find.parents.length)));
-  $("keep").addEventListener("click", attempt(async () => {
-    const kept = await ask("keep", find);
-    $("status").textContent = kept.new ? `Kept as ${kept.sample_id}.` : `That is ${kept.sample_id}, kept before.`;
-    await showKept();
-  }));
-  $("download").addEventListener("click", attempt(save));
-  $("share").addEventListener("click", attempt(async () => {
-    await navigator.clipboard.writeText(location.href);
-    $("status").textContent = "The address of this find is on the clipboard.";
-  }));
-  window.addEventListener("hashchange", attempt(() => open(fromHash(location.hash), performance.now())));
-
+function listenToSquare() {
   const square = $("square");
   const drag = (event) => {
     const box = square.getBoundingClientRect();
-    moveTo((event.clientX - box.left) / box.width, find.parents.length === 2 ? 0.5 : (event.clientY - box.top) / box.height);
+    moveTo((event.clientX - box.left) / box.width, settings.parents.length === 2 ? 0.5 : (event.clientY - box.top) / box.height);
   };
   square.addEventListener("pointerdown", (event) => {
     square.setPointerCapture(event.pointerId);
@@ -575,36 +485,73 @@ function listen() {
   $("point").addEventListener("keydown", (event) => {
     const by = event.shiftKey ? 1 / 64 : 1 / 16;
     const way = { ArrowLeft: [-by, 0], ArrowRight: [by, 0], ArrowUp: [0, -by], ArrowDown: [0, by] }[event.key];
-    const to = way ? [find.at[0] + way[0], find.at[1] + way[1]] : { Home: [0, 0], End: [1, 1] }[event.key];
+    const to = way ? [settings.at[0] + way[0], settings.at[1] + way[1]] : { Home: [0, 0], End: [1, 1] }[event.key];
     if (!to) return;
     event.preventDefault();
     moveTo(...to);
   });
+}
+
+function listen() {
+  const on = (id, event, work) => $(id).addEventListener(event, attempt(work));
+  on("play", "click", playOrStop);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === " " && !event.target.closest("button, input, select, dialog, a")) {
+      event.preventDefault();
+      attempt(playOrStop)();
+    }
+  });
+  on("volume", "input", () => loop.speakers.setVolume(Number($("volume").value)));
+  on("tempo", "change", () => {
+    const tempo = clamp(Number($("tempo").value) || about.tempo_qpm, ...about.limits.tempo_qpm);
+    settings.tempo_qpm = Math.round(tempo) === Math.round(about.tempo_qpm) ? null : tempo;
+    changed();
+  });
+  on("radius", "input", () => { settings.radius = Number($("radius").value); changed(); });
+  on("roll-again", "click", () => { settings.seed = randomSeed(); changed(); });
+  on("reset", "click", () => { settings.changes = {}; changed(); });
+  on("model", "change", () => open({ model: $("model").value }, performance.now()));
+  on("lot", "click", () => open({ parents: [], at: [0.5, 0.5] }, performance.now()));
+  on("add", "click", () => choose(settings.parents.length));
+  on("keep", "click", keep);
+  on("download", "click", download);
+  on("share", "click", async () => {
+    await navigator.clipboard.writeText(location.href);
+    $("status").textContent = "The link to this sample is on the clipboard.";
+  });
+  window.addEventListener("hashchange", attempt(() => open(fromHash(location.hash), performance.now())));
+  listenToSquare();
 
   $("picker-close").addEventListener("click", () => $("picker").close());
-  for (const each of document.querySelectorAll("[data-from]")) each.addEventListener("click", picking(() => from(each.dataset.from)));
-  let later = 0;
-  const soon = (work) => () => { clearTimeout(later); later = setTimeout(work, 180); };
+  for (const tab of document.querySelectorAll("[data-from]")) tab.addEventListener("click", inPicker(() => chooseFrom(tab.dataset.from)));
+  let timer = 0;
+  const soon = (work) => () => { clearTimeout(timer); timer = setTimeout(work, 180); };
   $("piece-text").addEventListener("input", soon(listPieces));
   $("piece-split").addEventListener("change", listPieces);
   $("sample-where").addEventListener("input", soon(listSamples));
-  $("file").addEventListener("change", takeFile);
+  $("file").addEventListener("change", uploadFile);
 
   new ResizeObserver(draw).observe($("roll"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); draw(); });
 }
 
-attempt(async () => {
+// The token comes in the fragment of the address. It is stored for this address only, and removed from what is shown.
+function readToken() {
   const words = new URLSearchParams(location.hash.slice(1));
-  if (words.has("token")) { // kept for this address alone, and out of sight
+  if (words.has("token")) {
     localStorage.setItem("midivae-token", words.get("token"));
     words.delete("token");
     history.replaceState(null, "", `#${words}`);
   }
-  token = localStorage.getItem("midivae-token") ?? "";
+  return localStorage.getItem("midivae-token") ?? "";
+}
+
+attempt(async () => {
+  token = readToken();
   readColours();
+  about = await ask("about");
   listen();
-  tick();
+  onFrame();
   await open(fromHash(location.hash), null);
   await showKept();
 })();

@@ -1,8 +1,8 @@
 "use strict";
-// Plays the notes of one window again and again, and changes them while it plays.
+// Plays the notes of one window in a loop. The notes can be changed while it plays.
 
-const AHEAD_S = 0.15; // notes are handed to the audio clock so long before they sound
-const VELOCITY = 120; // of notes that come without one
+const AHEAD_S = 0.15; // notes are scheduled on the audio clock this long before they sound
+const VELOCITY = 120; // of all notes: rolls have no velocities
 
 class Loop {
   constructor() {
@@ -11,22 +11,22 @@ class Loop {
     this.speakers = new Speakers();
   }
 
-  // the step that sounds now; null: nothing plays
+  // The step that sounds now; null if nothing plays.
   step() {
     if (!this.playing) return null;
     const at = (this.speakers.now - this.began) / this.music.secondsPerStep;
     return ((at % this.music.steps) + this.music.steps) % this.music.steps;
   }
 
-  // takes other music; where some plays, it goes on with this from the same step. Returns when it is first heard, in
-  // seconds of the audio clock, or null
+  // Takes other music. If something plays, the new music goes on from the same step. Returns when it is first heard, in
+  // seconds of the audio clock, or null.
   change(music) {
     const step = this.step();
     this.music = music;
     return step === null ? null : this.start(step);
   }
 
-  // plays from a step on; `speakers.wake` goes before the first time
+  // Plays from a step. Call `speakers.wake` before the first time. Returns when the first note is heard.
   start(step = 0) {
     this.silence();
     this.synth = this.speakers.synth();
@@ -35,14 +35,14 @@ class Loop {
     this.playing = true;
     let first = null;
     for (const [part, pitch, start, end] of this.music.notes) {
-      if (start < step - 1e-6 && end > step + 0.25) { // what sounds already sounds on
+      if (start < step - 1e-6 && end > step + 0.25) { // a note that sounds at this step
         this.note(part, pitch, now, (end - step) * this.music.secondsPerStep);
         first = now;
       }
     }
-    this.next = step; // from here on nothing is handed over yet; counts on over the loops
-    this.pump();
-    this.timer = setInterval(() => this.pump(), 40);
+    this.next = step; // no note from this step on is scheduled yet; it counts on over the repeats
+    this.schedule();
+    this.timer = setInterval(() => this.schedule(), 40);
     if (first !== null || !this.music.notes.length) return now;
     const ahead = this.music.notes.map(([, , start]) => (start - step + this.music.steps) % this.music.steps);
     return now + Math.min(...ahead) * this.music.secondsPerStep;
@@ -59,15 +59,15 @@ class Loop {
     this.synth = null;
   }
 
-  // hands over the notes of the near future
-  pump() {
+  // Schedules the notes of the near future.
+  schedule() {
     const { notes, steps, secondsPerStep } = this.music;
-    const reach = document.hidden ? 1.5 : AHEAD_S; // timers of a hidden page come once a second
+    const reach = document.hidden ? 1.5 : AHEAD_S; // timers of a hidden page run once a second
     const until = (this.speakers.now + reach - this.began) / secondsPerStep;
     if (until <= this.next) return;
-    for (let loop = Math.floor(this.next / steps); loop * steps < until; loop++) {
+    for (let round = Math.floor(this.next / steps); round * steps < until; round++) {
       for (const [part, pitch, start, end] of notes) {
-        const at = loop * steps + start;
+        const at = round * steps + start;
         if (at >= this.next - 1e-6 && at < until - 1e-6) {
           this.note(part, pitch, this.began + at * secondsPerStep, (end - start) * secondsPerStep);
         }

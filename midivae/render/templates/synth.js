@@ -1,8 +1,8 @@
 // A small synthesiser on WebAudio: a waveform and an envelope for each family of General MIDI instruments, noise for
-// drums. No sound file, no request. new Synth(context, output).note(...) plays one note; what it plays is heard through
-// Speakers. player.js plays a piece, loop.js a window again and again.
+// drums. It needs no sound file and no request. new Synth(context, output).note(...) plays one note; Speakers is the
+// output. player.js plays a piece, loop.js plays a window in a loop.
 
-// strength of the harmonics; seconds to full strength; seconds in which it falls to a third, 0: it stays; seconds to fade
+// amplitudes of the harmonics; attack, s; time constant of the decay, s (0: the note stays loud); release, s
 const FAMILIES = [
   [[1, .45, .22, .12, .07, .04], .004, 1.1, .18], // piano
   [[1, 0, .1, .5, 0, 0, .12], .002, .7, .4], // chromatic percussion
@@ -17,7 +17,7 @@ const FAMILIES = [
   [[1, .5, .33, .25, .2, .16, .14], .008, 0, .08], // synth lead
   [[1, .4, .2, .2, .1], .18, 0, .5], // synth pad
   [[1, .2, .4, .1, .2], .05, 1.6, .5], // effects
-  [[1, .5, .3, .22, .1], .004, .5, .14], // plucked, from elsewhere
+  [[1, .5, .3, .22, .1], .004, .5, .14], // ethnic, plucked
   [[1, .1, .4, .05, .2], .002, .25, .1], // percussive
   [[1, .2], .05, .8, .3], // sound effects
 ];
@@ -55,7 +55,7 @@ class Synth {
     const source = this.context.createOscillator();
     source.setPeriodicWave(this.wave(program >> 3));
     source.frequency.value = 440 * 2 ** ((pitch - 69) / 12);
-    // high notes are as loud as low ones to the ear when they are weaker
+    // a high note sounds as loud as a low one at a smaller amplitude
     const level = loud * Math.min(1.4, 2 ** ((64 - pitch) / 36));
     const rise = Math.min(attack, seconds / 2), stop = at + Math.max(seconds, 0.05);
     envelope.gain.setValueAtTime(0, at);
@@ -95,13 +95,13 @@ class Synth {
   }
 }
 
-// The way of all sound out of a page: volume, and a limit that no music exceeds.
+// The output of all sound of a page: volume, compressor, and a limiter.
 class Speakers {
   constructor() {
     this.volume = 0.8;
   }
 
-  // starts the audio clock; browsers allow it after a person has touched the page
+  // Starts the audio clock; browsers allow it after a click or a key.
   async wake() {
     if (!this.context) {
       this.context = new AudioContext({latencyHint: "interactive"});
@@ -110,7 +110,7 @@ class Speakers {
       const limit = this.context.createDynamicsCompressor();
       limit.threshold.value = -14;
       limit.ratio.value = 6;
-      // whatever comes, what is heard stays below full scale: halved, then bent along a curve that never reaches it
+      // the output stays below full scale: tanh of half the input
       const half = this.context.createGain(), bend = this.context.createWaveShaper();
       half.gain.value = 0.5;
       bend.curve = Float32Array.from({length: 1025}, (_, i) => Math.tanh((i - 512) / 256));
@@ -125,7 +125,7 @@ class Speakers {
     return this.context ? this.context.currentTime : 0;
   }
 
-  // a synthesiser that is heard, until it is silenced
+  // A synthesiser that sounds until it is silenced.
   synth() {
     const output = this.context.createGain();
     output.connect(this.master);
@@ -139,7 +139,7 @@ class Speakers {
     setTimeout(() => synth.output.disconnect(), 1000 * seconds + 160);
   }
 
-  // loudness of what is heard now: its peak, and the root of its mean square
+  // The level of the output now: peak, and root mean square.
   level() {
     if (!this.context) return {peak: 0, rms: 0};
     this.analyser.getFloatTimeDomainData(this.heard);

@@ -1,4 +1,4 @@
-// Reads a Standard MIDI File in the browser: times in quarter notes, tempo changes kept. Nothing is executed or fetched.
+// Reads a Standard MIDI File in the browser. Times are in quarter notes.
 // readMidi(bytes) -> {notes: [{track, pitch, start, length, velocity, channel, program}], tracks: [name], end,
 // tempos: [[quarter, seconds per quarter]]}
 function readMidi(bytes) {
@@ -15,7 +15,7 @@ function readMidi(bytes) {
   for (let track = 0; track < count && at + 8 <= bytes.length; track++) {
     const stop = at + 8 + view.getUint32(at + 4);
     at += 8;
-    let tick = 0, status = 0, name = "", mine = 0;
+    let tick = 0, status = 0, name = "", ended = 0;
     const program = new Uint8Array(16), open = new Map();
     while (at < stop) {
       tick += varying();
@@ -40,19 +40,19 @@ function readMidi(bytes) {
           open.get(key).push(note);
         } else if (kind === 8 || kind === 9) {
           const note = (open.get(key) || []).shift();
-          if (note) { note.length = tick / resolution - note.start; notes.push(note); mine++; }
+          if (note) { note.length = tick / resolution - note.start; notes.push(note); ended++; }
         }
       }
     }
     at = stop;
-    if (mine || name) tracks.push(name);
+    if (ended || name) tracks.push(name);
   }
   notes.sort((a, b) => a.start - b.start || a.pitch - b.pitch);
   tempos.sort((a, b) => a[0] - b[0]);
   return {notes, tracks, tempos, end: notes.reduce((end, note) => Math.max(end, note.start + note.length), 0)};
 }
 
-// From quarter notes to seconds.
+// A time in quarter notes as seconds.
 function toSeconds(tempos, quarter) {
   let seconds = 0;
   for (let i = 0; i < tempos.length && tempos[i][0] < quarter; i++) {

@@ -1,4 +1,4 @@
-// Plays one piece at a time; notes are handed to the audio clock a little ahead.
+// Plays one piece at a time; notes are scheduled on the audio clock shortly before they sound.
 class Player {
   constructor(onend) {
     this.onend = onend;
@@ -21,11 +21,11 @@ class Player {
     this.begun = this.speakers.now + 0.08;
     this.next = music.notes.findIndex((note) => note.at + note.seconds > from);
     if (this.next < 0) this.next = music.notes.length;
-    this.timer = setInterval(() => this.ahead(), 120);
-    this.ahead();
+    this.timer = setInterval(() => this.schedule(), 120);
+    this.schedule();
   }
 
-  ahead() {
+  schedule() {
     const until = this.position + 1.5, notes = this.music.notes;
     for (; this.next < notes.length && notes[this.next].at < until; this.next++) {
       const note = notes[this.next], late = Math.max(0, this.from - note.at);
@@ -55,7 +55,7 @@ class Player {
   }
 }
 
-// The notes in seconds, parts spread a little from left to right.
+// The notes in seconds; parts are spread from left to right.
 function forPlayer(midi) {
   const parts = Math.max(1, midi.tracks.length - 1);
   const notes = midi.notes.map((note) => {

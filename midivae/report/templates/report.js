@@ -1,18 +1,5 @@
 // The gallery of the report: unpacks the samples in the page, draws their rolls when they come into sight, filters,
 // sorts and plays them. All text goes in as text, never as markup.
-const $ = (id) => document.getElementById(id);
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") node.className = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== undefined && value !== null && value !== false) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
 const name = (text) => make("bdi", {}, text);
 const ICONS = {play: "M3 1.5v13l11-6.5z", pause: "M3 1.5h3.5v13H3zM9.5 1.5H13v13H9.5z"};
 function icon(kind) {
@@ -25,15 +12,6 @@ function icon(kind) {
   return svg;
 }
 
-// numbers as the rest of the page has them
-function number(value) {
-  if (value === null || value === undefined) return "–";
-  if (Math.abs(value) >= 1000 || Number.isInteger(value)) {
-    return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u202f").replace("-", "−");
-  }
-  return String(Number(value.toPrecision(3))).replace("-", "−");
-}
-const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(100 * share)} %`);
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 const words = (column) => DATA.words[column] || column.replaceAll("_", " ");
 
@@ -96,46 +74,29 @@ function figures(i, names) {
 }
 
 // --- rolls -----------------------------------------------------------------------------------------------------------
-const NAMES = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"];
-const BLACK = [1, 3, 6, 8, 10], LEFT = 26, FOOT = 14;
+const LEFT = 26, FOOT = 14; // pixels beside and below a roll
 
 function draw(canvas, i) {
   const box = canvas.getBoundingClientRect(), scale = Math.min(2, window.devicePixelRatio || 1);
   if (!box.width) return;
   canvas.width = Math.round(box.width * scale);
   canvas.height = Math.round(box.height * scale);
-  const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
-  const colour = (which) => style.getPropertyValue(which);
+  const pen = canvas.getContext("2d"), {parts, pitch_low: low, pitches, steps_per_beat: stepsPerBeat} = job(i);
   pen.scale(scale, scale);
-  const of = job(i), midi = readMidi(file(i));
-  const quarters = DATA.columns.n_steps[i] / of.steps_per_beat, width = box.width - LEFT, height = box.height - FOOT;
-  const low = of.pitch_low, row = height / of.pitches, across = width / quarters;
-  const y = (pitch) => height - (pitch - low + 1) * row;
-  pen.fillStyle = colour("--keys");
-  for (let pitch = low; pitch < low + of.pitches; pitch++) if (BLACK.includes(pitch % 12)) pen.fillRect(LEFT, y(pitch), width, row);
   pen.font = "10px system-ui, sans-serif";
-  const bars = quarters / DATA.beats_per_bar, apart = Math.max(1, Math.ceil(18 / (across * DATA.beats_per_bar)));
-  for (let bar = 0; bar < bars; bar++) {
-    const x = LEFT + bar * DATA.beats_per_bar * across;
-    pen.fillStyle = colour("--bars");
-    pen.fillRect(x, 0, 1, height);
-    pen.fillStyle = colour("--line");
-    if (across > 7) for (let beat = 1; beat < DATA.beats_per_bar; beat++) pen.fillRect(x + beat * across, 0, 1, height);
-    pen.fillStyle = colour("--muted");
-    if (bar % apart === 0) pen.fillText(String(bar + 1), x + 2, box.height - 3);
-  }
-  pen.textAlign = "right";
-  pen.textBaseline = "middle";
-  for (let pitch = low; pitch < low + of.pitches; pitch++)
-    if (pitch % 12 === 0) pen.fillText(NAMES[0] + (pitch / 12 - 1), LEFT - 3, Math.min(height - 5, Math.max(5, y(pitch) + row / 2)));
+  const {x, y, row} = drawGrid(pen, {
+    left: LEFT, width: box.width - LEFT, height: box.height - FOOT, foot: FOOT, low, high: low + pitches,
+    beats: DATA.columns.n_steps[i] / stepsPerBeat, beatsPerBar: DATA.beats_per_bar,
+  });
+  const midi = readMidi(file(i)), step = x(1 / stepsPerBeat) - x(0), height = Math.max(1.5, row - 0.4);
   for (const note of midi.notes) {
-    const part = of.parts.indexOf(midi.tracks[note.track]);
-    const x = LEFT + note.start * across, length = Math.max(1, note.length * across - 0.7);
-    pen.fillStyle = DATA.colours[Math.max(0, part) % DATA.colours.length];
+    const part = Math.max(0, parts.indexOf(midi.tracks[note.track]));
+    const left = x(note.start), length = Math.max(1, x(note.start + note.length) - left - 0.7);
+    pen.fillStyle = DATA.colours[part % DATA.colours.length];
     pen.globalAlpha = 0.6;
-    pen.fillRect(x, y(note.pitch), length, Math.max(1.5, row - 0.4));
+    pen.fillRect(left, y(note.pitch), length, height);
     pen.globalAlpha = 1;
-    pen.fillRect(x, y(note.pitch), Math.min(length, Math.max(1.5, across / of.steps_per_beat)), Math.max(1.5, row - 0.4));
+    pen.fillRect(left, y(note.pitch), Math.min(length, Math.max(1.5, step)), height);
   }
 }
 
@@ -182,11 +143,7 @@ function card(i) {
   return whole;
 }
 
-function save(i) {
-  const address = URL.createObjectURL(new Blob([file(i)], {type: "audio/midi"}));
-  make("a", {href: address, download: `${id(i)}.mid`}).click();
-  setTimeout(() => URL.revokeObjectURL(address), 10000);
-}
+const save = (i) => saveFile(new Blob([file(i)], {type: "audio/midi"}), `${id(i)}.mid`);
 
 // --- sound -----------------------------------------------------------------------------------------------------------
 let playing = null, music = null, order = [];
