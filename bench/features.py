@@ -25,7 +25,7 @@ import muspy
 import numpy as np
 from hardware import hardware
 
-from midivae.config.params import View
+from midivae.config.train import View
 from midivae.measures import features
 from midivae.music import roll as pianoroll
 from midivae.music.roll import Layout

@@ -27,7 +27,7 @@ import pyarrow as pa
 from hardware import hardware
 
 from midivae import models
-from midivae.config.params import Sample
+from midivae.config.jobs import Sample
 from midivae.generate import modes
 from midivae.generate import stage as generate
 from midivae.measures import features

@@ -51,7 +51,9 @@ import pyarrow as pa
 import symusic
 from hardware import hardware
 
-from midivae.config.params import Compute, Ingest, Params, Parts
+from midivae.config.compute import Compute
+from midivae.config.ingest import Ingest, Parts
+from midivae.config.params import Params
 from midivae.ingest import stage as ingest
 from midivae.storage import tables
 from midivae.storage.schema import CORPUS

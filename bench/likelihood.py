@@ -38,7 +38,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from midivae import models
-from midivae.config.params import Transformer, View
+from midivae.config.train import Transformer, View
 from midivae.models import Config, WindowModel, elbo
 from midivae.music.roll import Layout, pack
 from midivae.train import devices

@@ -22,7 +22,8 @@ import torch
 from hardware import hardware
 
 from midivae.config import params
-from midivae.config.params import Params, Train
+from midivae.config.params import Params
+from midivae.config.train import Train
 from midivae.train import devices
 from midivae.train import stage as train
 

@@ -29,7 +29,9 @@ import pyarrow as pa
 from hardware import hardware
 from tqdm import tqdm
 
-from midivae.config.params import Compute, Ingest, Params, Parts
+from midivae.config.compute import Compute
+from midivae.config.ingest import Ingest, Parts
+from midivae.config.params import Params
 from midivae.ingest import stage as ingest
 from midivae.music import midi
 from midivae.music.notes import Notes

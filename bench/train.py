@@ -45,7 +45,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from midivae import models
-from midivae.config.params import Dense, Fit, Train
+from midivae.config.train import Dense, Fit, Train
 from midivae.models import Config
 from midivae.train import devices
 from midivae.train import trainer as engine

@@ -15,7 +15,7 @@ import click
 from flows import process, repository, serve, settings
 from midivae.errors import MidivaeError
 
-REFUSED = (settings.SettingsError, repository.RepositoryError, serve.ServeError, process.CommandFailed, MidivaeError)
+REFUSED = (repository.RepositoryError, serve.ServeError, process.CommandFailed, MidivaeError)
 
 settings_option = click.option(
     "--settings",

@@ -1,7 +1,7 @@
 """nightly.yaml: where things lie, what is kept, when a challenger is promoted.
 
-Its sections `gate` and `drift` are midivae's own (`midivae.config.params.Rules`), and checked here too: a typing error
-ends the night before it begins.
+Its sections `gate` and `drift` are those of `midivae.config.champion.Rules`. They are checked here too, so that a
+typing error ends the night before it begins.
 
 Offers: `Settings`, `load`.
 """
@@ -11,17 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from midivae.config.params import Drift, Gate
-
-
-class SettingsError(ValueError):
-    """nightly.yaml breaks a rule."""
+from midivae.config.base import Section, read_yaml, validated
+from midivae.config.champion import Drift, Gate
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """The values of nightly.yaml.
 
     Attributes:
@@ -44,8 +40,6 @@ class Settings(BaseModel):
         alert: a command that is started with a message as its last word when a run fails; None: none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     file: Path = Path("nightly.yaml")
     place: Path = Path(".nightly")
     source: Literal["inbox", "params"] = "inbox"
@@ -53,7 +47,7 @@ class Settings(BaseModel):
     settle_s: Annotated[float, Field(ge=0)] = 60.0
     published: Path | None = None
     branch: str | None = None
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
     warm_start: bool = True
     lock_attempts: Annotated[int, Field(ge=0)] = 60
     lock_wait_s: Annotated[float, Field(ge=0)] = 60.0
@@ -97,16 +91,7 @@ def load(file: Path) -> Settings:
     """The settings in a file.
 
     Raises:
-        SettingsError: no such file, not YAML, or a value breaks a rule.
+        ParamsError: no such file, not YAML, or a value breaks a rule.
     """
     file = file.absolute()
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        return Settings.model_validate({**values, "file": file})
-    except FileNotFoundError:
-        raise SettingsError(f"{file}: no such file; run from the project's root, or name one") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise SettingsError(f"{file}: not readable as YAML: {error}") from error
-    except ValidationError as error:
-        rules = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()]
-        raise SettingsError("\n".join([f"{file}: {len(rules)} value(s) break a rule:", *rules])) from None
+    return validated(Settings, {**read_yaml(file), "file": file}, str(file))

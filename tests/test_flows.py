@@ -20,8 +20,9 @@ from nights import processes_under, until
 from test_project import DVC, ROOT
 
 from flows import dvc, nightly, process, repository, settings
-from flows.settings import Settings, SettingsError
+from flows.settings import Settings
 from midivae.champion import versions
+from midivae.errors import ParamsError
 
 PYTHON = sys.executable
 
@@ -228,13 +229,13 @@ def test_nightly_yaml_spells_out_every_default() -> None:
 
 def test_a_broken_rule_is_named(tmp_path: Path) -> None:
     (tmp_path / "nightly.yaml").write_text("gate: {margin_sds: -1}\nsauce: inbox\n")
-    with pytest.raises(SettingsError, match="2 value") as caught:
+    with pytest.raises(ParamsError, match="2 value") as caught:
         settings.load(tmp_path / "nightly.yaml")
     assert "gate.margin_sds" in str(caught.value) and "sauce" in str(caught.value)
-    with pytest.raises(SettingsError, match="no such file"):
+    with pytest.raises(ParamsError, match="no such file"):
         settings.load(tmp_path / "nothing.yaml")
     (tmp_path / "nightly.yaml").write_text("a: [")
-    with pytest.raises(SettingsError, match="not readable as YAML"):
+    with pytest.raises(ParamsError, match="not readable as YAML"):
         settings.load(tmp_path / "nightly.yaml")
 
 

@@ -17,7 +17,9 @@ import pandas as pd
 import pytest
 from pieces import as_fetched, hand_made, notes_of
 
-from midivae.config.params import Compute, Ingest, IngestLimits, Params, Parts
+from midivae.config.compute import Compute
+from midivae.config.ingest import Ingest, IngestLimits, Parts
+from midivae.config.params import Params
 from midivae.ingest import stage as ingest
 from midivae.music import midi
 from midivae.music.notes import Notes

@@ -14,7 +14,7 @@ import torch
 from floats import RTOL
 
 from midivae import models
-from midivae.config.params import Transformer, View
+from midivae.config.train import Transformer, View
 from midivae.models import Config
 from midivae.train import trainer
 from midivae.windows.batch import Batch

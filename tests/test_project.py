@@ -55,10 +55,11 @@ def assets(modules: Iterable[Path]) -> set[Path]:
 
 
 def test_closures_follow_imports() -> None:
-    errors, params_, grid = PACKAGE / "errors.py", PACKAGE / "config" / "params.py", PACKAGE / "music" / "grid.py"
+    errors, base, report = PACKAGE / "errors.py", PACKAGE / "config" / "base.py", PACKAGE / "config" / "report.py"
+    grid = PACKAGE / "music" / "grid.py"
     assert code.imports(grid) == set()
-    assert code.imports(params_) == {errors}
-    assert code.closure("midivae.config.params") == {params_, errors}
+    assert code.imports(report) == {base}
+    assert code.closure("midivae.config.report") == {report, base, errors}
     assert PACKAGE / "cli" / "commands.py" not in code.closure("midivae.train.stage")
 
 

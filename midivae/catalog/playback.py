@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from midivae.config.params import IngestLimits
+from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
 from midivae.music import grid, midi, roll
 from midivae.music.roll import Layout

@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 from jaxtyping import Float
 
 from midivae import models
-from midivae.config.params import Drift, Params, View
+from midivae.config.champion import Drift
+from midivae.config.params import Params
+from midivae.config.train import View
 from midivae.errors import SchemaError
 from midivae.measures import distances, features
 from midivae.storage import tables

@@ -29,7 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from midivae import models
-from midivae.config.params import Gate, Params
+from midivae.config.champion import Gate
+from midivae.config.params import Params
 from midivae.errors import InputError
 from midivae.measures import distances
 from midivae.models import WindowModel

@@ -521,7 +521,7 @@ def render(
     held-out music: docs/report.md says how that is ranked.
     """
     from midivae.catalog import ranking
-    from midivae.config import params
+    from midivae.config.compute import Compute
     from midivae.render import audio
     from midivae.storage.files import write_bytes
 
@@ -533,7 +533,7 @@ def render(
     wanted = samples if best is None else tuple(ranking.best(data.resolve(), best, jobs))
     files = [audio.Wanted(name, found, form) for name, found in _found(wanted, data)]
     failed: list[str] = []
-    for index, sound in audio.render(files, params.Compute(workers=workers)):
+    for index, sound in audio.render(files, Compute(workers=workers)):
         if isinstance(sound, errors.MidivaeError):
             failed.append(str(sound))
             continue
@@ -681,10 +681,11 @@ def gate(
     """
     from midivae.champion import gate as room
     from midivae.config import params
+    from midivae.config.champion import load_rules
 
     _log_to_stderr(verbose, quiet)
     with _stdout_kept():
-        found = room.run(params.load(params_file), data, champion, holdout, params.load_rules(rules).gate)
+        found = room.run(params.load(params_file), data, champion, holdout, load_rules(rules).gate)
     _tell(found, out)
 
 
@@ -695,10 +696,10 @@ def gate(
 def spread(holdout: Path, models: tuple[Path, ...], rules: Path) -> None:
     """Measure how much models differ that differ in their seed alone: gate.seed_sd_nats."""
     from midivae.champion import gate as room
-    from midivae.config import params
+    from midivae.config.champion import load_rules
 
     with _stdout_kept():
-        found = room.spread(models, holdout, params.load_rules(rules).gate)
+        found = room.spread(models, holdout, load_rules(rules).gate)
     _tell(found)
 
 
@@ -716,9 +717,10 @@ def drift(
     """
     from midivae.champion import drift as room
     from midivae.config import params
+    from midivae.config.champion import load_rules
 
     _log_to_stderr(verbose, quiet)
-    found = room.run(params.load(params_file), data, champion.resolve(), params.load_rules(rules).drift)
+    found = room.run(params.load(params_file), data, champion.resolve(), load_rules(rules).drift)
     for warning in found["warnings"]:
         log.warning("%s", warning)
     _tell(found, out)

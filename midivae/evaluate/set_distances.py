@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from midivae.config.params import Evaluate
+from midivae.config.evaluate import Evaluate
 from midivae.errors import InputError
 from midivae.measures import distances
 from midivae.storage.schema import FEATURES

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8, UInt64
 
-from midivae.config.params import Evaluate, View
+from midivae.config.evaluate import Evaluate
+from midivae.config.train import View
 from midivae.evaluate.set_distances import MU
 from midivae.measures import baselines, distances, features, harmony, likeness
 from midivae.measures.baselines import Counts

@@ -38,7 +38,7 @@ from starlette.routing import Route
 
 from midivae.errors import InputError, MidivaeError, ParamsError
 from midivae.explorer.session import Result, Session, plain
-from midivae.explorer.settings import Settings, broken_rules
+from midivae.explorer.settings import Settings
 from midivae.explorer.uploads import MOST_BYTES
 from midivae.music import roll
 
@@ -167,7 +167,7 @@ def _checked(method: Callable[..., Any]) -> Function:
         try:
             return validated(**body)
         except ValidationError as error:
-            raise ParamsError(broken_rules(error)) from None
+            raise ParamsError("; ".join(broken_rules(error))[:400]) from None
 
     return function
 

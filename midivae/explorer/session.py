@@ -39,7 +39,8 @@ from pydantic import Field
 from midivae import models
 from midivae.catalog import catalog, playback
 from midivae.champion.versions import FACTS
-from midivae.config.params import Params, Sample
+from midivae.config.jobs import Sample
+from midivae.config.params import Params
 from midivae.errors import InputError, ParamsError
 from midivae.explorer.kept import Kept
 from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Settings, check_parent, point_of, weights_of

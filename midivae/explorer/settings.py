@@ -4,7 +4,7 @@ A sample comes from one to four parents on the corners of a square, a point on t
 changes of attributes. Coordinates lie on a grid of `GRID` steps, and all other numbers are rounded, so that the columns
 of the catalog, which have 32 bits, hold them exactly: a kept sample can be opened again and is the same music.
 
-Offers: `Settings`; `weights_of`, `point_of`; `check_parent`, `broken_rules`.
+Offers: `Settings`; `weights_of`, `point_of`; `check_parent`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from midivae.config.params import Job
+from midivae.config.base import validated
+from midivae.config.jobs import Job
 from midivae.errors import ParamsError
 
 GRID = 256  # steps of the square in each direction: products of two coordinates are exact in 32 bits
@@ -94,19 +95,11 @@ class Settings(Job):
         unknown = sorted(set(values) - set(_IN_REQUEST))
         if unknown:
             raise ParamsError(f"settings: unknown {unknown[0]!r:.40}; there are {', '.join(_IN_REQUEST)}")
-        try:
-            settings = cls.model_validate(values)
-        except ValidationError as error:
-            raise ParamsError(f"settings: {broken_rules(error)}") from None
+        settings = validated(cls, values, "settings")
         changes = {name: change for name, change in sorted(settings.changes.items()) if change}
         # a coordinate without effect, such as the height on a line, gets its default: the same music has the same hash
         at = point_of(weights_of(len(settings.parents), settings.at).tolist())
         return settings.model_copy(update={"changes": changes, "at": at})
-
-
-def broken_rules(error: ValidationError) -> str:
-    """Which values of a request break which rules."""
-    return "; ".join(f"{'.'.join(map(str, rule['loc']))}: {rule['msg']}" for rule in error.errors())[:400]
 
 
 _IN_REQUEST = ("model", "parents", "at", "radius", "seed", "changes", "tempo_qpm")

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from midivae.config.params import Compute, Ingest
+from midivae.config.compute import Compute
+from midivae.config.ingest import Ingest
 from midivae.errors import InputError
 from midivae.generate.parents import usable
 from midivae.music import midi

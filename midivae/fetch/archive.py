@@ -33,7 +33,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from midivae.config.params import ArchiveLimits
+from midivae.config.fetch import ArchiveLimits
 from midivae.errors import CorruptError, InputError
 
 _CHUNK = 1 << 16

@@ -19,7 +19,10 @@ import yaml
 from pydantic import Field, model_validator
 
 from midivae.config import params
-from midivae.config.params import Params, Parts, Section
+from midivae.config.base import Positive, Section
+from midivae.config.fetch import BUILT_IN
+from midivae.config.ingest import Parts
+from midivae.config.params import Params
 from midivae.errors import ParamsError
 
 REGISTRY = Path(__file__).with_name("corpora.yaml")
@@ -71,8 +74,8 @@ class Corpus(Section):
     url: Web  # of the archive
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None  # of the archive; None: nobody says
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None  # likewise; for hosts that publish no other
-    bytes: params.Positive | None  # size of the archive; None: nobody says
-    files: params.Positive | None  # MIDI files that it is said to have
+    bytes: Positive | None  # size of the archive; None: nobody says
+    files: Positive | None  # MIDI files that it is said to have
     licence: Licence
     restricted: bool = False  # forbids commercial use, asks for an agreement, or is not stated: needs an explicit yes
     inside: str  # what kind of music, which tracks
@@ -98,10 +101,10 @@ def find(name: str) -> Corpus:
     known = load()
     if name in known:
         return known[name]
-    near = _near(name, [*params.BUILT_IN, *known])
+    near = _near(name, [*BUILT_IN, *known])
     guess = f"did you mean {' or '.join(near)}? " if near else ""
     raise ParamsError(
-        f"fetch.source {name!r} is neither {', '.join(params.BUILT_IN)}, nor the name of a corpus; {guess}"
+        f"fetch.source {name!r} is neither {', '.join(BUILT_IN)}, nor the name of a corpus; {guess}"
         "`midivae fetch --list` names all corpora; for a file or folder of yours see docs/corpora.md"
     )
 
@@ -163,7 +166,7 @@ def chosen(given: Params, source: str | None, accept_licence: bool) -> Params:
 
 def _located(source: str) -> dict[str, str]:
     """What kind of source a word on the command line is; names go before paths."""
-    if source in params.BUILT_IN or source in load():
+    if source in BUILT_IN or source in load():
         return {"source": source}
     if "://" in source:
         return {"source": "url", "url": source}

@@ -34,7 +34,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from midivae.config.params import Download
+from midivae.config.fetch import Download
 from midivae.errors import CorruptError, InputError, MidivaeError
 from midivae.storage.files import file_sha256, read_json, write_json
 from midivae.storage.workdir import work_dir

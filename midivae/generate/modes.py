@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from midivae.config.params import Blend, Continue, Edit, Ensemble, Job, Song, Vary
+from midivae.config.jobs import Blend, Continue, Edit, Ensemble, Job, Song, Vary
 from midivae.errors import ParamsError
 from midivae.generate.parents import Pool
 from midivae.measures import features

@@ -23,7 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from midivae.config.params import Ingest, Parent, View
+from midivae.config.ingest import Ingest
+from midivae.config.jobs import Parent
+from midivae.config.train import View
 from midivae.errors import InputError, MidiError, ParamsError
 from midivae.music import grid, midi
 from midivae.music.notes import Notes

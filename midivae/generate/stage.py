@@ -42,7 +42,8 @@ from jaxtyping import Bool, Float32, UInt64
 from tqdm import tqdm
 
 from midivae import models
-from midivae.config.params import Blend, Continue, Edit, Ensemble, FromOne, Job, Params, Parent, Song
+from midivae.config.jobs import Blend, Continue, Edit, Ensemble, FromOne, Job, Parent, Song
+from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.generate import modes, parents
 from midivae.generate.modes import Made, Setting

@@ -33,7 +33,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Int, Int64, UInt64
 from tqdm import tqdm
 
-from midivae.config.params import Ingest, Params, Split
+from midivae.config.ingest import Ingest, Split
+from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError, MidiError, SchemaError
 from midivae.ingest import duplicates
 from midivae.measures import features

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from midivae.config.params import Dense, Transformer, View
+from midivae.config.train import Dense, Transformer, View
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.models import elbo
 from midivae.models.elbo import Elbo

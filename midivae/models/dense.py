@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midivae.config.params import Dense
+from midivae.config.train import Dense
 from midivae.models import elbo
 from midivae.models.base import CellwiseModel, Config
 from midivae.models.elbo import Elbo

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
-from midivae.config.params import Transformer as Settings
+from midivae.config.train import Transformer as Settings
 from midivae.models import elbo
 from midivae.models.base import CellwiseModel, Config
 from midivae.models.elbo import Elbo

@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
-from midivae.config.params import Transformer as Settings
+from midivae.config.train import Transformer as Settings
 from midivae.models import elbo
 from midivae.models.base import Chance, Config, WindowModel
 from midivae.models.draft import Draft

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 from symusic import core
 
-from midivae.config.params import IngestLimits
+from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
 from midivae.music.notes import Batch, Notes, Tempo, TimeSignature
 

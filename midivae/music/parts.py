@@ -1,6 +1,6 @@
 """Which part of a roll a note belongs to.
 
-The parts and the rule that assigns notes to them are params (`config.params.Parts`): by the name of the note's track,
+The parts and the rule that assigns notes to them are params (`config.ingest.Parts`): by the name of the note's track,
 by its General MIDI program, or all notes but drums in one part.
 
 Offers: `assign_parts`, and `DRUMS`, the name of the one part that has no pitch.
@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from midivae.config.params import Parts
+from midivae.config.ingest import Parts
 from midivae.music.notes import Notes
 
 DRUMS = "drums"

@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from midivae.config.params import Compute, IngestLimits
+from midivae.config.compute import Compute
+from midivae.config.ingest import IngestLimits
 from midivae.errors import InputError, MidiError, MidivaeError
 from midivae.music import midi
 from midivae.music.notes import Notes

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from midivae.config.params import View
+from midivae.config.train import View
 from midivae.errors import TrainingError
 from midivae.models.base import WindowModel
 from midivae.models.flow import Prior, normal_nats

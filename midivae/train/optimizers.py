@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from midivae.config.params import Fit
+from midivae.config.train import Fit
 
 MOMENTUM = 0.95
 ITERATIONS = 5

@@ -29,7 +29,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from midivae import __version__, models
-from midivae.config.params import Params, Train
+from midivae.config.params import Params
+from midivae.config.train import Train
 from midivae.errors import InputError, TrainingError
 from midivae.measures import distances
 from midivae.models import Config, WindowModel, coding, elbo

@@ -45,7 +45,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from midivae.config.params import Fit
+from midivae.config.train import Fit
 from midivae.errors import ParamsError, TrainingError
 from midivae.models.base import WindowModel
 from midivae.storage.files import write_bytes

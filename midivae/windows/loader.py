@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
-from midivae.config.params import View
+from midivae.config.train import View
 from midivae.errors import CorruptError, ParamsError, SchemaError
 from midivae.measures import features
 from midivae.music import roll

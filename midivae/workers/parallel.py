@@ -37,7 +37,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
-from midivae.config.params import Compute
+from midivae.config.compute import Compute
 from midivae.errors import ParamsError, WorkerError
 from midivae.workers.child import LENGTH, NO_ITEM, Beat, Page, send
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from midivae.champion import drift
-from midivae.config.params import Drift, Params, parse
+from midivae.config.champion import Drift
+from midivae.config.params import Params, parse
 from midivae.errors import SchemaError
 from midivae.fetch import stage as fetch
 from midivae.ingest import stage as ingest

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from midivae import models
 from midivae.champion import gate
 from midivae.champion.gate import Samples, Score
-from midivae.config.params import Gate, Params, parse
+from midivae.config.champion import Gate
+from midivae.config.params import Params, parse
 from midivae.errors import InputError, SchemaError
 from midivae.fetch import stage as fetch
 from midivae.ingest import stage as ingest

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midivae.config import params
-from midivae.config.params import Params, Sample
+from midivae.config.ingest import Parts
+from midivae.config.jobs import Sample
+from midivae.config.params import Params
 from midivae.errors import ParamsError
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +94,7 @@ def test_a_relative_source_starts_at_the_params_file(tmp_path: Path) -> None:
     [
         ("train: [", "not readable as YAML"),
         ("train: 3", "train: "),
-        ("[1, 2]", "file: "),
+        ("[1, 2]", "holds a list; it must be a mapping"),
         ("trian: {}", "trian: Extra inputs"),
         ("train: {view: {hops: 4}}", "train.view.hops: Extra inputs"),
         ("train: {dense: {epochs: 0}}", "train.dense.epochs: .*greater than 0.*got 0"),
@@ -180,8 +182,8 @@ def test_a_digest_stands_for_the_values() -> None:
 
 
 def test_parts_are_named_by_their_rule() -> None:
-    assert params.Parts().names == ("soprano", "alto", "tenor", "bass")
-    assert params.Parts(rest="others").names == ("soprano", "alto", "tenor", "bass", "others")
-    assert params.Parts(rest="bass").names == ("soprano", "alto", "tenor", "bass")
-    assert params.Parts(rule="program").names == ("drums", "piano", "guitar", "bass", "strings")
-    assert params.Parts(rule="merged").names == ("merged",)
+    assert Parts().names == ("soprano", "alto", "tenor", "bass")
+    assert Parts(rest="others").names == ("soprano", "alto", "tenor", "bass", "others")
+    assert Parts(rest="bass").names == ("soprano", "alto", "tenor", "bass")
+    assert Parts(rule="program").names == ("drums", "piano", "guitar", "bass", "strings")
+    assert Parts(rule="merged").names == ("merged",)

@@ -11,7 +11,7 @@ import pytest
 from rolls import write_rolls
 
 from evaluate.test_stage import LAYOUT, SETTINGS, STEPS, music, noise, piece, read_csv, write_job, write_model
-from midivae.config.params import View
+from midivae.config.train import View
 from midivae.evaluate import by_mode
 from midivae.evaluate import stage as evaluate
 from midivae.measures import features, likeness

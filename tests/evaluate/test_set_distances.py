@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from midivae.config.params import Evaluate
+from midivae.config.evaluate import Evaluate
 from midivae.evaluate import set_distances
 from midivae.evaluate.set_distances import Measured
 from midivae.storage import schema

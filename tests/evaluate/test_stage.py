@@ -15,6 +15,8 @@ from rolls import write_rolls
 
 from midivae import models
 from midivae.config import params
+from midivae.config.evaluate import Evaluate
+from midivae.config.train import Dense, View
 from midivae.errors import InputError
 from midivae.evaluate import samples as jobs
 from midivae.evaluate import set_distances, set_measures
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.numerical
 LAYOUT = Layout(("soprano", "bass"), 48, 36, 4)
 STEPS = 32
 LATENT = 3
-VIEW = params.View(steps=STEPS, hop="bar", min_fill=1.0)
+VIEW = View(steps=STEPS, hop="bar", min_fill=1.0)
 SETTINGS = params.Params.model_validate({"evaluate": {"repeats": 6, "bootstrap": 20}})
 Planes = np.ndarray
 
@@ -59,7 +61,7 @@ def piece(rng: np.random.Generator, bars: int) -> Planes:
 
 def write_model(folder: Path, name: str) -> None:
     """An untrained model."""
-    dense = params.Dense(hidden=(8,), latent=LATENT)
+    dense = Dense(hidden=(8,), latent=LATENT)
     config = models.Config(name, LAYOUT, VIEW, dense, 120.0, (0, 0), "0" * 64)
     models.create(config, torch.Generator().manual_seed(0)).save_pretrained(folder)
 
@@ -423,7 +425,7 @@ def measured(name: str, model: str, centre: float, n: int, silent: int = 0, temp
 )
 def test_verdict(vae: Measured, plain: Measured, right: bool | None) -> None:
     real = measured(schema.HELD_OUT, "", 0, 200)
-    floor = set_distances.floor_of(real, params.Evaluate())
+    floor = set_distances.floor_of(real, Evaluate())
     verdict = evaluate._verdict([plain, vae], floor)
     assert verdict.right is right
     assert verdict.sentence.endswith(".")

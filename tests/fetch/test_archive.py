@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from midivae.config.params import ArchiveLimits
+from midivae.config.fetch import ArchiveLimits
 from midivae.errors import CorruptError, InputError, MidivaeError
 from midivae.fetch import archive
 from midivae.fetch.archive import Member

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from midivae.cli import commands as cli
 from midivae.config import params
+from midivae.config.fetch import BUILT_IN, Fetch
 from midivae.config.params import Params
 from midivae.errors import ParamsError
 from midivae.fetch import corpora
@@ -37,8 +38,8 @@ def test_an_entry_says_where_its_facts_are_from(name: str) -> None:
 @pytest.mark.parametrize("name", CORPORA)
 def test_an_entry_can_be_a_source(name: str) -> None:
     corpus = CORPORA[name]
-    assert params.Fetch(source=name).source == name
-    assert name not in params.BUILT_IN
+    assert Fetch(source=name).source == name
+    assert name not in BUILT_IN
     assert corpus.sha256 or corpus.md5 or corpus.url.startswith("https://"), "neither hash nor a server that is known"
     if corpus.split is not None:
         assert set(corpus.split.folders) <= set(fetch.SPLITS)
@@ -121,7 +122,7 @@ def test_sizes_in_words() -> None:
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
-def chosen(word: str | None, accept: bool = False, /, **given: object) -> params.Fetch:
+def chosen(word: str | None, accept: bool = False, /, **given: object) -> Fetch:
     return corpora.chosen(params.parse({"fetch": given}, "test"), word, accept).fetch
 
 

@@ -28,7 +28,7 @@ from webserver import (
     without_ranges,
 )
 
-from midivae.config.params import Download
+from midivae.config.fetch import Download
 from midivae.errors import CorruptError, InputError
 from midivae.fetch import download
 from midivae.storage.files import read_json
@@ -143,9 +143,9 @@ def test_the_next_run_goes_on_where_the_last_one_stopped(home: Path) -> None:
 def test_a_run_that_is_killed_leaves_a_part_and_no_file(home: Path) -> None:
     program = """
 import sys
-from midivae.config import params
+from midivae.config.fetch import Download
 from midivae.fetch import download
-download.fetch(sys.argv[1], params.Download())
+download.fetch(sys.argv[1], Download())
 """
     with serving(BODY, slow(HANG_S, after=1_000_000), good) as web:
         killed = subprocess.Popen([sys.executable, "-c", program, web.url])

@@ -30,7 +30,8 @@ from workers.test_parallel import children_of, running, wait_for
 
 from midivae import models
 from midivae.catalog import catalog
-from midivae.config.params import Compute, Params, parse
+from midivae.config.compute import Compute
+from midivae.config.params import Params, parse
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
 from midivae.generate import modes
 from midivae.generate import stage as generate

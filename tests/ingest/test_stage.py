@@ -23,7 +23,9 @@ from cluster import kill_when, two_workers
 from limits import WAIT_S
 from pieces import as_fetched, events_of, hand_made, notes_of
 
-from midivae.config.params import Compute, Ingest, Params, Parts, Split
+from midivae.config.compute import Compute
+from midivae.config.ingest import Ingest, Parts, Split
+from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError
 from midivae.ingest import stage as ingest
 from midivae.music import kernels, midi, native, roll
@@ -297,7 +299,9 @@ RUN = """
 import sys
 from pathlib import Path
 from midivae.ingest import stage as ingest
-from midivae.config.params import Compute, Ingest, Params
+from midivae.config.compute import Compute
+from midivae.config.ingest import Ingest
+from midivae.config.params import Params
 ingest.run(Params(compute=Compute(workers=1), ingest=Ingest(pieces_per_shard=8)), Path(sys.argv[1]))
 """
 

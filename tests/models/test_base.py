@@ -16,7 +16,7 @@ from huggingface_hub import hub_mixin
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from midivae import models
-from midivae.config.params import Dense, Transformer, View
+from midivae.config.train import Dense, Transformer, View
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.models import Config, WindowModel
 from midivae.models.autoencoder import Autoencoder

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midivae import models
-from midivae.config.params import View
+from midivae.config.train import View
 from midivae.models import coding
 from midivae.models.base import Chance
 from midivae.music.roll import FRAME, ONSET, cell_runs

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midivae import models
-from midivae.config.params import Transformer as Settings
-from midivae.config.params import View
+from midivae.config.train import Transformer as Settings
+from midivae.config.train import View
 from midivae.models import Config, coding
 from midivae.models.base import Chance
 from midivae.models.transformer import Transformer, by_distance, lag_bucket

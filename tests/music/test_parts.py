@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pieces import notes_of
 
-from midivae.config.params import Parts
+from midivae.config.ingest import Parts
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout
 

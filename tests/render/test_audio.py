@@ -18,7 +18,7 @@ from reported import build
 
 from midivae.catalog import catalog
 from midivae.cli import commands as cli
-from midivae.config.params import Compute
+from midivae.config.compute import Compute
 from midivae.errors import InputError
 from midivae.music import midi
 from midivae.music.notes import Tempo

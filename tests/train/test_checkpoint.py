@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from midivae.config.params import Fit
+from midivae.config.train import Fit
 from midivae.errors import CorruptError, SchemaError, TrainingError
 from midivae.train import checkpoint, optimizers
 from midivae.train.checkpoint import Checkpoints, Progress

@@ -20,7 +20,7 @@ from rolls import made_up, write_rolls
 
 from midivae import models
 from midivae.config import params
-from midivae.config.params import Dense, View
+from midivae.config.train import Dense, Train, View
 from midivae.errors import ParamsError
 from midivae.models import WindowModel, elbo
 from midivae.models.elbo import Elbo
@@ -260,7 +260,7 @@ def test_stages_that_share_no_work_refuse_several_processes(monkeypatch: pytest.
 
 def test_precision_and_slices_decide_the_name_of_the_run() -> None:
     config = trainer(Path("unused")).model.config
-    settings = params.Train(model="mlp", compare=(), dense=SETTINGS)
+    settings = Train(model="mlp", compare=(), dense=SETTINGS)
     keys = {train._key(config, settings, devices.connect("cpu", precision)) for precision in ("32", "bf16")}
     sliced = settings.model_copy(update={"dense": SETTINGS.model_copy(update={"accumulate": 2})})
     keys.add(train._key(config, sliced, devices.connect("cpu", "32")))

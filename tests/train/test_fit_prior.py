@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from midivae import models
-from midivae.config.params import Transformer, View
+from midivae.config.train import Transformer, View
 from midivae.models import Config, coding
 from midivae.models.flow import Prior, normal_nats
 from midivae.music.roll import Layout, pack

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from midivae import models
-from midivae.config.params import Dense, Transformer, View
+from midivae.config.train import Dense, Transformer, View
 from midivae.models import Config
 from midivae.music.roll import Layout
 from midivae.train import optimizers

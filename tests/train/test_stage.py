@@ -16,7 +16,9 @@ from floats import RTOL
 from rolls import LAYOUT, made_up, write_rolls
 
 from midivae import models
-from midivae.config.params import Dense, Generate, Params, Train, Transformer, View
+from midivae.config.jobs import Generate
+from midivae.config.params import Params
+from midivae.config.train import Dense, Train, Transformer, View
 from midivae.errors import InputError, ParamsError, TrainingError
 from midivae.models import coding
 from midivae.models.transformer import Transformer as TransformerModel

@@ -20,7 +20,7 @@ from rolls import LAYOUT, made_up
 from windows.test_loader import corpus_of
 
 from midivae import models
-from midivae.config.params import Dense, Transformer, View
+from midivae.config.train import Dense, Transformer, View
 from midivae.errors import TrainingError
 from midivae.models import Config
 from midivae.models.elbo import Elbo

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rolls import LAYOUT, made_up, piece_id, write_rolls
 
-from midivae.config.params import View
+from midivae.config.train import View
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.music.roll import FRAME, ONSET, Layout, pack, unpack
 from midivae.storage import tables

@@ -35,7 +35,7 @@ from guarded import (
 )
 from limits import HANG_S, WAIT_S
 
-from midivae.config.params import Compute
+from midivae.config.compute import Compute
 from midivae.errors import MidiError, ParamsError, WorkerError
 from midivae.workers.parallel import Failure, Outcome, fan_out, local_workers
 
@@ -238,7 +238,7 @@ def test_leaving_the_loop_ends_the_children() -> None:
 PARENT = """
 import sys
 from midivae.workers.parallel import fan_out
-from midivae.config.params import Compute
+from midivae.config.compute import Compute
 from guarded import {fn}
 if __name__ == "__main__":
     list(fan_out({fn}, [{spec}] * 4, Compute(workers=2)))

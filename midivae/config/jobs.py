@@ -1,0 +1,246 @@
+"""Params of stage `generate`: jobs of samples, one class per mode, and the text that names a parent."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+
+from midivae.config.base import Positive, Range, Section, Seed
+from midivae.config.train import ModelName
+
+
+class Job(Section):
+    """What every job of samples has, whatever its mode."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]  # also the folder of its .mid files
+    mode: str
+    count: Positive
+    model: ModelName | None = None  # one of train.compare; None: train.model
+    # None: a cell sounds if likelier than the threshold; a number: drawn at that temperature; "auto": 1.0 for the
+    # transformer, whose cells depend on each other, and None for dense layers, whose cells do not
+    temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    top_p: Annotated[float, Field(gt=0.5, le=1)] = 0.9  # with a temperature: outcomes less likely than 1 - top_p never
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # a cell sounds where its probability is above this
+    # normal: latents as a standard normal has them; fitted: as the prior that is fitted to the training latents;
+    # "auto": fitted where the model has such a prior
+    prior: Literal["auto", "normal", "fitted"] = "auto"
+    transpose: Annotated[int, Field(ge=-24, le=24)] = 0  # semitones by which the music is moved in the end
+    tempo_qpm: Annotated[float, Field(ge=4, le=960)] | None = None  # None: the median of the training pieces
+    # part -> General MIDI program; other parts have the program that is most used in the training pieces
+    programs: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field(default={})
+    midi_files: bool = True  # also write .mid files beside the catalog
+
+
+_PARENT = re.compile(
+    r"(split):(train|valid|test)|(piece|file):(.+?)(?:@([1-9]\d{0,6}))?|(sample):([a-z0-9][a-z0-9-]*-\d{7,18})"
+)
+
+
+class Parent(NamedTuple):
+    """Where a job's music comes from, as its text says it."""
+
+    kind: str  # split, piece, file or sample
+    name: str  # of the split, the piece (its id, or its path in the corpus), the file or the sample
+    bar: int  # at which the window starts, from 1
+
+    @classmethod
+    def parse(cls, text: str) -> Parent:
+        """The parent that a text names.
+
+        Raises:
+            ValueError: it names none.
+        """
+        found = _PARENT.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"parent {text!r:.80} is none of split:train|valid|test (a window of any of its pieces, drawn anew for "
+                "each sample), piece:ID-OR-PATH[@BAR], file:PATH[@BAR] (bars count from 1), sample:JOB-0000012"
+            )
+        split, of_split, kind, name, bar, sample, of_sample = found.groups()
+        return cls(split or kind or sample, of_split or name or of_sample, int(bar or 1))
+
+
+def _checked_parent(text: str) -> str:
+    Parent.parse(text)
+    return text
+
+
+ParentText = Annotated[str, AfterValidator(_checked_parent)]
+HELD_OUT_WINDOW = ("split:test",)
+
+
+class FromOne(Job):
+    """A mode whose samples each come from one parent: sample i from the one with number i modulo their number."""
+
+    parents: Annotated[tuple[ParentText, ...], Field(min_length=1)] = HELD_OUT_WINDOW
+
+
+class Sample(Job):
+    """Latents drawn from the prior."""
+
+    mode: Literal["sample"] = "sample"
+
+
+class Reconstruct(FromOne):
+    """Windows encoded and decoded: what a latent keeps."""
+
+    mode: Literal["reconstruct"] = "reconstruct"
+
+
+def _not_negative(value: float | tuple[float, float]) -> float | tuple[float, float]:
+    if min(value if isinstance(value, tuple) else (value,)) < 0:
+        raise ValueError("must not be negative")
+    return value
+
+
+class Vary(FromOne):
+    """Music near a parent."""
+
+    mode: Literal["vary"] = "vary"
+    # standard deviations of the prior by which a latent moves: 0.1 almost the same, 0.5 a sibling, 1 a cousin, 3 a
+    # stranger; two numbers: drawn evenly between them
+    radius: Annotated[Range, AfterValidator(_not_negative)] = 0.5
+
+
+class Blend(Job):
+    """Music between two or more parents."""
+
+    mode: Literal["blend"] = "blend"
+    parents: Annotated[tuple[ParentText, ...], Field(min_length=2)] = HELD_OUT_WINDOW * 2
+    # slerp: from the first parent to the second along the sphere, in `steps` samples; barycentre: any number of parents
+    # by weights
+    method: Literal["slerp", "barycentre"] = "slerp"
+    steps: Annotated[int, Field(ge=2)] = 8  # of a path, both ends included (slerp)
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one per parent (barycentre); None: drawn evenly
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Blend:
+        if self.method == "slerp":
+            if len(self.parents) != 2 or self.weights is not None:
+                raise ValueError(
+                    f"method slerp goes from one parent to another, without weights; it has {len(self.parents)} parents"
+                    f"{' and weights' if self.weights is not None else ''}; set method to barycentre"
+                )
+        elif self.weights is not None:
+            if len(self.weights) != len(self.parents):
+                raise ValueError(f"{len(self.weights)} weights for {len(self.parents)} parents; give one for each")
+            if abs(sum(self.weights) - 1) > 1e-6:
+                raise ValueError(f"weights {list(self.weights)} sum to {sum(self.weights):g}; they must sum to 1")
+        return self
+
+
+ATTRIBUTES = ("density", "polyphony", "note_length", "syncopation", "register", "key")  # and balance:<part>
+
+
+class Edit(FromOne):
+    """A parent with some of its attributes changed, the others kept."""
+
+    mode: Literal["edit"] = "edit"
+    # attribute -> change, or two numbers between which it is drawn evenly: density, polyphony, note_length relative
+    # (0.2: 20 % more); syncopation in shares of the notes; register in semitones; key in fifths (1: one sharp more);
+    # balance:<part> in shares of the notes
+    changes: Annotated[dict[str, Range], Field(min_length=1)] | None = None  # None: all that the model offers, as usual
+    together: bool = False  # all changes in each sample; else sample i has the one with number i modulo their number
+
+    @field_validator("changes")
+    @classmethod
+    def _known(cls, changes: dict[str, Range] | None) -> dict[str, Range] | None:
+        for name, change in (changes or {}).items():
+            if name not in ATTRIBUTES and not name.startswith("balance:"):
+                raise ValueError(f"no attribute {name!r}; there are {', '.join(ATTRIBUTES)} and balance:<part>")
+            lowest = min(change) if isinstance(change, tuple) else change
+            if name in ("density", "polyphony", "note_length") and lowest <= -1:
+                raise ValueError(f"{name} {lowest:+g} leaves nothing: relative changes must be above -1")
+        return changes
+
+
+class Continue(FromOne):
+    """What could come after a parent's window."""
+
+    mode: Literal["continue"] = "continue"
+    windows: Positive = 1  # of new music, one after the other
+    lead: bool = True  # the parent's window goes before them in the sample
+    one_key: bool = True  # stays in the key of the parent's window
+
+
+class Song(Job):
+    """Long pieces: windows that follow each other."""
+
+    mode: Literal["song"] = "song"
+    bars: Positive = 64  # a multiple of the bars of a window
+    # letters, a section each, equally long: a letter that comes again is a variation of its first section; None: one
+    # section
+    form: Annotated[str, Field(pattern=r"^[A-Z]{1,64}$")] | None = None
+    radius: Annotated[float, Field(ge=0)] = 0.3  # of the variations, as in vary
+    one_key: bool = True  # stays in the key of its first window
+
+
+class Ensemble(Job):
+    """Several instruments at once."""
+
+    mode: Literal["ensemble"] = "ensemble"
+    # joint: all parts from one latent; merged: each from a sample of its own, moved to one key and its own register
+    method: Literal["joint", "merged"] = "joint"
+
+
+_MODES: dict[str, type[Job]] = {
+    "sample": Sample,
+    "reconstruct": Reconstruct,
+    "vary": Vary,
+    "blend": Blend,
+    "edit": Edit,
+    "continue": Continue,
+    "song": Song,
+    "ensemble": Ensemble,
+}
+
+
+def _job(values: Any) -> Any:
+    """A job of the class of its mode, `sample` where it names none."""
+    if not isinstance(values, dict):
+        return values
+    mode = values.get("mode", "sample")
+    kind = _MODES.get(mode) if isinstance(mode, str) else None
+    if kind is None:
+        raise ValueError(f"no mode {mode!r}; there are {', '.join(_MODES)}")
+    return kind.model_validate(values)
+
+
+AnyJob = Annotated[SerializeAsAny[Job], BeforeValidator(_job)]
+
+
+class Generate(Section):
+    """Stage `generate`: jobs of samples."""
+
+    seed: Seed = 0
+    jobs: tuple[AnyJob, ...] = (
+        Sample(name="sample", count=1536),
+        Sample(name="normal", count=256, prior="normal"),
+        Sample(name="mlp", count=256, model="mlp", threshold=0.2),
+        Sample(name="autoencoder", count=256, model="autoencoder", threshold=0.2),
+        Reconstruct(name="reconstruct", count=128),
+        Vary(name="vary", count=128, radius=(0.0, 1.5)),
+        Blend(name="blend", count=128),
+        Blend(name="fusion", count=32, parents=HELD_OUT_WINDOW * 3, method="barycentre"),
+        Edit(name="edit", count=320),
+        Continue(name="continue", count=64),
+        Song(name="song", count=32),
+        Song(name="aaba", count=16, form="AABA"),
+        Ensemble(name="joint", count=96),
+        Ensemble(name="merged", count=96, method="merged"),
+    )
+    samples_per_part: Positive = 1024  # rows of one catalog file
+
+    @model_validator(mode="after")
+    def _no_name_twice(self) -> Generate:
+        names = [job.name for job in self.jobs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two jobs have one name: {sorted(n for n in names if names.count(n) > 1)[0]!r}")
+        taken = sorted({"held-out", "value", "bernoulli", "markov"} & set(names))
+        if taken:
+            raise ValueError(f"no job may be named {taken[0]!r}: the tables of stage `evaluate` have such a column")
+        if any(re.fullmatch(r"kept(-\d+)?", name) for name in names):
+            raise ValueError("no job may be named 'kept': so is what people keep in the explorer")
+        return self
