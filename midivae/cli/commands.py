@@ -531,7 +531,7 @@ def render(
     if jobs and best is None:
         raise errors.ParamsError("--job goes with --best K")
     wanted = samples if best is None else tuple(ranking.best(data.resolve(), best, jobs))
-    files = [audio.Wanted(name, found, form) for name, found in _found(wanted, data)]
+    files = [audio.Source(name, found, form) for name, found in _found(wanted, data)]
     failed: list[str] = []
     for index, sound in audio.render(files, Compute(workers=workers)):
         if isinstance(sound, errors.MidivaeError):

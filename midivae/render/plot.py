@@ -1,34 +1,32 @@
-"""MIDI bytes -> a picture of the piano roll, for a page or a paper: PNG, or SVG that can be scaled.
+"""MIDI bytes -> a picture of the piano roll, for a page or a paper: PNG or SVG.
 
-Time runs to the right in bars, pitch upwards with names; a colour per track, those of `pictures`. A note is a bar whose
-start is strong and whose rest is paler, so that repeated notes can be told from a long one. Drums are drawn at their
-note numbers. Key and tempo are in the title: the key by its best scale (`features.best_scale`), drums aside.
+The x axis is time in bars, the y axis pitch. Each track has a colour of `pictures`. The start of a note has the full
+colour and the rest is paler, so that repeated notes look different from a long one. Drums are drawn at their note
+numbers. The title has key and tempo; the key is the best scale of all notes but drums (`features.best_scale`).
 
 The same bytes give the same picture: SVG has neither a date nor random ids.
 
-Offers: `draw`.
+Offers: `draw`, `format_of`; `FORMATS`.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 
 from midivae.errors import InputError, ParamsError
 from midivae.measures import features
-from midivae.music import midi
+from midivae.music import grid, midi
 from midivae.music.notes import DEFAULT_TEMPO, Notes
 from midivae.render import pictures
 
 FORMATS = ("png", "svg")
-MOST_BARS = 400  # drawn; more could not be told apart
-_INCHES_PER_BAR, _NARROWEST, _WIDEST = 0.9, 6.0, 60.0
-_INCHES_PER_PITCH, _LOWEST, _HIGHEST = 0.075, 2.4, 8.0
-_START = 1 / 8  # of a quarter: how long a start is drawn
+MOST_BARS = 400  # in a picture; more would be too narrow to see
+_INCHES_PER_BAR, _WIDTHS = 0.9, (6.0, 60.0)
+_INCHES_PER_PITCH, _HEIGHTS = 0.075, (2.4, 8.0)
+_START = 1 / 8  # of a quarter: length of the part of a note in full colour
 
 
 def draw(data: bytes, name: str, form: str) -> bytes:
@@ -36,54 +34,42 @@ def draw(data: bytes, name: str, form: str) -> bytes:
 
     Args:
         data: the file.
-        name: what the title calls it.
-        form: "png" or "svg".
+        name: its name in the title.
+        form: one of `FORMATS`.
 
     Raises:
-        ParamsError: another format.
-        MidiError: the bytes cannot be used.
+        MidiError: the bytes are no MIDI file, or have no notes.
         InputError: the music is too long for a picture.
     """
-    if form not in FORMATS:
-        raise ParamsError(f"{form!r}: no format of pictures; name a file that ends in .png or .svg")
     notes = midi.read(data)
     bars = _bar_lines(notes)
     if len(bars) > MOST_BARS:
-        raise InputError(f"{name}: has {len(bars)} bars, and a picture holds {MOST_BARS}; cut it into shorter files")
+        raise InputError(f"{name}: has more than {MOST_BARS} bars, the most in a picture; cut it into shorter files")
     return _figure(notes, name, bars, form)
 
 
 def format_of(path: PurePath) -> str:
-    """The format that a file's name asks for.
+    """The format of a picture, from its file's name.
 
     Raises:
-        ParamsError: neither .png nor .svg.
+        ParamsError: the name ends neither in .png nor in .svg.
     """
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
-        raise ParamsError(f"{path}: pictures are .png or .svg; name a file that ends so")
+        raise ParamsError(f"{path}: a picture is .png or .svg; name a file with one of these endings")
     return form
 
 
-def _end(notes: Notes) -> int:
-    """The tick at which the last note ends."""
-    return int((notes.onset_tick.astype(np.int64) + notes.duration_tick).max())
-
-
-def _bar_lines(notes: Notes) -> list[float]:
-    """Where bars start, in quarters, the end of the last one included."""
-    end, quarter = _end(notes), notes.ticks_per_quarter
-    changes = [(signature.tick, signature.numerator, signature.denominator) for signature in notes.time_signatures]
-    if not changes or changes[0][0] > 0:
-        changes = [(0, 4, 4), *changes]
-    lines: list[float] = []
-    for index, (tick, numerator, denominator) in enumerate(changes):
-        until = changes[index + 1][0] if index + 1 < len(changes) else end
-        bar = 4 * numerator / denominator * quarter
-        count = min(MOST_BARS + 1, max(0, int(np.ceil((min(until, end) - tick) / bar - 1e-9))))
-        lines += [(tick + i * bar) / quarter for i in range(count)]
-        last = (tick + count * bar) / quarter
-    return [*lines, max(last, end / quarter)]
+def _bar_lines(notes: Notes) -> np.ndarray:
+    """Where bars start and where the last one ends, in quarters; one step of the grid is one tick."""
+    rows = [(signature.tick, signature.numerator, signature.denominator) for signature in notes.time_signatures]
+    signatures = np.array(rows, np.int64).reshape(-1, 3)
+    end, quarter = notes.end_tick, notes.ticks_per_quarter
+    longest = max((4 * quarter * numerator // denominator for _, numerator, denominator in rows), default=0)
+    last = end + max(longest, 4 * quarter) + 1  # after the end of the last bar
+    starts = np.append(grid.bar_starts(signatures, quarter, quarter, last), last)
+    lines: np.ndarray = starts[: np.searchsorted(starts, end) + 1] / quarter
+    return lines
 
 
 def _title(notes: Notes, name: str) -> str:
@@ -97,21 +83,19 @@ def _title(notes: Notes, name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name as one line of text: matplotlib would take dollars for formulas."""
+    """A name as one line of text; matplotlib reads text between dollars as a formula."""
     shown = "".join(letter if letter.isprintable() else "�" for letter in text[:80])
     return shown.replace("\\", "\\\\").replace("$", r"\$")
 
 
-def _figure(notes: Notes, name: str, bars: Sequence[float], form: str) -> bytes:
+def _figure(notes: Notes, name: str, bars: np.ndarray, form: str) -> bytes:
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
     low, high = int(notes.pitch.min()) - 2, int(notes.pitch.max()) + 2
-    width = min(_WIDEST, max(_NARROWEST, 1.2 + _INCHES_PER_BAR * len(bars)))
-    height = min(_HIGHEST, max(_LOWEST, 1.1 + _INCHES_PER_PITCH * (high - low)))
+    width = np.clip(1.2 + _INCHES_PER_BAR * len(bars), *_WIDTHS)
+    height = np.clip(1.1 + _INCHES_PER_PITCH * (high - low), *_HEIGHTS)
     # text as text, ids from the content, no date
     with mpl.rc_context({"svg.hashsalt": "midivae", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -119,9 +103,9 @@ def _figure(notes: Notes, name: str, bars: Sequence[float], form: str) -> bytes:
         onset = notes.onset_tick / notes.ticks_per_quarter
         length = np.maximum(notes.duration_tick / notes.ticks_per_quarter, 1 / 32)
         for track, colour in enumerate(pictures.part_colours(len(notes.track_names))):
-            mine = notes.track == track
-            whole = _boxes(onset[mine], length[mine], notes.pitch[mine])
-            start = _boxes(onset[mine], np.minimum(length[mine], _START), notes.pitch[mine])
+            own = notes.track == track
+            whole = _boxes(onset[own], length[own], notes.pitch[own])
+            start = _boxes(onset[own], np.minimum(length[own], _START), notes.pitch[own])
             label = _plain(notes.track_names[track]) or f"track {track + 1}"
             axes.add_collection(PolyCollection(whole, facecolor=colour, alpha=0.6, linewidth=0, label=label, zorder=3))
             axes.add_collection(PolyCollection(start, facecolor=colour, linewidth=0, zorder=4))
@@ -140,12 +124,8 @@ def _figure(notes: Notes, name: str, bars: Sequence[float], form: str) -> bytes:
         if len(notes.track_names) <= 16:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, handlelength=1)
         file = io.BytesIO()
-        if form == "svg":
-            canvas: Any = FigureCanvasSVG(figure)
-            canvas.print_svg(file, metadata={"Date": None, "Creator": "midivae"})
-        else:
-            canvas = FigureCanvasAgg(figure)
-            canvas.print_png(file, metadata={"Software": "midivae"})
+        metadata = {"Date": None, "Creator": "midivae"} if form == "svg" else {"Software": "midivae"}
+        figure.savefig(file, format=form, metadata=metadata)
     return file.getvalue()
 
 

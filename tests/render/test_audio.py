@@ -1,4 +1,4 @@
-"""Sound files: as long as their music, never clipped or silent; what cannot be rendered is told and costs no other."""
+"""Sound files: as long as their music, never clipped or silent; errors are reported and do not stop other files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HERE = Compute(workers=1)
 
 
 def one(data: bytes, form: str = "wav") -> audio.Rendered | Exception:
-    [(index, found)] = audio.render([audio.Wanted("tune", data, form)], HERE)
+    [(index, found)] = audio.render([audio.Source("tune", data, form)], HERE)
     assert index == 0
     return found
 
@@ -68,7 +68,7 @@ def test_a_loud_file_is_made_softer_until_nothing_is_clipped(monkeypatch: pytest
         return written(notes)
 
     monkeypatch.setattr(audio.midi, "write", write)
-    sound = audio._synthesise(audio.sound_font().read_bytes(), notes, audio.duration_s(notes))
+    sound = audio._synthesise(audio.sound_font().read_bytes(), notes)
     assert seen[0] == 127
     assert seen[-1] < 127  # the first try was clipped
     assert 0.3 < np.abs(sound).max() < 1
@@ -77,9 +77,9 @@ def test_a_loud_file_is_made_softer_until_nothing_is_clipped(monkeypatch: pytest
 def test_durations_follow_tempo_changes() -> None:
     # a quarter at 120 (0.5 s), then one at 60 (1 s)
     notes = notes_of([(0, 480, 60), (480, 480, 62)], tempos=(Tempo(0, 500_000), Tempo(480, 1_000_000)))
-    assert audio.duration_s(notes) == pytest.approx(1.5)
+    assert notes.duration_s == pytest.approx(1.5)
     # no tempo in the file: 120
-    assert audio.duration_s(notes_of([(0, 960, 60)], tempos=())) == pytest.approx(1.0)
+    assert notes_of([(0, 960, 60)], tempos=()).duration_s == pytest.approx(1.0)
     found = one(midi.write(notes))
     assert isinstance(found, audio.Rendered)
     assert found.seconds == pytest.approx(1.5 + audio.TAIL_S)
@@ -89,7 +89,7 @@ def test_durations_follow_tempo_changes() -> None:
     ("value", "coded"), [(0, "00"), (127, "7f"), (128, "8100"), (0x3FFF, "ff7f"), (0x4000, "818000")]
 )
 def test_times_as_midi_files_have_them(value: int, coded: str) -> None:
-    assert audio._varying(value).hex() == coded  # Standard MIDI File 1.0, page 2
+    assert audio._variable_length(value).hex() == coded  # Standard MIDI File 1.0, page 2
 
 
 def test_silence_is_told() -> None:
@@ -117,11 +117,11 @@ def test_a_crash_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(audio, "_render", guarded.render_or_crash)
     good = midi.write(piece(2, bars=1))
-    files = [audio.Wanted("good", good, "wav"), audio.Wanted("crash", good, "wav"), audio.Wanted("also", good, "wav")]
+    files = [audio.Source("good", good, "wav"), audio.Source("crash", good, "wav"), audio.Source("also", good, "wav")]
     found = dict(audio.render(files, HERE))
     assert isinstance(found[0], audio.Rendered)
     assert isinstance(found[2], audio.Rendered)
-    assert "came to grief (crashed" in str(found[1])
+    assert "the synthesiser crashed" in str(found[1])
 
 
 def test_the_sound_font_is_that_of_pretty_midi(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +153,8 @@ def test_samples_of_every_job_are_rendered(data: Path, tmp_path: Path) -> None:
     for line in told:
         notes = midi.read(catalog.midi_bytes(data, [line["sample"]])[line["sample"]])
         sound = heard((tmp_path / f"{line['sample']}.flac").read_bytes())
-        assert len(sound) / audio.RATE == pytest.approx(audio.duration_s(notes) + audio.TAIL_S, abs=0.01)
-        assert audio.duration_s(notes) <= rows.loc[line["sample"], "duration_s"] + 0.01
+        assert len(sound) / audio.RATE == pytest.approx(notes.duration_s + audio.TAIL_S, abs=0.01)
+        assert notes.duration_s <= rows.loc[line["sample"], "duration_s"] + 0.01
         assert 0.5 < np.abs(sound).max() < 1
         assert line["seconds"] == pytest.approx(len(sound) / audio.RATE, abs=0.001)
 
