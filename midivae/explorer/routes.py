@@ -36,6 +36,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from midivae.config.base import broken_rules
 from midivae.errors import InputError, MidivaeError, ParamsError
 from midivae.explorer.session import Result, Session, plain
 from midivae.explorer.settings import Settings
