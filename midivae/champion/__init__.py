@@ -2,7 +2,7 @@
 
 gate       Whether a model takes the champion's place.
 drift      Whether new music is unlike the champion's.
-order      More samples of the champion.
-inbox      Takes new files from a folder.
-versions   The versions that people read, and which one is current.
+batch      More samples of the champion.
+inbox      Moves new files from an inbox to the corpus.
+versions   Published versions, and which one is current.
 """

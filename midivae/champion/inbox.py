@@ -1,9 +1,9 @@
-"""An inbox: people drop MIDI files into a folder, and what is new of them is taken into the corpus.
+"""Moves new MIDI files from an inbox, a folder that people drop files into, to the corpus.
 
-A file is taken under a name that begins with the first 16 digits of its sha256, its `piece_id`: the same bytes are
-never taken twice, whatever they are called, and no ledger can get out of step with the folder. What was taken on one
-occasion lies in one subfolder, so that it can be taken out again by deleting that. A file that was changed a moment ago
-may still be on its way, and waits for the next time.
+The name of a moved file begins with the first 16 digits of its sha256, its `piece_id`: the same bytes are never taken
+twice, whatever the file is called, and no list of known files can disagree with the folder. All files of one occasion
+go to one subfolder, so that they can be removed together. A file that was changed a moment ago may be incomplete, and
+waits for the next time.
 
 Offers: `take`.
 """
@@ -32,17 +32,17 @@ _ID = 16  # digits of the sha256
 
 
 def take(inbox: Path, corpus: Path, occasion: str, settle_s: float = 60.0) -> dict[str, int]:
-    """Moves the new MIDI files of `inbox` into `corpus/<occasion>`; files that are there already are removed from it.
+    """Moves new MIDI files from `inbox` to `corpus/<occasion>`; files that the corpus already has are removed.
 
     Args:
-        inbox: a folder; what lies in subfolders counts too, links do not.
-        corpus: where files are kept.
+        inbox: a folder; files in its subfolders count too, links do not.
+        corpus: the folder of all files.
         occasion: name of the subfolder, such as a date.
-        settle_s: seconds that a file must have been left alone.
+        settle_s: seconds for which a file must not have changed.
 
     Returns:
-        Counts of files: new, known (the same bytes are there), waiting (changed too lately), other (no MIDI file, left
-        where it is), and stuck (taken, but the inbox does not let go of it).
+        Counts of files: new, known (the corpus has the same bytes), waiting (changed too lately), other (no MIDI file,
+        left in the inbox), and stuck (taken, but cannot be removed from the inbox).
 
     Raises:
         InputError: there is no such inbox.
@@ -71,26 +71,26 @@ def take(inbox: Path, corpus: Path, occasion: str, settle_s: float = 60.0) -> di
 
 
 def _kind(path: Path, settle_s: float) -> str | None:
-    """What a path in the inbox is: midi, waiting or other; None: a folder, or gone meanwhile."""
+    """What a path in the inbox is: midi, waiting or other; None: a folder, or removed meanwhile."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return None
-    if not stat.S_ISREG(found.st_mode) or path.suffix.lower() not in SUFFIXES:
+    if not stat.S_ISREG(status.st_mode) or path.suffix.lower() not in SUFFIXES:
         return "other"
-    return "waiting" if time.time() - found.st_mtime < settle_s else "midi"
+    return "waiting" if time.time() - status.st_mtime < settle_s else "midi"
 
 
 def _plain(path: Path) -> str:
-    """The file's own name in characters that any system takes, with the suffix .mid."""
+    """The file's own name in characters that every file system accepts, with the suffix .mid."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)[:_STEM]
     return f"{stem or 'untitled'}.mid"
 
 
 def _remove(path: Path) -> bool:
-    """Whether the inbox let go of a file; one that stays is known the next time."""
+    """Removes a file from the inbox; False if that fails: the file is known the next time."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

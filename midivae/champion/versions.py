@@ -1,41 +1,38 @@
-"""What people read: a folder of versions, and `current`, the one that counts.
+"""Published versions, and `current`, the one that people read.
 
     published/
       versions/v0.0.1/     model, rolls, samples, evaluation and report as the stages wrote them, with manifests;
-                           params.yaml and gate.json that made it; version.json: what it is and what was there before
+                           params.yaml and gate.json; version.json: its name, its champion, the version before
       current              a symbolic link to a version
 
-A version is written whole under another name, synced, then renamed; `current` moves by one rename of a link. A reader
-says `os.path.realpath("published/current")` once and reads below that: so it stays in one version, whatever happens
-meanwhile. Through the link itself even one file is not safe: pandas opens it twice.
+A version is written under another name, synced, then renamed; `current` changes by one rename of a link. A reader
+resolves the link once (`os.path.realpath("published/current")`) and reads below the result: so it reads one version,
+whatever happens meanwhile. Reading through the link itself is not safe even for one file: pandas opens it twice.
 
-A version never changes: samples are added by writing another, which shares the unchanged files of the first by hard
-links (nothing writes to a file in place, and all are read-only).
+A version never changes. Samples are added by writing another version, which shares the unchanged files of the first by
+hard links (all files are read-only, and nothing writes to a file in place).
 
 Offers: `publish`, `append`, `switch`, `rollback`, `prune`, `history`, `current`, `read_current` and `locked`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.storage import folders, tables
 from midivae.storage.files import copy_file, file_sha256, read_json, write_json
 from midivae.storage.paths import WEIGHTS, catalog_files, job_of
 from midivae.storage.schema import CATALOG
-
-log = logging.getLogger(__name__)
 
 FOLDERS = ("model", "rolls", "samples", "evaluation", "report")
 FACTS = "version.json"
@@ -44,12 +41,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}")
 
 @dataclass(frozen=True)
 class Version:
-    """What is known of a published version.
+    """The content of version.json.
 
     Attributes:
         name: of its folder.
-        champion: name of the version that brought its model; its own unless samples were added to it.
-        before: what was current before the champion came; None: nothing.
+        champion: name of the version that brought its model; its own name unless samples were added.
+        before: name of the version that was current before the champion; None: there was none.
         samples: rows of its catalog.
         model_sha256: of the model's weights.
     """
@@ -63,17 +60,17 @@ class Version:
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 def current(published: Path) -> Path | None:
-    """The folder of the version that counts; None: nothing is published."""
+    """The folder of the current version; None: nothing is published."""
     link = published / "current"
     return link.resolve() if link.is_symlink() and link.exists() else None
 
 
 def read(folder: Path) -> Version:
-    """What a version's folder says of itself.
+    """The facts of the version in a folder.
 
     Raises:
-        InputError: it is no version.
-        CorruptError: damaged.
+        InputError: the folder holds no version.
+        CorruptError: its version.json is damaged.
     """
     values = read_json(folder / FACTS)
     try:
@@ -83,43 +80,38 @@ def read(folder: Path) -> Version:
 
 
 def read_current(published: Path) -> Version | None:
-    """What is known of the version that counts."""
+    """The facts of the current version; None: nothing is published."""
     folder = current(published)
     return None if folder is None else read(folder)
 
 
 def names(published: Path) -> list[str]:
-    """The versions that are there, by name."""
+    """The names of all versions, sorted."""
     folder = published / "versions"
-    found = (path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else iter(())
-    return sorted(path.name for path in found if (path / FACTS).is_file())
+    return sorted(path.parent.name for path in folder.glob(f"*/{FACTS}") if _NAME.fullmatch(path.parent.name))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
-@contextmanager
-def locked(published: Path) -> Iterator[None]:
-    """One process at a time changes what is published; others wait."""
-    published.mkdir(parents=True, exist_ok=True)
-    with (published / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def locked(published: Path) -> FileLock:
+    """A lock for processes that change what is published: one at a time, others wait."""
+    return FileLock(published / ".lock")
 
 
 def publish(data: Path, published: Path, name: str, notes: Mapping[str, Path] | None = None) -> Version:
-    """Writes what the stages left in `data` as the version `name`; `current` stays where it is.
+    """Writes the results of all stages in `data` as the version `name`; `current` stays as it is.
 
-    A version of that name that does not count, as one that a killed run left, is written anew.
+    A version of that name that is not current, such as one that a killed run left, is replaced.
 
     Args:
-        data: the folder of all stages; what they wrote is checked against their manifests on the way.
+        data: the folder of all stages; the copies are compared with the manifests.
         published: the folder of versions.
         name: of the version.
-        notes: further files to put beside, by the name they get.
+        notes: further files of the version, by name.
 
     Raises:
-        ParamsError: `name` is no plain name, or the version that counts has it.
+        ParamsError: `name` is no plain name, or the name of the current version.
         InputError, CorruptError: a stage's folder is missing or damaged.
-        OSError: no room. What was published stays as it was.
+        OSError: no space left. What was published stays as it was.
     """
     if not _NAME.fullmatch(name):
         raise ParamsError(f"version {name!r}: must be a plain name of letters, digits, '.', '_', '+' and '-'")
@@ -134,51 +126,53 @@ def publish(data: Path, published: Path, name: str, notes: Mapping[str, Path] | 
             copy_file(path, staging / note)
         _describe(staging, name, name, before.name if before else None)
 
-    _write(published, name, fill)
-    return read(published / "versions" / name)
+    return _write(published, name, fill)
 
 
 def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Path] | None = None) -> Version:
-    """Writes a version like `base` in which the jobs of `samples`, a folder of stage `generate`, stand for their own.
+    """Writes a copy of the version `base` whose jobs are replaced by those of the same name in `samples`.
 
-    Jobs of other names stay, and so does `current`. The new name is that of the champion and a number. `notes`
-    are files that stand for those of the same name.
+    Other jobs stay, and so does `current`. The new name is that of the champion with a number.
+
+    Args:
+        published: the folder of versions.
+        samples: a folder that stage `generate` wrote.
+        base: the version to copy.
+        notes: files that replace those of the same name.
 
     Raises:
         InputError, CorruptError: something is missing or damaged.
-        OSError: no room. What was published stays as it was.
+        OSError: no space left. What was published stays as it was.
     """
-    here = published / "versions"
-    taken = [int(n.rpartition("+")[2]) for n in names(published) if n.startswith(f"{base.champion}+")]
-    name = f"{base.champion}+{max(taken, default=0) + 1}"
+    old = published / "versions" / base.name
+    numbers = [int(n.rpartition("+")[2]) for n in names(published) if n.startswith(f"{base.champion}+")]
+    name = f"{base.champion}+{max(numbers, default=0) + 1}"
     jobs = {job_of(path) for path in catalog_files(samples / "catalog")}
 
     def fill(staging: Path) -> None:
-        old = here / base.name
-        for path in sorted(old.rglob("*")):
+        for path in old.rglob("*"):
             relative = path.relative_to(old)
             if path.is_file() and relative.parts[0] not in ("samples", FACTS, *(notes or {})):
                 _link(path, staging / relative)
         for note, path in (notes or {}).items():
             copy_file(path, staging / note)
         with folders.publishing(staging / "samples") as folder:
-            for path in sorted(_files(old / "samples")):
-                if _job(path.relative_to(old / "samples")) not in jobs:
-                    _link(path, folder / path.relative_to(old / "samples"))
-            for path in sorted(_files(samples)):
-                copy_file(path, folder / path.relative_to(samples))
+            for relative in _files(old / "samples"):
+                if _job(relative) not in jobs:
+                    _link(old / "samples" / relative, folder / relative)
+            for relative in _files(samples):
+                copy_file(samples / relative, folder / relative)
         _describe(staging, name, base.champion, base.before)
 
-    _write(published, name, fill)
-    return read(here / name)
+    return _write(published, name, fill)
 
 
-def _write(published: Path, name: str, fill: Callable[[Path], None]) -> None:
-    """Writes a version: under another name first, synced, read-only."""
+def _write(published: Path, name: str, fill: Callable[[Path], None]) -> Version:
+    """Writes a version: under another name first, read-only and synced."""
     target = published / "versions" / name
     staging = target.parent / f".{name}.staging-{os.getpid()}"
     for left in target.parent.glob(".*.staging-*"):
-        shutil.rmtree(left)  # whoever wrote it is gone: the caller holds the lock
+        shutil.rmtree(left)  # left by a killed process: the caller holds the lock
     staging.mkdir(parents=True)
     try:
         fill(staging)
@@ -192,22 +186,23 @@ def _write(published: Path, name: str, fill: Callable[[Path], None]) -> None:
         _sync(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    return read(target)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """What a stage wrote into its folder, but the manifest."""
-    return (path for path in folder.rglob("*") if path.is_file() and path != folder / folders.MANIFEST)
+def _files(folder: Path) -> list[Path]:
+    """The files of a stage's folder without the manifest, as relative paths."""
+    return [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != folders.MANIFEST]
 
 
 def _job(path: Path) -> str:
-    """The job that a file below `samples` belongs to."""
+    """The job of a file; `path` is relative to `samples`."""
     return path.parts[1] if path.parts[0] == "midi" else job_of(path)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a stage's folder, and compares the copy with its manifest."""
+    """Copies a stage's folder and compares the copy with the manifest."""
     if not (source / folders.MANIFEST).is_file():
-        raise InputError(f"{source}: no {folders.MANIFEST}; run stage that writes {source.name!r} first")
+        raise InputError(f"{source}: no {folders.MANIFEST}; run the stage that writes {source.name!r} first")
     for path in source.rglob("*"):
         if path.is_file():
             copy_file(path, target / path.relative_to(source))
@@ -217,7 +212,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Another name for a file of a version, which nobody writes to; a copy where the file system has no links."""
+    """A hard link to a file of a version; a copy if the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(source)
@@ -236,7 +231,7 @@ def _describe(staging: Path, name: str, champion: str, before: str | None) -> No
 
 
 def _sync(path: Path) -> None:
-    """Makes a file or folder durable."""
+    """Syncs a file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -244,9 +239,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# --- which one counts -------------------------------------------------------------------------------------------------
+# --- the current version ----------------------------------------------------------------------------------------------
 def switch(published: Path, name: str) -> Version:
-    """Lets `current` point to the version `name`, in one step.
+    """Makes the version `name` current, in one step.
 
     Raises:
         InputError: there is no such version.
@@ -263,10 +258,10 @@ def switch(published: Path, name: str) -> Version:
 
 
 def rollback(published: Path, name: str | None = None) -> Version:
-    """Lets `current` point to the version before its champion came, or to `name`.
+    """Makes the version `name` current; None: the one that was current before the champion.
 
     Raises:
-        InputError: nothing was there before, or it was removed since.
+        InputError: there was none before, or it has been removed.
     """
     now = read_current(published)
     if name is None:
@@ -277,10 +272,10 @@ def rollback(published: Path, name: str | None = None) -> Version:
 
 
 def prune(published: Path, keep: int, keep_days: float) -> list[str]:
-    """Removes old versions, and returns their names.
+    """Removes old versions and returns their names.
 
-    Kept are the current one, what it would roll back to, the `keep` newest, and all that are younger than `keep_days`:
-    a reader may still be in one of those.
+    These stay: the current version, the one before it, the `keep` newest, and all younger than `keep_days`, since a
+    reader may still use them.
     """
     now = read_current(published)
     if now is None:
@@ -291,14 +286,14 @@ def prune(published: Path, keep: int, keep_days: float) -> list[str]:
     stay = {now.name, now.champion, now.before, *newest}
     old = [name for name in sorted(age) if name not in stay and age[name] > keep_days * 86400]
     for name in old:
-        gone = folder / f".{name}.staging-old"  # out of sight first: half a version is never seen
+        gone = folder / f".{name}.staging-old"  # renamed first, so that no reader sees half a version
         (folder / name).replace(gone)
         shutil.rmtree(gone)
     return old
 
 
-def history(published: Path) -> Sequence[str]:
-    """One line of JSON per version that is there, with whether it is the current one."""
+def history(published: Path) -> list[str]:
+    """One line of JSON for each version; `current` in it says whether it is the current one."""
     now = read_current(published)
-    found = [read(published / "versions" / name) for name in names(published)]
-    return [json.dumps({**asdict(v), "current": now is not None and v.name == now.name}) for v in found]
+    versions = [read(published / "versions" / name) for name in names(published)]
+    return [json.dumps({**asdict(version), "current": version == now}) for version in versions]

@@ -793,7 +793,7 @@ def order(jobs: str, workers: int | None, published: Path, verbose: bool, quiet:
     JOBS is a list in JSON, of jobs as in params.yaml; `count` says how many more. A job of the catalog keeps its
     parameters; one of another name is made anew.
     """
-    from midivae.champion import order as room
+    from midivae.champion import batch as room
 
     _log_to_stderr(verbose, quiet)
     try:
@@ -803,7 +803,7 @@ def order(jobs: str, workers: int | None, published: Path, verbose: bool, quiet:
     if not isinstance(asked, list) or not asked or not all(isinstance(job, dict) for job in asked):
         raise errors.ParamsError(f'order: {jobs!r} is no list of jobs; write [{{"name": ..., "count": ...}}]')
     with _stdout_kept():
-        found = room.fill(published, asked, workers)
+        found = room.add(published, asked, workers)
     _tell(found)
 
 

@@ -1,4 +1,4 @@
-"""Orders: what was there stays, what is new is what a longer run would have made."""
+"""Batches: what was there stays, what is new is what a longer run would have made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from midivae.champion import order, versions
+from midivae.champion import batch, versions
 from midivae.config.params import parse
 from midivae.errors import InputError, ParamsError
 from midivae.fetch import stage as fetch
@@ -69,7 +69,7 @@ def rows(published: Path) -> pd.DataFrame:
 
 def test_more_samples_of_a_job_follow_those_that_are_there(published: Path) -> None:
     before = rows(published)
-    found = order.fill(published, [{"name": "sample", "count": 4}], workers=1)
+    found = batch.add(published, [{"name": "sample", "count": 4}], workers=1)
     assert found == {"version": "v1+1", "samples": 9, "added": {"sample": 4}}
     after = rows(published)
     pd.testing.assert_frame_equal(after.loc[before.index], before)
@@ -78,13 +78,13 @@ def test_more_samples_of_a_job_follow_those_that_are_there(published: Path) -> N
     assert here is not None
     assert folders.verify(here / "samples") == []
     assert len(list((here / "samples" / "midi" / "sample").iterdir())) == 7
-    assert not list(published.glob(".order-*"))
+    assert not list(published.glob(".batch-*"))
 
 
-def test_a_new_job_is_made_and_made_longer_by_the_next_order(published: Path) -> None:
+def test_a_new_job_is_made_and_made_longer_by_the_next_batch(published: Path) -> None:
     job = {"name": "dense", "count": 2, "threshold": 0.1}
-    order.fill(published, [job], workers=1)
-    found = order.fill(published, [job, {"name": "other", "count": 1}], workers=1)
+    batch.add(published, [job], workers=1)
+    found = batch.add(published, [job, {"name": "other", "count": 1}], workers=1)
     assert found == {"version": "v1+2", "samples": 10, "added": {"dense": 2, "other": 1}}
     assert rows(published).groupby("job").size().to_dict() == {"dense": 4, "other": 3, "sample": 3}
 
@@ -92,27 +92,27 @@ def test_a_new_job_is_made_and_made_longer_by_the_next_order(published: Path) ->
 def test_a_job_keeps_its_parameters(published: Path) -> None:
     before = rows(published)
     with pytest.raises(ParamsError, match=r"job 'sample' has another threshold in the catalog, 0\.2 and not 0\.5"):
-        order.fill(published, [{"name": "sample", "count": 1, "threshold": 0.5}])
+        batch.add(published, [{"name": "sample", "count": 1, "threshold": 0.5}])
     pd.testing.assert_frame_equal(rows(published), before)
 
 
 @pytest.mark.parametrize("job", [{"name": "sample"}, {"count": 3}, {"name": "sample", "count": 0}, {"name": 1}])
 def test_a_job_needs_a_name_and_a_count(published: Path, job: dict[str, object]) -> None:
     with pytest.raises(ParamsError, match="needs a `name`, and a `count`"):
-        order.fill(published, [job])
+        batch.add(published, [job])
 
 
 def test_an_unknown_parameter_is_named(published: Path) -> None:
     with pytest.raises(ParamsError, match="tempre"):
-        order.fill(published, [{"name": "new", "count": 1, "tempre": 1.0}])
+        batch.add(published, [{"name": "new", "count": 1, "tempre": 1.0}])
 
 
 def test_without_a_champion_there_are_no_samples(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing is published yet"):
-        order.fill(tmp_path, [{"name": "sample", "count": 1}])
+        batch.add(tmp_path, [{"name": "sample", "count": 1}])
 
 
-def test_a_champion_that_comes_meanwhile_gets_the_order(
+def test_a_champion_that_comes_meanwhile_gets_the_batch(
     published: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, came = generate.run, list[str]()
@@ -125,7 +125,7 @@ def test_a_champion_that_comes_meanwhile_gets_the_order(
         return run(params, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generate, "run", slow)
-    assert order.fill(published, [{"name": "sample", "count": 1}], workers=1)["version"] == "v2+1"
+    assert batch.add(published, [{"name": "sample", "count": 1}], workers=1)["version"] == "v2+1"
 
 
 def test_a_failure_leaves_what_was_published(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +136,6 @@ def test_a_failure_leaves_what_was_published(published: Path, monkeypatch: pytes
 
     monkeypatch.setattr(generate, "run", fails)
     with pytest.raises(OSError, match="No space"):
-        order.fill(published, [{"name": "sample", "count": 1}])
+        batch.add(published, [{"name": "sample", "count": 1}])
     assert versions.read_current(published) == before
-    assert not list(published.glob(".order-*"))
+    assert not list(published.glob(".batch-*"))
