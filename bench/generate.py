@@ -31,6 +31,8 @@ from midivae.config.jobs import Sample
 from midivae.generate import modes
 from midivae.generate import stage as generate
 from midivae.measures import features
+from midivae.measures.hashes import bar_hashes, novelty
+from midivae.measures.keys import key_names
 from midivae.models import coding
 from midivae.music import midi, roll
 from midivae.storage import schema
@@ -80,9 +82,9 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         planes = coding.decode(model, z, chance, uniform)
         lap("decode")
         features.measure(planes, layout, 4)
-        features.keys(planes, layout)
-        hashes = features.bar_hashes(planes, layout, 4 * layout.steps_per_beat)
-        features.novelty(hashes, np.zeros(0, np.uint64))
+        key_names(planes, layout)
+        hashes = bar_hashes(planes, layout, 4 * layout.steps_per_beat)
+        novelty(hashes, np.zeros(0, np.uint64))
         lap("measure")
         notes = roll.batch_to_notes(planes, layout, 100.0, (0,) * len(layout.parts), ())
         files = [midi.write(each) for each in notes]

@@ -29,6 +29,7 @@ from midivae.evaluate.set_distances import mean
 from midivae.evaluate.set_measures import Gathered, World
 from midivae.measures import control, features, harmony, likeness, longform
 from midivae.measures.control import Row
+from midivae.measures.notes import transposed
 from midivae.models import coding
 from midivae.music import roll
 from midivae.storage.schema import FEATURES, HELD_OUT
@@ -160,8 +161,8 @@ def _against_parents(
     for at in range(0, len(rows), _AT_ONCE):
         block = slice(at, at + _AT_ONCE)
         made = roll.unpack(job.rolls[rows[block]], world.layout)[:, : world.view.steps]
-        parents = features.transposed(np.stack([rolls[name] for name in names[block]]), world.layout, by[block])
-        others = features.transposed(np.stack([rolls[other[name]] for name in names[block]]), world.layout, by[block])
+        parents = transposed(np.stack([rolls[name] for name in names[block]]), world.layout, by[block])
+        others = transposed(np.stack([rolls[other[name]] for name in names[block]]), world.layout, by[block])
         matches.append(likeness.matched(made, parents))
         near.append(likeness.apart(made, parents))
         far.append(likeness.apart(made, others))

@@ -27,6 +27,8 @@ from midivae.evaluate.set_distances import MU
 from midivae.measures import baselines, distances, features, harmony, likeness
 from midivae.measures.baselines import Counts
 from midivae.measures.harmony import Bigram
+from midivae.measures.hashes import bar_hashes, novelty, phrase_hashes
+from midivae.measures.keys import key_names
 from midivae.models import WindowModel
 from midivae.music import roll
 from midivae.music.roll import FRAME, Layout
@@ -222,10 +224,10 @@ def _measure(parts: _Parts, planes: Planes, world: World) -> None:
     layout, bar = world.layout, world.steps_per_bar
     for name, values in features.measure(planes, layout, world.beats_per_bar).items():
         parts.add(name, values)
-    parts.keys += features.keys(planes, layout)
+    parts.keys += key_names(planes, layout)
     for bars in PHRASES:
-        phrases = features.phrase_hashes(planes, layout, bar, bars)
-        parts.add(f"phrases-{bars}", features.novelty(phrases, world.known[bars]))
+        phrases = phrase_hashes(planes, layout, bar, bars)
+        parts.add(f"phrases-{bars}", novelty(phrases, world.known[bars]))
     found = likeness.nearest(likeness.beat_chroma(planes, layout), world.chroma)
     for name, values in zip(("window", "semitones", "distance"), found, strict=True):
         parts.add(name, values)
@@ -281,7 +283,7 @@ def diversity(packed: UInt8[np.ndarray, "V T X"], world: World, n: int = _PAIRS_
     planes = roll.unpack(packed[:n], world.layout)
     if len(planes) < 2:
         return Diversity(np.nan, np.nan, len(planes))
-    bars = features.bar_hashes(planes, world.layout, world.steps_per_bar)
+    bars = bar_hashes(planes, world.layout, world.steps_per_bar)
     filled = bars[bars != 0]
     distinct = len(np.unique(filled)) / len(filled) if len(filled) else np.nan
     return Diversity(float(likeness.pairwise_apart(planes).mean()), distinct, len(planes))

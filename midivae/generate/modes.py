@@ -30,6 +30,8 @@ from midivae.config.jobs import Blend, Continue, Edit, Ensemble, Job, Song, Vary
 from midivae.errors import ParamsError
 from midivae.generate.parents import Pool
 from midivae.measures import features
+from midivae.measures.keys import best_scale, fifths, in_scale, major_of
+from midivae.measures.notes import chroma, transposed
 from midivae.models import WindowModel, coding, latent
 from midivae.models.base import Chance
 from midivae.models.flow import Prior
@@ -118,7 +120,7 @@ def make(setting: Setting, samples: range) -> Made:
     made = _MODES[setting.job.mode](setting, setting.job, samples)
     if setting.job.transpose:
         shift = np.full(len(samples), setting.job.transpose)
-        made = Made(made.z, features.transposed(made.planes, setting.layout, shift), made.origin)
+        made = Made(made.z, transposed(made.planes, setting.layout, shift), made.origin)
     return made
 
 
@@ -381,7 +383,7 @@ class _Key:
     """The keys that music keeps to: of leads, or of songs' first windows.
 
     Attributes:
-        best: the key (`features.best_scale`) of what was played.
+        best: the key (`keys.best_scale`) of what was played.
         outside: the pitches of each part that are not in its scale; none after silence, and none of drums.
         centroid: where its other notes lie on the circle of fifths; NaN after silence. Those outside would pull it
             towards the middle, where all keys are alike, and what comes home there is in none.
@@ -394,13 +396,13 @@ class _Key:
     @classmethod
     def of(cls, music: Planes, layout: Layout) -> _Key:
         """The keys of what was played."""
-        chroma = features.chroma(music, layout)
-        key, _ = features.best_scale(chroma)
-        inside = features.in_scale(key) | (key < 0)[:, None]  # [B, 12]
+        counts = chroma(music, layout)
+        key, _ = best_scale(counts)
+        inside = in_scale(key) | (key < 0)[:, None]  # [B, 12]
         pitch = layout.pitch_low + np.arange(layout.pitches)
         pitched = np.isin(np.arange(len(layout.parts)), layout.pitched)
         outside = ~inside[:, None, pitch % 12] & pitched[:, None]
-        return cls(key, outside, features.fifths(chroma * inside))
+        return cls(key, outside, fifths(counts * inside))
 
     def first_within(
         self, ways: Sequence[tuple[Latents, Planes]], layout: Layout, known: int
@@ -408,7 +410,7 @@ class _Key:
         """Of several ways to go on from `known` steps, for each sample the first that is in the key, or the first."""
         z, music = ways[0]
         for other_z, other in ways[1:]:
-            keys = [features.best_scale(features.chroma(each[:, known:], layout))[0] for each in (music, other)]
+            keys = [best_scale(chroma(each[:, known:], layout))[0] for each in (music, other)]
             better = (keys[0] != self.best) & (keys[1] == self.best)
             z = np.where(better[:, None], other_z, z)
             music = np.where(better[:, None, None, None, None], other, music)
@@ -499,21 +501,21 @@ def _ensemble(setting: Setting, job: Ensemble, samples: range) -> Made:
         z = setting.space.latent(draws.noise())
         apart.append(coding.decode(setting.model, z, setting.chance, draws.cells()))
         latents.append(z)
-    keys = [features.best_scale(features.chroma(planes, layout))[0] for planes in apart]  # of each, of all its parts
+    keys = [best_scale(chroma(planes, layout))[0] for planes in apart]  # of each, of all its parts
     merged = np.empty_like(apart[0])
     for part, (planes, key) in enumerate(zip(apart, keys, strict=True)):
         own = np.zeros_like(planes)
         own[:, :, part] = planes[:, :, part]
-        merged[:, :, part] = features.transposed(own, layout, to_key(key, keys[0]))[:, :, part]
+        merged[:, :, part] = transposed(own, layout, to_key(key, keys[0]))[:, :, part]
     return Made(np.concatenate(latents, axis=1), merged)
 
 
 def to_key(key: Int[np.ndarray, " B"], wanted: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
-    """Semitones, from -6 to 5, from one scale to another (`features.KEYS`); none from or to silence.
+    """Semitones, from -6 to 5, from one scale to another (`keys.KEYS`); none from or to silence.
 
     A minor scale counts as the major scale of the same pitches: what is to fit are the pitches.
     """
-    shift = (features.major_of(wanted) - features.major_of(key) + 6) % 12 - 6
+    shift = (major_of(wanted) - major_of(key) + 6) % 12 - 6
     return np.where((key < 0) | (wanted < 0), 0, shift)
 
 

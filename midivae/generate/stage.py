@@ -49,6 +49,8 @@ from midivae.generate import modes, parents
 from midivae.generate.modes import Made, Setting
 from midivae.generate.parents import Pool
 from midivae.measures import features
+from midivae.measures.hashes import bar_hashes, novelty
+from midivae.measures.keys import key_names
 from midivae.models import coding, latent
 from midivae.models.base import Chance
 from midivae.models.latent import Controls
@@ -428,7 +430,7 @@ def _rows(request: _Request, samples: range, made: Made, known: UInt64[np.ndarra
     job, layout, n, planes = request.job, request.layout, len(samples), made.planes
     n_steps = planes.shape[1]
     names = [f"{job.name}-{index:07d}" for index in samples]
-    hashes = features.bar_hashes(planes, layout, request.beats_per_bar * layout.steps_per_beat)
+    hashes = bar_hashes(planes, layout, request.beats_per_bar * layout.steps_per_beat)
     same: dict[str, Any] = {  # in every row
         "job": job.name,
         "mode": job.mode,
@@ -461,8 +463,8 @@ def _rows(request: _Request, samples: range, made: Made, known: UInt64[np.ndarra
         "z": pa.ListArray.from_arrays(
             np.arange(n + 1, dtype=np.int32) * made.z.shape[1], made.z.reshape(-1), type=table.field("z").type
         ),
-        "key": pa.array(features.keys(planes, layout), pa.string()),
-        "novelty": _or_null(features.novelty(hashes, known)),
+        "key": pa.array(key_names(planes, layout), pa.string()),
+        "novelty": _or_null(novelty(hashes, known)),
         "midi": _midi_column(request, names, planes),
     }
     measures = features.measure(planes, layout, request.beats_per_bar)

@@ -37,7 +37,7 @@ from midivae.config.ingest import Ingest, Split
 from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError, MidiError, SchemaError
 from midivae.ingest import duplicates
-from midivae.measures import features
+from midivae.measures.keys import KEYS, best_scale
 from midivae.music import grid, kernels, midi, native
 from midivae.music.notes import Batch
 from midivae.music.parts import parts_of_tracks
@@ -709,7 +709,7 @@ def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarra
         None if fine else f"{kept} notes in the roll; ingest.limits.min_notes is {ingest.limits.min_notes}"
         for fine, kept in zip(accepted.tolist(), rolls.kept.tolist(), strict=True)
     ]
-    best, _ = features.best_scale(placed.chroma)
+    best, _ = best_scale(placed.chroma)
     return {
         "piece_id": [read.sha256[:16] for read in reads],
         "sha256": [read.sha256 for read in reads],
@@ -732,7 +732,7 @@ def _facts(placed: Placed, rolls: Rolls, accepted: np.ndarray, n_bars: np.ndarra
         "duration_s": batch.duration_s(end_tick),
         "tempo_qpm": batch.tempo_qpm(end_tick),
         "time_signature": ["{}/{}".format(*row) for row in batch.time_signature(end_tick).tolist()],
-        "key": [features.KEYS[k] if k >= 0 else None for k in best.tolist()],
+        "key": [KEYS[k] if k >= 0 else None for k in best.tolist()],
     }
 
 

@@ -1,6 +1,9 @@
 """Measures of rolls, and of sets of numbers.
 
-features    Features, attributes, chroma, keys and hashes of rolls.
+notes       Notes of rolls: how often each pitch class starts, transposition, melodic lines.
+features    Features, attributes and distributions of rolls.
+keys        The key of music, and its place on the circle of fifths.
+hashes      Hashes of bars, by which the same music is found again, and novelty.
 harmony     Which chord follows which, and how far parts are from each other.
 longform    Keys, self-similarity and seams of long music.
 likeness    How alike two rolls are, and the nearest of many.

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from midivae.music.roll import FRAME, ONSET
+from midivae.music.roll import FRAME, ONSET, sounding, starts
 
 Name = Literal["bernoulli", "markov"]
 NAMES: tuple[Name, ...] = ("bernoulli", "markov")
@@ -51,11 +51,7 @@ class Counts:
 
 def states(planes: Bool[np.ndarray, "B T N 2 P"]) -> UInt8[np.ndarray, "B T N P"]:
     """The state of every cell."""
-    sounding = planes[:, :, :, ONSET] | planes[:, :, :, FRAME]
-    struck = planes[:, :, :, ONSET].copy()
-    struck[:, :1] |= sounding[:, :1]
-    struck[:, 1:] |= sounding[:, 1:] & ~sounding[:, :-1]
-    return np.where(struck, STRUCK, np.where(sounding, HELD, OFF)).astype(np.uint8)
+    return np.where(starts(planes), STRUCK, np.where(sounding(planes), HELD, OFF)).astype(np.uint8)
 
 
 def count(planes: Bool[np.ndarray, "B T N 2 P"]) -> Counts:

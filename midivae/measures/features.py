@@ -21,80 +21,30 @@ Where we differ from MusPy:
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
-Offers: `measure`, `attributes`, `vectors`, `keys`, `chroma`, `best_scale`, `major_of`, `in_scale` and `KEYS`,
-`lines`, `bar_hashes`, `phrase_hashes`, `novelty`; `transposed`; `mix`.
+Offers: `measure`, `attributes`, `vectors` and `VECTORS`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, UInt64
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
-from midivae.music.roll import FRAME, ONSET, Layout, cell_runs
+from midivae.measures.keys import best_scale, fifths
+from midivae.measures.notes import (
+    Lines,
+    Planes,
+    any_along,
+    blocks,
+    lines,
+    per_pitch,
+    pitch_class_of_row,
+    ratio,
+    without_drums,
+)
+from midivae.music.roll import Layout, cell_runs, sounding, starts
 from midivae.storage.schema import FEATURES
-
-_BLOCK_CELLS = 1 << 21  # cells of rolls worked on at once: a few MB, so that they stay in the cache
-
-Planes = Bool[np.ndarray, "B T N 2 P"]
-
-
-# --- notes of a roll --------------------------------------------------------------------------------------------------
-def _blocks(planes: Planes) -> Iterator[slice]:
-    """Slices of the batch, each of about `_BLOCK_CELLS` cells."""
-    size = max(1, _BLOCK_CELLS // max(1, planes[:1].size))
-    return (slice(start, start + size) for start in range(0, len(planes), size))
-
-
-def _sounding(planes: Planes) -> Bool[np.ndarray, "B T N P"]:
-    """Where notes sound; an onset without a frame sounds for its step."""
-    sounding: np.ndarray = planes[:, :, :, ONSET] | planes[:, :, :, FRAME]
-    return sounding
-
-
-def _any(cells: np.ndarray, *axes: int) -> np.ndarray:
-    """Whether any cell along the axes is set."""
-    found: np.ndarray = np.logical_or.reduce(cells, axis=axes)
-    return found
-
-
-def _starts(planes: Planes, sounding: Bool[np.ndarray, "B T N P"]) -> Bool[np.ndarray, "B T N P"]:
-    """Where notes start: at onsets, and where sound follows silence."""
-    start = sounding.copy()
-    start[:, 1:] &= ~sounding[:, :-1]
-    start |= planes[:, :, :, ONSET]
-    return start
-
-
-def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
-    """Rolls moved by semitones, each by its own number; drums stay.
-
-    What would leave the pitches of the roll comes back an octave lower or higher, so that no note is lost; where that
-    is another note's place, the two are one.
-    """
-    moved = planes.copy()
-    parts = layout.pitched
-    row = np.arange(layout.pitches)
-    for semitones in np.unique(shift).tolist():
-        mine = np.flatnonzero(shift == semitones)
-        target = row + semitones
-        below, above = -(np.minimum(target, 0) // 12), np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
-        target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
-        for part in parts:
-            out = np.zeros_like(planes[mine, :, part])
-            for source, to in zip(row.tolist(), target.tolist(), strict=True):
-                out[..., to] |= planes[mine, :, part, :, source]
-            moved[mine, :, part] = out
-    return moved
-
-
-def _without_drums(cells: np.ndarray, layout: Layout) -> np.ndarray:
-    """The cells [B, T, N, ...] of the parts that have pitches."""
-    pitched = layout.pitched
-    return cells if len(pitched) == len(layout.parts) else cells[:, :, pitched]
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -105,7 +55,7 @@ def measure(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, Flo
     they avoid.
     """
     columns = {name: np.empty(len(planes), np.float32) for name in FEATURES}
-    for block in _blocks(planes):
+    for block in blocks(planes):
         for name, values in _measure_block(planes[block], layout, beats_per_bar).items():
             columns[name][block] = values
     return columns
@@ -115,7 +65,7 @@ def _measure_block(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[s
     c = _cells(planes, layout)
     beat, bar = layout.steps_per_beat, beats_per_bar * layout.steps_per_beat
     low, high = pitch_extremes(c.sounds, layout.pitch_low)
-    classes = c.notes @ _pitch_class_of_row(layout)
+    classes = c.notes @ pitch_class_of_row(layout)
     return {
         "notes": c.starts.sum(axis=1),
         "density": density(c.starts, beat),
@@ -162,17 +112,16 @@ class _Cells:
 
 
 def _cells(planes: Planes, layout: Layout) -> _Cells:
-    sounding = _sounding(planes)
-    start = _starts(planes, sounding)
-    pitched, pitched_start = _without_drums(sounding, layout), _without_drums(start, layout)
+    sounds, start = sounding(planes), starts(planes)
+    pitched, pitched_start = without_drums(sounds, layout), without_drums(start, layout)
     return _Cells(
         pitched=pitched,
         pitched_start=pitched_start,
-        heard=_any(pitched, 2),
-        audible=_any(sounding, 2, 3),
+        heard=any_along(pitched, 2),
+        audible=any_along(sounds, 2, 3),
         starts=np.count_nonzero(start, axis=(2, 3)),
-        sounds=_per_pitch(pitched),
-        notes=_per_pitch(pitched_start),
+        sounds=per_pitch(pitched),
+        notes=per_pitch(pitched_start),
     )
 
 
@@ -183,15 +132,15 @@ def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, 
     `fifths_x`, `fifths_y`: where the notes lie on the circle of fifths (`fifths`). `balance:<part>`: the share of the
     notes that the part plays (`balance`), for each part that has pitches, where there are two or more.
     """
-    blocks = [_attributes_block(planes[block], layout) for block in _blocks(planes)] or [
+    values = [_attributes_block(planes[block], layout) for block in blocks(planes)] or [
         _attributes_block(planes, layout)
     ]
-    return {name: np.concatenate([block[name] for block in blocks]).astype(np.float64) for name in blocks[0]}
+    return {name: np.concatenate([block[name] for block in values]).astype(np.float64) for name in values[0]}
 
 
 def _attributes_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
     c = _cells(planes, layout)
-    x, y = fifths(c.notes @ _pitch_class_of_row(layout)).T
+    x, y = fifths(c.notes @ pitch_class_of_row(layout)).T
     pitched = layout.pitched
     shares = balance(c.pitched_start) if len(pitched) > 1 else np.empty((len(planes), 0))
     return {
@@ -215,13 +164,6 @@ def density(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.nda
     return per_beat
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " B"]:
-    """The quotient `above / below` in double precision, NaN where below is 0."""
-    quotient = np.full(len(below), np.nan)
-    np.divide(above, below, out=quotient, where=below > 0)
-    return quotient
-
-
 def pitch_extremes(
     sounds: Int[np.ndarray, "B P"], pitch_low: int
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
@@ -231,7 +173,7 @@ def pitch_extremes(
     which is also that of a single pitch; here it has none.
     """
     used = sounds > 0
-    silent = ~_any(used, 1)
+    silent = ~any_along(used, 1)
     low = np.where(silent, np.nan, pitch_low + used.argmax(axis=1))
     high = np.where(silent, np.nan, pitch_low + used.shape[1] - 1 - used[:, ::-1].argmax(axis=1))
     return low, high
@@ -244,7 +186,7 @@ def polyphony(heard: Bool[np.ndarray, "B T P"]) -> Float[np.ndarray, " B"]:
     avoided: silent steps in the mean; sums of uint8 that wrap at 256; thresholds ("2 or more" written as "> 2").
     """
     pitches = np.count_nonzero(heard, axis=2)  # [B, T], 64-bit
-    return _ratio(pitches.sum(axis=1), np.count_nonzero(pitches, axis=1))
+    return ratio(pitches.sum(axis=1), np.count_nonzero(pitches, axis=1))
 
 
 def note_length(
@@ -255,7 +197,7 @@ def note_length(
     Every sounding cell of a part belongs to exactly one note, so the mean is cells per note. A note is cut where the
     window ends. Source: Yang & Lerch 2018, "note length". Trap avoided: without onsets, repeated notes merge into one.
     """
-    return _ratio(sounds.sum(axis=1), notes.sum(axis=1) * steps_per_beat)
+    return ratio(sounds.sum(axis=1), notes.sum(axis=1) * steps_per_beat)
 
 
 def pitch_class_entropy(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, " B"]:
@@ -264,7 +206,7 @@ def pitch_class_entropy(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, " 
     Source: Wu & Yang 2020, H; `muspy.pitch_class_entropy`. Trap avoided: a chroma that groups neighbouring pitches
     (a reshape to (12, 7) for (7, 12)), or that takes the first row for a C.
     """
-    share = _ratio(counts.reshape(-1), np.repeat(counts.sum(axis=1), 12)).reshape(-1, 12)
+    share = ratio(counts.reshape(-1), np.repeat(counts.sum(axis=1), 12)).reshape(-1, 12)
     bits = np.log2(share, out=np.zeros_like(share), where=share > 0)
     entropy: np.ndarray = 0.0 - (share * bits).sum(axis=1)  # 0 - 0, as -0 would be printed "-0.0"
     return entropy
@@ -279,8 +221,8 @@ def groove_consistency(onsets: Bool[np.ndarray, "B T"], steps_per_bar: int) -> F
     bars = _bars(onsets, steps_per_bar)
     n_pairs = max(0, bars.shape[1] - 1)
     differ = np.count_nonzero(bars[:, 1:] ^ bars[:, :-1], axis=(1, 2))
-    compared = np.where(_any(onsets, 1), n_pairs * steps_per_bar, 0)
-    return 1 - _ratio(differ, compared)
+    compared = np.where(any_along(onsets, 1), n_pairs * steps_per_bar, 0)
+    return 1 - ratio(differ, compared)
 
 
 def empty_rate(sounding: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Float[np.ndarray, " B"]:
@@ -290,9 +232,9 @@ def empty_rate(sounding: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Float[n
     the share of the bars that are *not* empty; a bar that holds a note from before called empty, as it has no onset; a
     note that ends on a bar line filling the bar after it, as in MusPy.
     """
-    filled = _any(_bars(sounding, steps_per_bar), 2)
+    filled = any_along(_bars(sounding, steps_per_bar), 2)
     empty = np.count_nonzero(~filled, axis=1)
-    return _ratio(empty, np.full(len(filled), filled.shape[1]))
+    return ratio(empty, np.full(len(filled), filled.shape[1]))
 
 
 def used_pitch_classes(heard: Bool[np.ndarray, "B T P"], layout: Layout, steps_per_bar: int) -> Float[np.ndarray, " B"]:
@@ -303,9 +245,9 @@ def used_pitch_classes(heard: Bool[np.ndarray, "B T P"], layout: Layout, steps_p
     """
     n_bars = heard.shape[1] // steps_per_bar
     bars = heard[:, : n_bars * steps_per_bar].reshape(len(heard), n_bars, steps_per_bar, layout.pitches)
-    used = _any(bars, 2)  # [B, R, P]
-    classes = np.count_nonzero(used @ _pitch_class_of_row(layout).astype(bool), axis=2)  # [B, R]
-    return _ratio(classes.sum(axis=1), np.count_nonzero(classes, axis=1))
+    used = any_along(bars, 2)  # [B, R, P]
+    classes = np.count_nonzero(used @ pitch_class_of_row(layout).astype(bool), axis=2)  # [B, R]
+    return ratio(classes.sum(axis=1), np.count_nonzero(classes, axis=1))
 
 
 def shortest_qualified(steps_per_beat: int) -> int:
@@ -327,7 +269,7 @@ def qualified_note_share(
     long = start[:, : max(0, start.shape[1] - least_steps + 1)].copy()
     for later in range(1, least_steps):
         long &= goes_on[:, later : later + long.shape[1]]
-    return _ratio(np.count_nonzero(long, axis=(1, 2, 3)), np.count_nonzero(start, axis=(1, 2, 3)))
+    return ratio(np.count_nonzero(long, axis=(1, 2, 3)), np.count_nonzero(start, axis=(1, 2, 3)))
 
 
 def inter_onset_interval(onsets: Bool[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
@@ -339,7 +281,7 @@ def inter_onset_interval(onsets: Bool[np.ndarray, "B T"], steps_per_beat: int) -
     """
     n = np.count_nonzero(onsets, axis=1)
     span = onsets.shape[1] - 1 - onsets[:, ::-1].argmax(axis=1) - onsets.argmax(axis=1)
-    return _ratio(np.where(n > 1, span, 0), np.maximum(n - 1, 0) * steps_per_beat)
+    return ratio(np.where(n > 1, span, 0), np.maximum(n - 1, 0) * steps_per_beat)
 
 
 def register(sounds: Int[np.ndarray, "B P"], pitch_low: int) -> Float[np.ndarray, " B"]:
@@ -348,7 +290,7 @@ def register(sounds: Int[np.ndarray, "B P"], pitch_low: int) -> Float[np.ndarray
     Trap: of a mean over notes, a busy melody would raise the register of music whose bass stays what it was.
     """
     pitch = pitch_low + np.arange(sounds.shape[1])
-    return _ratio(sounds @ pitch, sounds.sum(axis=1))
+    return ratio(sounds @ pitch, sounds.sum(axis=1))
 
 
 def syncopation(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
@@ -359,57 +301,19 @@ def syncopation(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np
     """
     on_the_beat = starts[:, ::steps_per_beat].sum(axis=1)
     n = starts.sum(axis=1)
-    return _ratio(n - on_the_beat, n)
+    return ratio(n - on_the_beat, n)
 
 
 def balance(start: Bool[np.ndarray, "B T M P"]) -> Float[np.ndarray, "B M"]:
     """The share of the notes that each part plays; parts sum to 1."""
     n = np.count_nonzero(start, axis=(1, 3))  # [B, M]
-    return np.stack([_ratio(n[:, part], n.sum(axis=1)) for part in range(n.shape[1])], axis=1)
+    return np.stack([ratio(n[:, part], n.sum(axis=1)) for part in range(n.shape[1])], axis=1)
 
 
 def _bars(steps: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Bool[np.ndarray, "B R S"]:
     """The whole bars of each roll."""
     n_bars = steps.shape[1] // steps_per_bar
     return steps[:, : n_bars * steps_per_bar].reshape(len(steps), n_bars, steps_per_bar)
-
-
-# --- lines ------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Lines:
-    """The melodic lines of a batch of rolls: per part, the highest note that starts on each step, in order of time.
-
-    Of a part that plays one note at a time it is the part; of a part with chords, its upper line.
-
-    Attributes:
-        roll, part: which each note belongs to, ascending.
-        step: where it starts.
-        row: its pitch, counted from `pitch_low`.
-        n_rolls: B.
-    """
-
-    roll: Int[np.ndarray, " L"]
-    part: Int[np.ndarray, " L"]
-    step: Int[np.ndarray, " L"]
-    row: Int[np.ndarray, " L"]
-    n_rolls: int
-
-    @property
-    def follows(self) -> Bool[np.ndarray, " L1"]:
-        """Whether note i + 1 is of the same line as note i."""
-        same: np.ndarray = (self.roll[1:] == self.roll[:-1]) & (self.part[1:] == self.part[:-1])
-        return same
-
-
-def lines(start: Bool[np.ndarray, "B T M P"]) -> Lines:
-    """The lines of the parts that have pitches."""
-    n_rolls, steps, parts, pitches = start.shape
-    starts = np.ascontiguousarray(_any(start, 3).transpose(0, 2, 1))  # [B, M, T]
-    at = np.flatnonzero(starts)
-    line, step = np.divmod(at, max(1, steps))
-    roll, part = np.divmod(line, max(1, parts))
-    row = pitches - 1 - start[roll, step, part, ::-1].argmax(axis=1) if len(at) else at
-    return Lines(roll, part, step, row, n_rolls)
 
 
 def pitch_interval(lines: Lines) -> Float[np.ndarray, " B"]:
@@ -423,7 +327,7 @@ def pitch_interval(lines: Lines) -> Float[np.ndarray, " B"]:
     size = np.abs(np.diff(lines.row))[follows]
     roll = lines.roll[1:][follows]
     n = np.bincount(roll, minlength=lines.n_rolls)
-    return _ratio(np.bincount(roll, size, minlength=lines.n_rolls), n)
+    return ratio(np.bincount(roll, size, minlength=lines.n_rolls), n)
 
 
 # --- distributions ----------------------------------------------------------------------------------------------------
@@ -441,7 +345,7 @@ def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B 
     tie. Traps avoided: transitions between the notes of a chord; rows that are scaled to 1 each, in which a step that
     happened once weighs as much as one that happened a hundred times.
     """
-    found = [_vectors_block(planes[block], layout) for block in _blocks(planes)] or [_vectors_block(planes, layout)]
+    found = [_vectors_block(planes[block], layout) for block in blocks(planes)] or [_vectors_block(planes, layout)]
     return {name: np.concatenate([block[name] for block in found]).astype(np.float32) for name in VECTORS}
 
 
@@ -472,213 +376,3 @@ def _tally(
     """How often each value comes in each roll."""
     counts = np.bincount(roll * n_values + value, minlength=n_rolls * n_values)
     return counts.reshape(n_rolls, n_values)
-
-
-# --- keys -------------------------------------------------------------------------------------------------------------
-def _keys() -> tuple[str, ...]:
-    major = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-    minor = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
-    return (*(f"{tonic} major" for tonic in major), *(f"{tonic} minor" for tonic in minor))
-
-
-KEYS: tuple[str, ...] = _keys()  # the 24 scales; the tonic's pitch class is the index modulo 12
-
-
-def _per_key(major: tuple[int, ...], minor: tuple[int, ...]) -> Int64[np.ndarray, "12 24"]:
-    """A column per key, from the values of pitch classes counted from its tonic."""
-    columns = [np.roll(values, tonic) for values in (major, minor) for tonic in range(12)]
-    return np.stack(columns, axis=1).astype(np.int64)
-
-
-# the 12 major and the 12 natural minor scales, as in MusPy
-_SCALES = _per_key((1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1), (1, 0, 1, 1, 0, 1, 0, 1, 1, 0, 1, 0))
-# Krumhansl & Kessler 1982: how well each pitch class fits a key, in hundredths
-_MAJOR_PROFILE = (635, 223, 348, 233, 438, 409, 252, 519, 239, 366, 229, 288)
-_MINOR_PROFILE = (633, 268, 352, 538, 260, 353, 254, 475, 398, 269, 334, 317)
-
-
-def _standardised(profile: tuple[int, ...]) -> tuple[int, ...]:
-    """A profile of mean 0 and norm 1, in millionths."""
-    values = np.array(profile) - np.mean(profile)
-    return tuple(round(1e6 * float(value)) for value in values / np.sqrt((values**2).sum()))
-
-
-_PROFILES = _per_key(_standardised(_MAJOR_PROFILE), _standardised(_MINOR_PROFILE))
-
-
-def best_scale(
-    counts: Int[np.ndarray, "B 12"],
-) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-    """The scale that holds most notes, of 12 major and 12 natural minor scales, and the share that it holds.
-
-    The share is the scale consistency of Mogren 2016 and `muspy.scale_consistency`: from 7/12 for notes spread evenly
-    to 1. Trap avoided: many scales hold equally many notes (always a major scale and its relative minor, which are the
-    same pitches), and the first of the list would call all minor music major. Of the scales that tie, the key is the
-    one whose profile (Krumhansl & Kessler 1982) correlates best with the counts, that is, the one whose tonic, fifth
-    and third are played most; of those that tie even then, as for counts that are all equal, the first in `KEYS`. It
-    is all in integers, so that no machine breaks a tie another way.
-
-    Args:
-        counts: notes of each pitch class, C first.
-
-    Returns:
-        `(index, consistency)`: the index into `KEYS`, -1 without notes, and the share, NaN without notes.
-    """
-    wide = counts.astype(np.int64)
-    inside = wide @ _SCALES  # [B, 24]
-    most = inside.max(axis=1)
-    total = wide.sum(axis=1)
-    fit = np.where(inside == most[:, None], wide @ _PROFILES, np.iinfo(np.int64).min)
-    return np.where(total > 0, fit.argmax(axis=1), -1), _ratio(most, total)
-
-
-def major_of(key: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
-    """The major key with the same tones: of a minor key its relative; -1, no key, stays."""
-    return np.where(key < 12, key, (key + 3) % 12)
-
-
-def in_scale(key: Int[np.ndarray, " B"]) -> Bool[np.ndarray, "B 12"]:
-    """Which pitch classes, C first, belong to scales of `KEYS`."""
-    inside: np.ndarray = _SCALES.T[key] > 0
-    return inside
-
-
-def chroma(planes: Planes, layout: Layout) -> Int64[np.ndarray, "B 12"]:
-    """How many notes of each pitch class, C first, start in each roll; drums left out."""
-    per_roll = [np.zeros((0, 12), np.int64)]
-    for block in _blocks(planes):
-        start = _starts(planes[block], _sounding(planes[block]))
-        per_roll.append(_per_pitch(_without_drums(start, layout)) @ _pitch_class_of_row(layout))
-    return np.concatenate(per_roll)
-
-
-_FIFTHS = 2 * np.pi * (7 * np.arange(12) % 12) / 12  # the angle of each pitch class on the circle of fifths, C first
-
-
-def fifths(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, "B 2"]:
-    """Where the notes lie on the circle of fifths: the mean of their points (cos, sin) on the unit circle.
-
-    The angle is the key up to its mode, C at 0 and one step sharper per 30 degrees; a major scale lies two steps beyond
-    its tonic. The distance from the origin says how firmly: near 0 where all keys are as good. NaN without notes.
-    Source: Chew 2000's centre of effect, on the circle instead of the spiral. Trap: means of angles, which jump from
-    359 to 0 degrees; here points are averaged.
-    """
-    n = counts.sum(axis=1)
-    # row by row, as the sums of a matrix product depend in their last bits on the other rows
-    return np.stack([_ratio((counts * part(_FIFTHS)).sum(axis=1), n) for part in (np.cos, np.sin)], axis=1)
-
-
-def keys(planes: Planes, layout: Layout) -> list[str | None]:
-    """The key of each roll, by its best scale ("G major"); None without notes that have pitches."""
-    index, _ = best_scale(chroma(planes, layout))
-    return [KEYS[i] if i >= 0 else None for i in index.tolist()]
-
-
-def _per_pitch(start: Bool[np.ndarray, "B T N P"]) -> Int64[np.ndarray, "B P"]:
-    """How many notes of each pitch start."""
-    counts: np.ndarray = np.count_nonzero(start, axis=(1, 2)).astype(np.int64)
-    return counts
-
-
-def _pitch_class_of_row(layout: Layout) -> Int64[np.ndarray, "P 12"]:
-    """1 where a row of the roll has the pitch class."""
-    pitch = layout.pitch_low + np.arange(layout.pitches)
-    belongs: np.ndarray = pitch[:, None] % 12 == np.arange(12)
-    return belongs.astype(np.int64)
-
-
-# --- novelty ----------------------------------------------------------------------------------------------------------
-def bar_hashes(planes: Planes, layout: Layout, steps_per_bar: int) -> UInt64[np.ndarray, "B R"]:
-    """A 64-bit hash of the music of each whole bar; equal for equal music on every machine; 0: an empty bar.
-
-    What counts as the same music: the parts are merged, drums left out; the bar is shifted so that its lowest sounding
-    pitch is row 0, so transposed bars are equal; a bar stands alone, so what sounds on its first step starts there,
-    whether it was struck or held over from the bar before (else a bar would differ from itself where a window begins).
-    Of a million distinct bars, two share a hash with a chance of 3e-8.
-
-    Each step of each plane is a word of 128 bits; its halves are mixed with a constant of their own (the finaliser of
-    splitmix64, Steele et al. 2014) and the results added, modulo 2**64.
-    """
-    n_bars = planes.shape[1] // steps_per_bar
-    hashes = np.zeros((len(planes), n_bars), np.uint64)
-    if n_bars == 0:
-        return hashes
-    for block in _blocks(planes):
-        whole = _any(_without_drums(planes[block, : n_bars * steps_per_bar], layout), 2)  # [B, R*S, K, P]
-        bars = whole.reshape(-1, steps_per_bar, 2, planes.shape[-1])  # [B*R, S, K, P]
-        hashes[block] = _hash_bars(bars).reshape(-1, n_bars)
-    return hashes
-
-
-def phrase_hashes(planes: Planes, layout: Layout, steps_per_bar: int, bars: int) -> UInt64[np.ndarray, "B R1"]:
-    """`bar_hashes` of so many bars on end, from each bar line that has as many behind it in the roll.
-
-    They are shifted together: bars that are alike, each in a key of its own, are not alike as a phrase.
-    """
-    n_bars = planes.shape[1] // steps_per_bar
-    hashes = np.zeros((len(planes), max(0, n_bars - bars + 1)), np.uint64)
-    for first in range(min(bars, hashes.shape[1])):
-        from_here = bar_hashes(planes[:, first * steps_per_bar :], layout, bars * steps_per_bar)
-        hashes[:, first::bars] = from_here
-    return hashes
-
-
-def _hash_bars(bars: Bool[np.ndarray, "M S 2 P"]) -> UInt64[np.ndarray, " M"]:
-    sounding = _any(bars, 2)[:, :, None]  # [M, S, 1, P]
-    start = bars[:, :, :1] | sounding
-    start[:, 1:] &= bars[:, 1:, :1] | ~sounding[:, :-1]
-    words = _words(np.concatenate([start, sounding], axis=2))  # [M, S, K, 2]
-    used = _any(sounding, 1, 2)  # [M, P]
-    words = _shift_down(words, used.argmax(axis=1))
-    hashes = mix(words ^ _salt(*words.shape[1:])).sum(axis=(1, 2, 3), dtype=np.uint64)
-    return np.where(_any(used, 1), np.maximum(hashes, np.uint64(1)), np.uint64(0))
-
-
-def _salt(*shape: int) -> UInt64[np.ndarray, "S K 2"]:
-    """A constant for each word of a bar: the sequence of splitmix64."""
-    index = np.arange(1, math.prod(shape) + 1, dtype=np.uint64)
-    return mix(index * np.uint64(0x9E3779B97F4A7C15)).reshape(shape)
-
-
-def _words(bits: Bool[np.ndarray, "M S K P"]) -> UInt64[np.ndarray, "M S K 2"]:
-    """The pitches of each step as two words of 64 bits, the lowest pitch in the lowest bit of the first."""
-    packed = np.zeros((*bits.shape[:3], 16), np.uint8)
-    packed[..., : -(-bits.shape[3] // 8)] = np.packbits(bits, axis=3, bitorder="little")
-    return packed.view("<u8").astype(np.uint64)
-
-
-def _shift_down(words: UInt64[np.ndarray, "M S K 2"], rows: Int[np.ndarray, " M"]) -> UInt64[np.ndarray, "M S K 2"]:
-    """The words, as one number of 128 bits, shifted down by `rows` bits (0 to 127)."""
-    by = rows.astype(np.uint64)[:, None, None]
-    high, low = words[..., 1], words[..., 0]
-    beyond = by >= 64
-    low, high = np.where(beyond, high, low), np.where(beyond, np.uint64(0), high)
-    by = by % np.uint64(64)
-    # a shift by 64 is undefined in C: two steps, 63 - by and then 1
-    carried = (high << (np.uint64(63) - by)) << np.uint64(1)
-    return np.stack([(low >> by) | carried, high >> by], axis=-1)
-
-
-def mix(words: UInt64[np.ndarray, "*W"]) -> UInt64[np.ndarray, "*W"]:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a bijection in which every bit depends on every bit."""
-    words = words ^ (words >> np.uint64(30))
-    words *= np.uint64(0xBF58476D1CE4E5B9)
-    words ^= words >> np.uint64(27)
-    words *= np.uint64(0x94D049BB133111EB)
-    words ^= words >> np.uint64(31)
-    return words
-
-
-def novelty(hashes: UInt64[np.ndarray, "B R"], known: UInt64[np.ndarray, " H"]) -> Float32[np.ndarray, " B"]:
-    """Share of the bars with music whose hash is not among `known` (sorted): 0 all found, 1 all new; NaN without music.
-
-    Read it beside the novelty of held-out real music against the same `known`: common bars recur in all music.
-    """
-    filled = hashes != 0
-    if len(known) == 0:
-        new = filled
-    else:
-        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        new = filled & (known[place] != hashes)
-    share = _ratio(np.count_nonzero(new, axis=1), np.count_nonzero(filled, axis=1))
-    return share.astype(np.float32)

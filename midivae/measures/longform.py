@@ -28,6 +28,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from midivae.measures import features
+from midivae.measures.keys import best_scale, major_of
+from midivae.measures.notes import chroma
 from midivae.music.roll import Layout, cell_runs
 
 FRAME_BARS, HOP_BARS = 4, 2  # of Mittal et al.
@@ -63,7 +65,7 @@ class KeyStability:
 
 
 def key_stability(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per_bar: int) -> KeyStability:
-    """The share of 4-bar windows, one after the other, whose best key (`features.best_scale`) is the whole's.
+    """The share of 4-bar windows, one after the other, whose best key (`keys.best_scale`) is the whole's.
 
     Traps: music in one key and its relative minor moves between two names of one scale (`same_scale`); the whole of a
     short piece is mostly its windows, so compare pieces of one length; drums, and windows without pitches, have no key.
@@ -71,13 +73,13 @@ def key_stability(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per
     steps = FRAME_BARS * steps_per_bar
     n = len(planes) // steps
     windows = planes[: n * steps].reshape(n, steps, *planes.shape[1:])
-    whole = int(features.best_scale(features.chroma(planes[None], layout))[0][0])
-    keys, _ = features.best_scale(features.chroma(windows, layout))
+    whole = int(best_scale(chroma(planes[None], layout))[0][0])
+    keys, _ = best_scale(chroma(windows, layout))
     keys = keys[keys >= 0]
     return KeyStability(
         len(keys),
         int((keys == whole).sum()),
-        int((features.major_of(keys) == features.major_of(np.array([whole]))).sum()),
+        int((major_of(keys) == major_of(np.array([whole]))).sum()),
     )
 
 
@@ -185,7 +187,7 @@ class Seams:
 
     Attributes:
         density: difference of the notes per beat, whichever way.
-        fifths: distance of the notes' centroids on the circle of fifths (`features.fifths`), 0 to 2; NaN where either
+        fifths: distance of the notes' centroids on the circle of fifths (`keys.fifths`), 0 to 2; NaN where either
             side has no pitches.
         same_key: whether the best key is the same; NaN likewise.
     """
@@ -202,6 +204,6 @@ def seams(before: Planes, after: Planes, layout: Layout) -> Seams:
     """
     a, b = features.attributes(before, layout), features.attributes(after, layout)
     apart = np.hypot(a["fifths_x"] - b["fifths_x"], a["fifths_y"] - b["fifths_y"])
-    keys = [features.best_scale(features.chroma(side, layout))[0] for side in (before, after)]
+    keys = [best_scale(chroma(side, layout))[0] for side in (before, after)]
     known = (keys[0] >= 0) & (keys[1] >= 0)
     return Seams(np.abs(a["density"] - b["density"]), apart, np.where(known, keys[0] == keys[1], np.nan))

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float32
 from midivae.models import WindowModel
 from midivae.models.base import Chance
 from midivae.models.flow import Prior
-from midivae.music.roll import FRAME, ONSET
+from midivae.music.roll import FRAME, ONSET, sounding, starts
 from midivae.windows.batch import Batch
 
 USUAL_THRESHOLD, USUAL_TOP_P = 0.3, 0.9  # the defaults of jobs
@@ -173,13 +173,10 @@ def complete(
     Args:
         behind: the step before the first; None: silence.
     """
-    frame = cells[:, :, :, -1].copy()  # [B, T, N, P]; the frame plane is the last, or the only one
-    onset = np.zeros_like(frame)
-    if cells.shape[3] == 2:
-        onset |= cells[:, :, :, ONSET]
-    frame |= onset
-    onset[:, :1] |= frame[:, :1] if behind is None else frame[:, :1] & ~behind[:, :, :, FRAME]
-    onset[:, 1:] |= frame[:, 1:] & ~frame[:, :-1]
+    frame, onset = sounding(cells), starts(cells)
+    if behind is not None:
+        struck = cells[:, :1, :, ONSET] if cells.shape[3] == 2 else False
+        onset[:, :1] = struck | (frame[:, :1] & ~behind[:, :, :, FRAME])
     both = np.empty((*frame.shape[:3], 2, frame.shape[3]), bool)
     both[:, :, :, ONSET], both[:, :, :, FRAME] = onset, frame
     return both

@@ -193,6 +193,22 @@ def rasterise(
     return Rasterised(columns, n_steps, layout, *counts.T)
 
 
+def sounding(planes: Bool[np.ndarray, "*B T N K P"]) -> Bool[np.ndarray, "*B T N P"]:
+    """Where notes sound; an onset without a frame sounds for its step."""
+    cells: np.ndarray = planes[..., 0, :] | planes[..., -1, :]  # the frame plane is the last, or the only one
+    return cells
+
+
+def starts(planes: Bool[np.ndarray, "*B T N K P"]) -> Bool[np.ndarray, "*B T N P"]:
+    """Where notes start: at onsets, and where sound follows silence; what sounds on the first step starts there."""
+    sounds = sounding(planes)
+    start = sounds.copy()
+    start[..., 1:, :, :] &= ~sounds[..., :-1, :, :]
+    if planes.shape[-2] == 2:
+        start |= planes[..., ONSET, :]
+    return start
+
+
 def runs(first: Int[np.ndarray, " M"], length: Int[np.ndarray, " M"]) -> Int[np.ndarray, " _"]:
     """first[i], first[i] + 1 ... first[i] + length[i] - 1 for every i, end to end; lengths are 0 or more."""
     if not len(length) or length.min() == 0:

@@ -2,7 +2,7 @@
 
 The x axis is time in bars, the y axis pitch. Each track has a colour of `pictures`. The start of a note has the full
 colour and the rest is paler, so that repeated notes look different from a long one. Drums are drawn at their note
-numbers. The title has key and tempo; the key is the best scale of all notes but drums (`features.best_scale`).
+numbers. The title has key and tempo; the key is the best scale of all notes but drums (`keys.best_scale`).
 
 The same bytes give the same picture: SVG has neither a date nor random ids.
 
@@ -17,7 +17,7 @@ from pathlib import PurePath
 import numpy as np
 
 from midivae.errors import InputError, ParamsError
-from midivae.measures import features
+from midivae.measures.keys import KEYS, best_scale
 from midivae.music import grid, midi
 from midivae.music.notes import DEFAULT_TEMPO, Notes
 from midivae.render import pictures
@@ -75,8 +75,8 @@ def _bar_lines(notes: Notes) -> np.ndarray:
 def _title(notes: Notes, name: str) -> str:
     """Name, key and tempo."""
     counts = np.bincount(notes.pitch[~notes.is_drum] % 12, minlength=12)
-    index = int(features.best_scale(counts[None])[0][0])
-    key = features.KEYS[index] if index >= 0 else "no key"
+    index = int(best_scale(counts[None])[0][0])
+    key = KEYS[index] if index >= 0 else "no key"
     first = notes.tempos[0].qpm if notes.tempos else DEFAULT_TEMPO
     more = ", changing" if len({tempo.us_per_quarter for tempo in notes.tempos}) > 1 else ""
     return f"{_plain(name)}   {key}, {first:.0f} BPM{more}"

@@ -129,7 +129,7 @@ BARS = Table(
     "bars",
     1,
     _columns(
-        ("hash", pa.uint64()),  # features.bar_hashes; sorted, each once, none of an empty bar
+        ("hash", pa.uint64()),  # hashes.bar_hashes; sorted, each once, none of an empty bar
     ),
 )
 

@@ -29,7 +29,6 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
 from midivae.config.train import View
 from midivae.errors import CorruptError, ParamsError, SchemaError
-from midivae.measures import features
 from midivae.music import roll
 from midivae.music.parts import DRUMS
 from midivae.music.roll import FRAME, Layout, pack, unpack
@@ -275,7 +274,7 @@ def select(
 
 
 def bar_hashes(corpus: Corpus, beats_per_bar: int) -> UInt64[np.ndarray, " H"]:
-    """The hashes (`features.bar_hashes`) of the bars of all pieces, sorted, each once, none of an empty bar.
+    """The hashes (`hashes.bar_hashes`) of the bars of all pieces, sorted, each once, none of an empty bar.
 
     All bars are cut to the same length: of a piece in another metre, what follows on each of its bar lines.
     """
@@ -286,9 +285,9 @@ def bar_hashes(corpus: Corpus, beats_per_bar: int) -> UInt64[np.ndarray, " H"]:
     for first in range(0, len(bars), _BARS_AT_ONCE):
         index = np.arange(first, min(first + _BARS_AT_ONCE, len(bars)))
         block = planes(corpus, bars, index, view)
-        found.append(np.unique(features.bar_hashes(block, corpus.layout, steps_per_bar)))
-    hashes: np.ndarray = np.unique(np.concatenate(found))
-    return np.asarray(hashes[hashes != 0])
+        found.append(np.unique(hashes.bar_hashes(block, corpus.layout, steps_per_bar)))
+    every = np.unique(np.concatenate(found))
+    return np.asarray(every[every != 0])
 
 
 # --- on the training device -------------------------------------------------------------------------------------------

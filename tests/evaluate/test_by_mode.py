@@ -15,6 +15,7 @@ from midivae.config.train import View
 from midivae.evaluate import by_mode
 from midivae.evaluate import stage as evaluate
 from midivae.measures import features, likeness
+from midivae.measures.notes import transposed
 from midivae.music import roll
 from midivae.storage import schema, tables
 from midivae.windows import loader
@@ -79,15 +80,15 @@ def build(data: Path) -> None:
 
     write_job(samples, "sample", "mlp", music(rng, 40))
     # copies of training music, a fourth up
-    job("sample-copies", features.transposed(np.concatenate([low_rolls(training)] * 3), LAYOUT, np.full(12, 5)))
+    job("sample-copies", transposed(np.concatenate([low_rolls(training)] * 3), LAYOUT, np.full(12, 5)))
     # half of the steps right, and the second half of the samples moved by two semitones
     rebuilt = spoilt(rng, np.concatenate([rolls, rolls]), 0.5)
     by = np.repeat([0, 2], 12)
-    rebuilt = features.transposed(rebuilt, LAYOUT, by)
+    rebuilt = transposed(rebuilt, LAYOUT, by)
     job("reconstruct", rebuilt, parents=[[n] for n in names * 2], transpose=by.tolist())
     exact = np.concatenate([rolls, train_rolls])
     far = np.repeat([0, 20], [len(rolls), len(train_rolls)])  # over the edge, and back by octaves
-    exact = features.transposed(exact, LAYOUT, far)
+    exact = transposed(exact, LAYOUT, far)
     job("reconstruct-exact", exact, parents=[[n] for n in [*names, *train_names]], transpose=far.tolist())
     radii = np.repeat([0.1, 0.5, 0.9], 12)
     varied = np.concatenate([spoilt(rng, rolls, share) for share in (0.1, 0.5, 0.9)])
@@ -285,8 +286,8 @@ def test_copies_of_training_music_are_found(data: Path, metrics: dict[str, Any])
     training = loader.load(data / "rolls", ["train"])
     where = training.starts[training.piece_ids.index(first["piece_id"])] + first["piece_start_step"]
     found = roll.unpack(training.packed[where : where + STEPS], LAYOUT)[None]
-    wanted = features.transposed(low_rolls(training)[:1], LAYOUT, np.array([5]))
-    moved = features.transposed(found, LAYOUT, np.array([first["semitones"]]))
+    wanted = transposed(low_rolls(training)[:1], LAYOUT, np.array([5]))
+    moved = transposed(found, LAYOUT, np.array([first["semitones"]]))
     assert likeness.nearest(likeness.beat_chroma(moved, LAYOUT), likeness.beat_chroma(wanted, LAYOUT))[2][0] == 0
     assert set(neighbours["set"]) >= {"held-out", "bernoulli", "markov", "song"}
 

@@ -23,6 +23,8 @@ from midivae.evaluate import set_distances, set_measures
 from midivae.evaluate import stage as evaluate
 from midivae.evaluate.set_distances import Measured
 from midivae.measures import features
+from midivae.measures.hashes import bar_hashes, novelty
+from midivae.measures.keys import key_names
 from midivae.music import midi, roll
 from midivae.music.roll import Layout, Roll
 from midivae.storage import folders, schema, tables
@@ -72,7 +74,7 @@ def write_job(
     """The catalog's file of one job, from its samples' planes; columns that are not as in mode `sample` by name."""
     n = len(planes)
     measures = features.measure(planes, LAYOUT, 4)
-    novelty = features.novelty(features.bar_hashes(planes, LAYOUT, 16), np.zeros(0, np.uint64))
+    share = novelty(bar_hashes(planes, LAYOUT, 16), np.zeros(0, np.uint64))
     columns = {
         "sample_id": [f"{job}-{i:07d}" for i in range(n)],
         "job": [job] * n,
@@ -99,8 +101,8 @@ def write_job(
         "steps_per_beat": [4] * n,
         "duration_s": [4.0] * n,
         **{name: [None if np.isnan(v) else float(v) for v in values] for name, values in measures.items()},
-        "key": features.keys(planes, LAYOUT),
-        "novelty": [None if np.isnan(v) else float(v) for v in novelty],
+        "key": key_names(planes, LAYOUT),
+        "novelty": [None if np.isnan(v) else float(v) for v in share],
         "midi": [{"bytes": midi.write(roll.to_notes(Roll(p, LAYOUT))), "path": None} for p in planes],
         **columns_of,
     }
@@ -227,14 +229,14 @@ def test_held_out_windows_are_measured_as_the_loader_cuts_them(data: Path) -> No
     planes = roll.unpack(corpus.packed[first : first + STEPS], LAYOUT)[None]
     for name, wanted in features.measure(planes, LAYOUT, 4).items():
         assert row[name] == wanted[0]
-    assert row["key"] == features.keys(planes, LAYOUT)[0]
+    assert row["key"] == key_names(planes, LAYOUT)[0]
     # novelty: against 16 steps from every bar line of the training pieces, by a set of Python
     train = loader.load(data / "rolls", ["train"])
     rolls = roll.unpack(train.packed, LAYOUT).reshape(-1, 64, 2, 2, 36)
     ended = np.concatenate([rolls, np.zeros_like(rolls[:, :8])], axis=1)
     bars = [ended[:, first : first + 16] for first in range(0, 64, 8)]
-    known = set(features.bar_hashes(np.concatenate(bars), LAYOUT, 16)[:, 0].tolist())
-    mine = features.bar_hashes(planes, LAYOUT, 16)[0].tolist()
+    known = set(bar_hashes(np.concatenate(bars), LAYOUT, 16)[:, 0].tolist())
+    mine = bar_hashes(planes, LAYOUT, 16)[0].tolist()
     assert row["novelty"] == np.mean([bar not in known for bar in mine])
 
 

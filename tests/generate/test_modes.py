@@ -23,6 +23,8 @@ from midivae.generate import modes
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
 from midivae.measures import features
+from midivae.measures.keys import best_scale, fifths, in_scale
+from midivae.measures.notes import chroma, transposed
 from midivae.models import coding, latent
 from midivae.models.latent import Controls, measured
 from midivae.music import midi
@@ -300,7 +302,7 @@ def test_continue_goes_on_from_its_parent(data: Path) -> None:
     assert lead["z"].map(len).unique().tolist() == [2 * LATENT]
     # its key is more often that of its parent than of another: pieces of this corpus stay in one key
     keys = [
-        features.best_scale(features.chroma(np.stack(list(lead["planes"]))[:, part], LAYOUT))[0]
+        best_scale(chroma(np.stack(list(lead["planes"]))[:, part], LAYOUT))[0]
         for part in (slice(STEPS), slice(STEPS, None))
     ]
     apart = np.abs(modes.to_key(keys[0], keys[1]))
@@ -314,8 +316,8 @@ def test_a_continuation_keeps_the_key_of_its_lead(data: Path) -> None:
     apart = {}
     for name in "ab":
         music = np.stack(list(found.query(f"job == '{name}'")["planes"]))
-        lead, new = (features.chroma(music[:, part], LAYOUT) for part in (slice(STEPS), slice(STEPS, None)))
-        apart[name] = np.nanmean(np.linalg.norm(features.fifths(lead) - features.fifths(new), axis=1))
+        lead, new = (chroma(music[:, part], LAYOUT) for part in (slice(STEPS), slice(STEPS, None)))
+        apart[name] = np.nanmean(np.linalg.norm(fifths(lead) - fifths(new), axis=1))
     assert apart["a"] < apart["b"]  # 0.77 to 0.93 of it with five models of other seeds
     assert outside_share(found.query("job == 'a'")) < 0.3 * outside_share(found.query("job == 'b'"))  # 0.06 of it
 
@@ -332,7 +334,7 @@ def test_a_key_by_hand() -> None:
     assert not key.outside[0, 0].any()  # drums have no key
     assert not key.outside[1].any()
     counts = np.array([[2, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1]])  # without the F#
-    assert np.array_equal(key.centroid[0], features.fifths(counts)[0])
+    assert np.array_equal(key.centroid[0], fifths(counts)[0])
     assert np.isnan(key.centroid[1]).all()
 
 
@@ -349,9 +351,9 @@ def test_a_model_that_cannot_change_the_key_keeps_to_the_scale(data: Path, monke
 def outside_share(found: pd.DataFrame) -> float:
     """Of the notes after the first window, those that are not in its best scale."""
     music = np.stack(list(found["planes"]))
-    key, _ = features.best_scale(features.chroma(music[:, :STEPS], LAYOUT))
-    new = features.chroma(music[:, STEPS:], LAYOUT)
-    return float((new * ~features.in_scale(key)).sum() / new.sum())
+    key, _ = best_scale(chroma(music[:, :STEPS], LAYOUT))
+    new = chroma(music[:, STEPS:], LAYOUT)
+    return float((new * ~in_scale(key)).sum() / new.sum())
 
 
 def test_a_song_has_its_form_and_one_key(data: Path) -> None:
@@ -391,11 +393,11 @@ def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> N
         assert model.prior is not None
         assert close(coding.latents(model.prior, draws.noise()), z[:, part])
         apart.append(coding.decode(model, z[:, part], coding.usual(model), draws.cells()))
-    keys = [features.best_scale(features.chroma(planes, LAYOUT))[0] for planes in apart]
+    keys = [best_scale(chroma(planes, LAYOUT))[0] for planes in apart]
     for row, planes in enumerate(found["planes"]):
         for part in range(4):
             shift = modes.to_key(keys[part][row : row + 1], keys[0][row : row + 1])
-            moved = features.transposed(apart[part][row : row + 1], LAYOUT, shift)[0]
+            moved = transposed(apart[part][row : row + 1], LAYOUT, shift)[0]
             assert np.array_equal(planes[:, part, FRAME], moved[:, part, FRAME])
 
 
@@ -415,7 +417,7 @@ def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
     assert moved["transpose"].tolist() == [3] * 4
     assert np.array_equal(np.stack(list(plain["z"])), np.stack(list(moved["z"])))
     for low, high in zip(plain["planes"], moved["planes"], strict=True):
-        assert np.array_equal(features.transposed(low[None], LAYOUT, np.array([3]))[0], high)
+        assert np.array_equal(transposed(low[None], LAYOUT, np.array([3]))[0], high)
 
 
 # --- parents ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from midivae.ingest import duplicates
 from midivae.ingest.duplicates import EMPTY, HASHES, SHINGLE, Lines, likeness, music_hash, signatures
-from midivae.measures import features
+from midivae.measures.hashes import mix
 from midivae.music import kernels
 
 BINS = HASHES // 2
@@ -101,7 +101,7 @@ def tunes(count: int, seed: int = 0, notes: int = 120) -> Music:
 
 def mixed(states: np.ndarray) -> np.ndarray:
     """One step of SplitMix64 from each state."""
-    return features.mix(states + np.uint64(0x9E3779B97F4A7C15))
+    return mix(states + np.uint64(0x9E3779B97F4A7C15))
 
 
 # --- what counts as the same ------------------------------------------------------------------------------------------

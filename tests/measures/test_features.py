@@ -10,27 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
+from measures.rolls import BAND, ONE, SATB, Note, music, roll
 from midivae.measures import features
-from midivae.music.roll import FRAME, ONSET, Layout, cell_runs
+from midivae.measures.hashes import bar_hashes
+from midivae.measures.keys import key_names
+from midivae.measures.notes import chroma
+from midivae.music.roll import Layout, cell_runs
 from midivae.storage.schema import FEATURES
 
 pytestmark = pytest.mark.numerical
-
-Note = tuple[int, int, int, int]  # part, pitch, onset step, offset step
-SATB = Layout(("soprano", "alto", "tenor", "bass"), 36, 48, 4)
-BAND = Layout(("drums", "piano"), 36, 48, 4)
-ONE = Layout(("merged",), 36, 48, 4)
-
-
-def roll(notes: list[Note], layout: Layout = ONE, steps: int = 32) -> np.ndarray:
-    """A batch of one roll."""
-    planes = np.zeros((1, steps, len(layout.parts), 2, layout.pitches), bool)
-    for part, pitch, onset, offset in notes:
-        planes[0, onset:offset, part, 1, pitch - layout.pitch_low] = True
-        planes[0, onset, part, 0, pitch - layout.pitch_low] = True
-    return planes
 
 
 def measured(notes: list[Note], layout: Layout = ONE, steps: int = 32) -> dict[str, float]:
@@ -164,20 +153,12 @@ def test_attributes_are_the_features_of_the_same_name(cells: list[tuple[int, int
     assert len(set(a) & set(FEATURES)) == 5
 
 
-@given(st.lists(st.integers(0, 11), min_size=1, max_size=20), st.integers(0, 11))
-def test_a_fifth_up_is_30_degrees_on_the_circle(classes: list[int], fifths_up: int) -> None:
-    x, y = features.fifths(np.bincount(classes, minlength=12)[None])[0]
-    moved = features.fifths(np.bincount([(c + 7 * fifths_up) % 12 for c in classes], minlength=12)[None])[0]
-    turn = complex(x, y) * complex(math.cos(math.pi * fifths_up / 6), math.sin(math.pi * fifths_up / 6))
-    np.testing.assert_allclose(moved, [turn.real, turn.imag], atol=1e-12)
-
-
 def test_attributes_of_no_rolls_and_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(v.shape == (0,) for v in features.attributes(roll([], SATB)[:0], SATB).values())
     rng = np.random.default_rng(0)
     planes = np.repeat(rng.random((20, 32, 4, 1, 48)) < 0.02, 2, axis=3)
     whole = features.attributes(planes, SATB)
-    monkeypatch.setattr(features, "_BLOCK_CELLS", 3 * planes[0].size)
+    monkeypatch.setattr("midivae.measures.notes._BLOCK_CELLS", 3 * planes[0].size)
     for name, values in features.attributes(planes, SATB).items():
         np.testing.assert_array_equal(values, whole[name])
 
@@ -186,7 +167,7 @@ def test_held_into_the_window_is_a_note_of_the_window() -> None:
     planes = roll([(0, 60, 0, 4)])
     planes[0, 0, 0, 0] = False  # a frame without its onset, as where a window cuts a note
     assert features.measure(planes, ONE, 4)["notes"][0] == 1
-    assert features.keys(planes, ONE) == features.keys(roll([(0, 60, 0, 4)]), ONE)
+    assert key_names(planes, ONE) == key_names(roll([(0, 60, 0, 4)]), ONE)
 
 
 def test_an_onset_without_a_frame_sounds_for_its_step() -> None:
@@ -215,7 +196,7 @@ def test_drums_have_rhythm_and_no_pitch() -> None:
     assert (alone["empty_bar_rate"], band["empty_bar_rate"]) == (0.5, 0)
     # piano: onsets at {0, 8} and {}: 2 of 16 differ; with drums both bars have {0, 4, 8, 12}
     assert (alone["groove_consistency"], band["groove_consistency"]) == (pytest.approx(14 / 16), 1)
-    assert features.keys(roll(drums, BAND), BAND) == [None]
+    assert key_names(roll(drums, BAND), BAND) == [None]
     only = measured(drums, BAND)
     assert math.isnan(only["polyphony"])
     assert only["density"] == 1
@@ -227,15 +208,15 @@ def test_silence_has_no_values_and_raises_nothing() -> None:
     assert (m["empty_bar_rate"], m["empty_beat_rate"]) == (1, 1)
     valued = {"notes", "density", "pitch_count", "empty_bar_rate", "empty_beat_rate"}
     assert all(math.isnan(v) for name, v in m.items() if name not in valued)
-    assert features.keys(roll([]), ONE) == [None]
-    assert not features.bar_hashes(roll([]), ONE, 16).any()
+    assert key_names(roll([]), ONE) == [None]
+    assert not bar_hashes(roll([]), ONE, 16).any()
 
 
 def test_no_rolls_at_all() -> None:
     none = roll([])[:0]
     assert all(v.shape == (0,) for v in features.measure(none, ONE, 4).values())
-    assert features.keys(none, ONE) == []
-    assert features.bar_hashes(none, ONE, 16).shape == (0, 2)
+    assert key_names(none, ONE) == []
+    assert bar_hashes(none, ONE, 16).shape == (0, 2)
 
 
 def test_sums_do_not_wrap_at_256() -> None:
@@ -253,120 +234,7 @@ def test_sums_do_not_wrap_at_256() -> None:
     assert repeated["pitch_class_entropy"] == pytest.approx(-(p * np.log2(p)).sum())
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-def counts(**notes: int) -> np.ndarray:
-    """Notes per pitch class from names of tones ("Fs" for F sharp)."""
-    names = ["C", "Cs", "D", "Ds", "E", "F", "Fs", "G", "Gs", "A", "As", "B"]
-    return np.array([[notes.get(name, 0) for name in names]])
-
-
-@pytest.mark.parametrize(
-    ("tones", "key", "consistency"),
-    [
-        (counts(C=4, D=2, E=3, F=2, G=4, A=1, B=1), "C major", 1.0),
-        # the same seven tones, played around A and E: the relative minor, where a first-of-the-list rule says C major
-        (counts(A=4, B=2, C=3, D=2, E=4, F=1, G=1), "A minor", 1.0),
-        # G major with one C sharp among 18 notes
-        (counts(G=5, A=2, B=3, C=1, D=4, E=1, Fs=1, Cs=1), "G major", 17 / 18),
-        # C minor with its leading tone: B is not in the natural minor, as in MusPy
-        (counts(C=5, D=2, Ds=3, F=2, G=4, Gs=1, B=1), "C minor", 17 / 18),
-    ],
-)
-def test_keys_worked_by_hand(tones: np.ndarray, key: str, consistency: float) -> None:
-    index, share = features.best_scale(tones)
-    assert features.KEYS[index[0]] == key
-    assert share[0] == pytest.approx(consistency)
-
-
-@pytest.mark.parametrize("low", [36, 41, 0])
-def test_pitch_classes_do_not_depend_on_where_the_roll_begins(low: int) -> None:
-    layout = Layout(("merged",), low, 84, 4)
-    chord = roll([(0, pitch, 0, 4) for pitch in (67, 71, 74, 78, 67 - 12)], layout)  # G B D F sharp, and G again
-    assert features.chroma(chord, layout)[0].tolist() == counts(G=2, B=1, D=1, Fs=1)[0].tolist()
-    assert features.keys(chord, layout) == ["G major"]
-
-
-def test_evenly_spread_notes_and_none() -> None:
-    index, share = features.best_scale(np.array([[5] * 12, [0] * 12]))
-    assert (index[0], share[0]) == (0, pytest.approx(7 / 12))  # all 24 tie in everything: the first
-    assert index[1] == -1
-    assert math.isnan(share[1])
-
-
-def test_keys_are_24_with_the_tonic_at_the_index_modulo_12() -> None:
-    assert len(set(features.KEYS)) == 24
-    assert [features.KEYS[i] for i in (0, 7, 9 + 12, 1, 13)] == [
-        "C major",
-        "G major",
-        "A minor",
-        "Db major",
-        "C# minor",
-    ]
-    tonic_triads = [[i % 12, (i + (4 if i < 12 else 3)) % 12, (i + 7) % 12] for i in range(24)]
-    weights = np.zeros((24, 12), int)
-    for key, triad in enumerate(tonic_triads):
-        weights[key, triad] = [3, 1, 2]
-    assert features.best_scale(weights)[0].tolist() == list(range(24))
-
-
-@given(hnp.arrays(np.int64, (12,), elements=st.integers(0, 40)), st.integers(0, 11))
-def test_key_moves_with_the_music(tones: np.ndarray, by: int) -> None:
-    here, moved = features.best_scale(tones[None]), features.best_scale(np.roll(tones, by)[None])
-    np.testing.assert_allclose(here[1], moved[1])
-    if here[0][0] >= 0 and all(not np.array_equal(tones, np.roll(tones, k)) for k in range(1, 12)):
-        # a chroma without a symmetry of its own: no tie is left to the order of the list
-        mode = here[0] // 12
-        assert moved[0].tolist() == (12 * mode + (here[0] + by) % 12).tolist()
-
-
-# --- transposition ----------------------------------------------------------------------------------------------------
-def test_transposed_by_hand() -> None:
-    # pitches 36 to 83: G4 (67) two semitones up is A4 (69); B5 (83) would leave the roll, and comes back as C#5 (73);
-    # C2 (36) down two semitones is Bb2 (46)
-    planes = np.zeros((2, 1, 4, 2, 48), bool)
-    for pitch in (67, 83):
-        planes[0, 0, 1, :, pitch - 36] = True
-    planes[1, 0, 2, :, 0] = True
-    moved = features.transposed(planes, SATB, np.array([2, -2]))
-    assert sorted(np.flatnonzero(moved[0, 0, 1, FRAME]) + 36) == [69, 73]
-    assert (np.flatnonzero(moved[1, 0, 2, ONSET]) + 36).tolist() == [46]
-    assert moved.sum() == planes.sum()
-
-
-def test_drums_stay_where_they_are() -> None:
-    layout = Layout(("drums", "piano"), 36, 48, 4)
-    planes = np.random.default_rng(0).random((2, 8, 2, 2, 48)) < 0.1
-    moved = features.transposed(planes, layout, np.array([5, -7]))
-    assert np.array_equal(moved[:, :, 0], planes[:, :, 0])
-    assert not np.array_equal(moved[:, :, 1], planes[:, :, 1])
-
-
-@given(st.integers(-24, 24), st.integers(0, 2**31))
-def test_transposition_moves_pitch_classes_and_can_be_undone(shift: int, seed: int) -> None:
-    planes = np.zeros((1, 8, 4, 2, 48), bool)
-    planes[..., 24:30] = np.random.default_rng(seed).random((1, 8, 4, 2, 6)) < 0.3  # room for a dozen below and above
-    by = np.array([shift])
-    moved = features.transposed(planes, SATB, by)
-    chroma = [features.chroma(each, SATB)[0] for each in (planes, moved)]
-    assert np.array_equal(np.roll(chroma[0], shift), chroma[1])
-    if abs(shift) <= 18:
-        assert np.array_equal(features.transposed(moved, SATB, -by), planes)
-
-
 # --- properties -------------------------------------------------------------------------------------------------------
-@st.composite
-def music(draw: st.DrawFn, parts: int = 4, steps: int = 48, low: int = 48, high: int = 71) -> list[Note]:
-    """Up to 40 notes, some bars often empty."""
-    note = st.builds(
-        lambda part, pitch, onset, length: (part, pitch, onset, min(steps, onset + length)),
-        st.integers(0, parts - 1),
-        st.integers(low, high),
-        st.integers(0, steps - 1),
-        st.integers(1, 20),
-    )
-    return draw(st.lists(note, max_size=40))
-
-
 @given(music())
 def test_notes_are_those_of_cell_runs(notes: list[Note]) -> None:
     planes = roll(notes, SATB, 48)
@@ -375,9 +243,7 @@ def test_notes_are_those_of_cell_runs(notes: list[Note]) -> None:
     assert m["notes"][0] == len(row)
     if len(row):
         assert m["note_length"][0] == pytest.approx((offset - onset).mean() / 4)
-        np.testing.assert_array_equal(
-            features.chroma(planes, SATB)[0], np.bincount((row + SATB.pitch_low) % 12, minlength=12)
-        )
+        np.testing.assert_array_equal(chroma(planes, SATB)[0], np.bincount((row + SATB.pitch_low) % 12, minlength=12))
 
 
 @given(music(), st.integers(-12, 12))
@@ -406,9 +272,7 @@ def test_the_order_of_parts_does_not_matter(notes: list[Note], order: list[int])
     here, other = features.measure(planes, SATB, 4), features.measure(planes[:, :, order], SATB, 4)
     for name in FEATURES:
         np.testing.assert_array_equal(other[name], here[name])
-    np.testing.assert_array_equal(
-        features.bar_hashes(planes[:, :, order], SATB, 16), features.bar_hashes(planes, SATB, 16)
-    )
+    np.testing.assert_array_equal(bar_hashes(planes[:, :, order], SATB, 16), bar_hashes(planes, SATB, 16))
 
 
 @given(music())
@@ -425,9 +289,9 @@ def test_a_doubled_part_adds_notes_and_no_polyphony(notes: list[Note]) -> None:
 def test_a_roll_alone_or_in_a_large_batch_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     planes = np.repeat(rng.random((40, 32, 4, 1, 48)) < 0.02, 2, axis=3)
-    one_block = features.measure(planes, SATB, 4), features.bar_hashes(planes, SATB, 16)
-    monkeypatch.setattr(features, "_BLOCK_CELLS", 3 * planes[0].size)
-    many = features.measure(planes, SATB, 4), features.bar_hashes(planes, SATB, 16)
+    one_block = features.measure(planes, SATB, 4), bar_hashes(planes, SATB, 16)
+    monkeypatch.setattr("midivae.measures.notes._BLOCK_CELLS", 3 * planes[0].size)
+    many = features.measure(planes, SATB, 4), bar_hashes(planes, SATB, 16)
     for name in FEATURES:
         np.testing.assert_array_equal(many[0][name], one_block[0][name])
         np.testing.assert_array_equal(features.measure(planes[7:8], SATB, 4)[name][0], one_block[0][name][7])
@@ -439,7 +303,7 @@ def test_memory_stays_flat() -> None:
     planes[:, ::4, :, :, 10] = True
     tracemalloc.start()
     features.measure(planes, SATB, 4)
-    features.bar_hashes(planes, SATB, 16)
+    bar_hashes(planes, SATB, 16)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < planes.nbytes / 2
@@ -512,146 +376,6 @@ def test_where_muspy_counts_a_bar_that_is_not_there() -> None:
     assert measured(beats, steps=20)["empty_beat_rate"] == pytest.approx(3 / 5)
 
 
-# --- hashes of bars ---------------------------------------------------------------------------------------------------
-def hashes(notes: list[Note], layout: Layout = SATB, steps: int = 32) -> list[int]:
-    values: list[int] = features.bar_hashes(roll(notes, layout, steps), layout, 16)[0].tolist()
-    return values
-
-
-TUNE: list[Note] = [(0, 72, 0, 4), (0, 72, 4, 8), (1, 67, 0, 8), (3, 48, 0, 16)]
-
-
-def mixed(word: int) -> int:
-    """The finaliser of splitmix64, in Python's integers."""
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
-    return word ^ word >> 31
-
-
-def test_hashes_are_the_same_on_every_machine() -> None:
-    # TUNE again, as pitches above its lowest, 48: the words of 128 bits of each step, onsets and then frames
-    onsets = {0: [24, 19, 0], 4: [24]}
-    total = 0
-    for step in range(16):
-        sounding = [0] + ([24, 19] if step < 8 else [])
-        for plane, pitches in enumerate((onsets.get(step, []), sounding)):
-            word = sum(1 << pitch for pitch in pitches)
-            for half in range(2):
-                nth = 4 * step + 2 * plane + half + 1
-                salt = mixed(nth * 0x9E3779B97F4A7C15 % 2**64)
-                total += mixed((word >> 64 * half) % 2**64 ^ salt)
-    assert hashes(TUNE) == [total % 2**64, 0]
-    assert hashes(TUNE)[0] == 308157785569460461  # and so it stays: catalogs and known bars outlive a release
-
-
-@pytest.mark.parametrize(
-    "same",
-    [
-        [(part, pitch + 5, a, b) for part, pitch, a, b in TUNE],  # transposed
-        [(part, pitch - 12, a, b) for part, pitch, a, b in TUNE],
-        [(3 - part, pitch, a, b) for part, pitch, a, b in TUNE],  # other parts
-        [*TUNE, (2, 67, 0, 8)],  # a unison
-    ],
-)
-def test_same_music_has_the_same_hash(same: list[Note]) -> None:
-    assert hashes(same) == hashes(TUNE)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        [(0, 72, 0, 8), (1, 67, 0, 8), (3, 48, 0, 16)],  # the repeated note held
-        [*TUNE[:3], (3, 48, 0, 15)],  # a step shorter
-        [*TUNE[:3], (3, 49, 0, 16)],  # another bass
-        [(part, pitch, a + 1, min(16, b + 1)) for part, pitch, a, b in TUNE],  # later
-        [*TUNE, (2, 60, 15, 16)],  # a note more
-    ],
-)
-def test_other_music_has_another_hash(other: list[Note]) -> None:
-    assert hashes(other)[0] not in (0, hashes(TUNE)[0])
-
-
-def test_drums_are_not_in_the_hash() -> None:
-    piano: list[Note] = [(1, 60, 0, 8)]
-    assert hashes([*piano, (0, 38, 4, 5)], BAND) == hashes(piano, BAND)
-    assert hashes([(0, 38, 4, 5)], BAND) == [0, 0]
-
-
-def test_a_bar_is_the_same_whether_its_first_notes_were_struck_or_held() -> None:
-    held = hashes([(0, 60, 8, 24), (0, 64, 24, 32)])
-    struck = hashes([(0, 60, 0, 4), (0, 60, 16, 24), (0, 64, 24, 32)])
-    assert held[1] == struck[1]
-
-
-def test_a_frame_that_follows_silence_starts_a_note_in_the_hash_too() -> None:
-    planes = roll([(0, 60, 2, 6), (0, 60, 8, 10)])
-    without_onset = planes.copy()
-    without_onset[0, 8, 0, 0] = False
-    np.testing.assert_array_equal(features.bar_hashes(without_onset, ONE, 16), features.bar_hashes(planes, ONE, 16))
-
-
-@given(music(parts=1, steps=16, low=48, high=71), st.integers(-12, 12), st.integers(0, 2))
-def test_hashes_follow_the_bar_not_its_place(notes: list[Note], by: int, bar: int) -> None:
-    here = hashes(notes, ONE, 48)
-    there = hashes([(part, pitch + by, a + 16 * bar, b + 16 * bar) for part, pitch, a, b in notes], ONE, 48)
-    assert there[bar] == here[0]
-    assert (here[0] == 0) == (not notes)
-
-
-def test_hashes_do_not_depend_on_the_range_of_the_roll() -> None:
-    # shifts on both sides of 64 rows, up to the last of 128 pitches
-    narrow = hashes(TUNE)
-    full = Layout(SATB.parts, 0, 128, 4)
-    for by in (-48, -1, 0, 15, 16, 17, 55):
-        moved = [(part, pitch + by, a, b) for part, pitch, a, b in TUNE]
-        assert hashes(moved, full) == narrow, by
-
-
-def test_bars_that_differ_in_a_few_bits_do_not_collide() -> None:
-    # sparse bars of 14 pitches x 16 steps, the lowest pitch always row 0: the hard case for a weak hash
-    rng = np.random.default_rng(1)
-    bars = rng.random((40_000, 16, 1, 1, 14)) < 0.02
-    bars[:, 0, 0, 0, 0] = True
-    planes = np.repeat(bars, 2, axis=3)
-    layout = Layout(("merged",), 60, 14, 4)
-    found = features.bar_hashes(planes, layout, 16)[:, 0]
-    assert len(np.unique(found)) == len(np.unique(bars.reshape(len(bars), -1), axis=0))
-    # every bit of the hash is set in about half of the bars
-    ones = np.unpackbits(np.unique(found).view(np.uint8).reshape(-1, 8), axis=1).mean(axis=0)
-    assert np.abs(ones - 0.5).max() < 0.02
-
-
-def test_novelty_is_the_share_of_filled_bars_not_known() -> None:
-    known = np.array([3, 5, 2**63 + 1], np.uint64)
-    bars = np.array([[3, 5, 0], [3, 4, 0], [7, 2**63, 1], [0, 0, 0], [2**64 - 1, 3, 3]], np.uint64)
-    np.testing.assert_allclose(features.novelty(bars, known), [0, 0.5, 1, math.nan, 1 / 3], rtol=1e-6)
-    np.testing.assert_allclose(features.novelty(bars[:2], known[:0]), [1, 1])
-
-
-# --- phrases ----------------------------------------------------------------------------------------------------------
-def test_phrases_are_bars_on_end_shifted_together() -> None:
-    bar: list[Note] = [(0, 60, 0, 8), (0, 64, 8, 16)]
-
-    def song(*keys: int) -> np.ndarray:
-        notes = [(part, pitch + key, a + 16 * i, b + 16 * i) for i, key in enumerate(keys) for part, pitch, a, b in bar]
-        return roll(notes, ONE, 16 * len(keys))
-
-    ones = features.phrase_hashes(song(0, 0, 5), ONE, 16, 1)
-    np.testing.assert_array_equal(ones, features.bar_hashes(song(0, 0, 5), ONE, 16))
-    assert len(set(ones[0].tolist())) == 1  # each bar is the same, transposition aside
-    twos = features.phrase_hashes(song(0, 0, 5, 5), ONE, 16, 2)[0]
-    assert twos.shape == (3,)
-    assert twos[0] == twos[2] != twos[1]  # 0 0 and 5 5 are one phrase, 0 5 is another
-    assert features.phrase_hashes(song(3, 8), ONE, 16, 2)[0, 0] == twos[1]
-    later = features.phrase_hashes(song(0, 0, 5, 9, 9, 2), ONE, 16, 2)[0]  # steps 0, 5, 4, 0 and -7
-    assert [later[0] == each for each in later.tolist()] == [True, False, False, True, False]
-    assert (later[1], later[2]) == (twos[1], features.phrase_hashes(song(1, 5), ONE, 16, 2)[0, 0])
-    assert features.phrase_hashes(song(0, 0), ONE, 16, 4).shape == (1, 0)
-    np.testing.assert_array_equal(
-        features.phrase_hashes(song(1, 2, 3, 4), ONE, 16, 4), features.bar_hashes(song(1, 2, 3, 4), ONE, 64)
-    )
-
-
 # --- distributions ----------------------------------------------------------------------------------------------------
 def test_distributions_by_hand() -> None:
     # soprano: C a beat, E half a beat, C a beat; bass: C for two beats, with a G above it, its upper line; a drum
@@ -714,6 +438,6 @@ def test_distributions_of_no_rolls_and_of_blocks(monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(0)
     planes = np.repeat(rng.random((20, 32, 4, 1, 48)) < 0.02, 2, axis=3)
     whole = features.vectors(planes, SATB)
-    monkeypatch.setattr(features, "_BLOCK_CELLS", 3 * planes[0].size)
+    monkeypatch.setattr("midivae.measures.notes._BLOCK_CELLS", 3 * planes[0].size)
     for name, rows in features.vectors(planes, SATB).items():
         np.testing.assert_array_equal(rows, whole[name])

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rolls import planes_of
 
-from midivae.measures import features, likeness
+from midivae.measures import likeness
 from midivae.measures.likeness import Match
+from midivae.measures.notes import transposed
 from midivae.music.roll import Layout
 
 pytestmark = pytest.mark.numerical
@@ -112,12 +113,12 @@ def test_nearest_is_that_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> N
 @given(st.integers(0, 100), st.integers(-11, 11), st.integers(0, 4))
 def test_a_copy_in_another_key_is_at_no_distance(seed: int, by: int, which: int) -> None:
     references = music(seed, 5)
-    copy = features.transposed(references[which : which + 1], LAYOUT, np.array([by]))
+    copy = transposed(references[which : which + 1], LAYOUT, np.array([by]))
     index, semitones, distance = likeness.nearest(
         likeness.beat_chroma(copy, LAYOUT), likeness.beat_chroma(references, LAYOUT)
     )
     assert distance[0] == 0
-    found = features.transposed(references[index], LAYOUT, semitones)
+    found = transposed(references[index], LAYOUT, semitones)
     np.testing.assert_array_equal(likeness.beat_chroma(found, LAYOUT), likeness.beat_chroma(copy, LAYOUT))
 
 
