@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 
 OPENING = """# The command line
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from midivae.cli import main
+from midivae.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

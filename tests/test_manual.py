@@ -21,7 +21,7 @@ from inline import in_this_process
 from pieces import as_fetched
 from test_project import ROOT, blocks, commands
 
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 from midivae.config.params import Params, parse
 from midivae.evaluate import stage as evaluate
 from midivae.generate import modes

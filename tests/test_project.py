@@ -18,14 +18,15 @@ import yaml
 from packaging.requirements import Requirement
 
 from midivae import __version__
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
+from midivae.cli import stages
 from midivae.config import params
 from midivae.config.params import Params
 from midivae.storage import code, schema
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "midivae"
-STAGES = {stage.name: stage for stage in cli.STAGES}
+STAGES = {stage.name: stage for stage in stages.STAGES}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,7 +61,7 @@ def test_closures_follow_imports() -> None:
     assert code.imports(grid) == set()
     assert code.imports(report) == {base}
     assert code.closure("midivae.config.report") == {report, base, errors}
-    assert PACKAGE / "cli" / "commands.py" not in code.closure("midivae.train.stage")
+    assert PACKAGE / "cli" / "stages.py" not in code.closure("midivae.train.stage")
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
@@ -103,7 +104,7 @@ def test_dvc_depends_on_what_a_stage_imports_and_reads(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_reads_the_folders_that_it_says(name: str) -> None:
     stage = STAGES[name]
-    folders = {other.writes for other in cli.STAGES}
+    folders = {other.writes for other in stages.STAGES}
     named = {
         node.right.value
         for node in nodes(name)
@@ -136,7 +137,7 @@ def test_no_stage_keeps_what_dvc_would_delete() -> None:
 
 
 def test_metrics_and_plots_lie_in_outputs() -> None:
-    outs = tuple(f"data/{stage.writes}/" for stage in cli.STAGES)
+    outs = tuple(f"data/{stage.writes}/" for stage in stages.STAGES)
     assert DVC["metrics"] == ["data/model/metrics.json", "data/evaluation/metrics.json"]
     files = re.findall(r"data/[\w/.-]+", yaml.safe_dump(DVC["plots"]))
     assert files
@@ -157,7 +158,7 @@ def test_dvc_sends_nothing_and_stages_nothing() -> None:
 
 def test_git_leaves_out_the_data_of_every_stage() -> None:
     ignored = (ROOT / "data" / ".gitignore").read_text().split()
-    assert {f"/{stage.writes}" for stage in cli.STAGES} <= set(ignored)
+    assert {f"/{stage.writes}" for stage in stages.STAGES} <= set(ignored)
 
 
 # --- one word everywhere ----------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ def test_a_stage_has_one_word(name: str) -> None:
 
 def test_stages_read_what_earlier_ones_wrote() -> None:
     written: set[str] = set()
-    for stage in cli.STAGES:
+    for stage in stages.STAGES:
         assert set(stage.reads) <= written
         written.add(stage.writes)
 

@@ -17,12 +17,12 @@ from inline import copy_project
 from limits import WAIT_S
 from test_project import ROOT, blocks, commands
 
-from midivae.cli import commands as cli
+from midivae.cli import stages
 from midivae.config.params import parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(15 * WAIT_S)]
 
-STAGES = [stage.name for stage in cli.STAGES]
+STAGES = [stage.name for stage in stages.STAGES]
 TINY = {
     "compute": {"workers": 2},
     "fetch": {"source": "folder", "path": "tunes", "licence": "none needed: made up"},

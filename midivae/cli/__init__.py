@@ -1,8 +1,10 @@
-"""The command line.
+"""The command line: a command per stage, and commands that read the catalog, render, explore and compare models.
 
-commands   One command per stage, and a few for people.
+main       The group of all commands, and the console script.
+base       What all commands share: errors as exit codes, help texts, output, common options.
+stages     The commands of the stages, `run` and `verify`.
+catalog    `catalog` and `export`.
+render     `render` and `plot`.
+explorer   `explore`.
+champion   Comparing models and publishing versions: `inbox` to `order`.
 """
-
-from midivae.cli.commands import main
-
-__all__ = ["main"]

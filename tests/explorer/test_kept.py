@@ -14,7 +14,7 @@ from explored import PARAMS, some
 from four_part import piece
 
 from midivae.catalog import catalog
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 from midivae.errors import CorruptError, InputError
 from midivae.explorer.session import Session
 from midivae.explorer.settings import Settings

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 from midivae.config import params
 from midivae.config.fetch import BUILT_IN, Fetch
 from midivae.config.params import Params

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from webserver import Web, good, serving, status
 
 from fetch.test_musicxml import BACH
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 from midivae.config.params import Params, parse
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
 from midivae.fetch import archive, corpora, download

@@ -17,7 +17,7 @@ from pieces import notes_of
 from reported import build
 
 from midivae.catalog import catalog
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 from midivae.config.compute import Compute
 from midivae.errors import InputError
 from midivae.music import midi

@@ -14,7 +14,7 @@ from four_part import piece
 from pieces import notes_of
 from PIL import Image
 
-from midivae.cli import commands as cli
+from midivae.cli import main as cli
 from midivae.errors import InputError, MidiError, ParamsError
 from midivae.music import midi
 from midivae.music.notes import TimeSignature

@@ -251,7 +251,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_stages_that_share_no_work_refuse_several_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from midivae.cli import commands as cli
+    from midivae.cli import main as cli
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     (tmp_path / "params.yaml").write_text("")
