@@ -1,4 +1,4 @@
-"""The command line: a command per stage, and commands that read the catalog, render, explore and compare models.
+"""The command line: a command per stage, and commands that read, render, explore and compare the results.
 
 main       The group of all commands, and the console script.
 base       What all commands share: errors as exit codes, help texts, output, common options.
