@@ -71,26 +71,24 @@ def _distances_chart(table: pd.DataFrame, classes: Mapping[str, str]) -> Markup:
 def _distances_table(table: pd.DataFrame, jobs: Sequence[str]) -> list[dict[str, Any]]:
     """Per feature and distance: the mean of each job, and the same distance from held-out music to itself."""
     rows = []
-    table = table[table["distance"].isin(_DISTANCES)]
     for (feature, distance), group in table.groupby(["feature", "distance"], sort=False):
-        means = {row["job"]: (number(row["mean"]), number(row["real_mean"])) for row in group.to_dict("records")}
-        cells = [means[job] for job in jobs]
-        rows.append({"feature": words(str(feature)), "distance": words(str(distance)), "jobs": cells})
+        if distance in _DISTANCES:
+            cells = group.set_index("job").loc[list(jobs), ["mean", "real_mean"]].to_numpy().tolist()
+            rows.append({"feature": feature, "distance": distance, "cells": cells})
     return rows
 
 
 def _distribution(folder: Path, feature: str, classes: Mapping[str, str], summary: pd.DataFrame) -> dict[str, Any]:
     """The distribution of a feature in held-out music and in each job."""
-    shares = read_csv(folder / "distributions" / f"{feature}.csv", "evaluate")
+    table = read_csv(folder / "distributions" / f"{feature}.csv", "evaluate")
     sets = {HELD_OUT: "real", **classes}
-    outlines = [charts.Outline(name, shares[name].tolist(), kind) for name, kind in sets.items()]
-    column = summary[summary["feature"] == feature].set_index("set")["median"]
-    medians = [{"set": name, "kind": kind, "median": number(column[name])} for name, kind in sets.items()]
-    says = f"{words(feature)}: medians " + ", ".join(f"{row['set']} {row['median']}" for row in medians)
+    shares = {kind: table[name].tolist() for name, kind in sets.items()}
+    medians = summary[summary["feature"] == feature].set_index("set")["median"]
+    says = f"{words(feature)}: medians " + ", ".join(f"{name} {number(medians[name])}" for name in sets)
     return {
-        "feature": words(feature),
-        "chart": charts.histogram(shares["value"].tolist(), outlines, UNITS[feature], says),
-        "medians": medians,
+        "feature": feature,
+        "chart": charts.histogram(table["value"].tolist(), shares, UNITS[feature], says),
+        "medians": [(name, kind, medians[name]) for name, kind in sets.items()],
     }
 
 
@@ -99,17 +97,15 @@ def novelty(folder: Path, classes: Mapping[str, str]) -> dict[str, Any]:
     """Shares of new bars and phrases, and distances to the nearest training window."""
     rows = _sets(folder, classes)
     table = tables.read(folder / "neighbours.parquet", schema.NEIGHBOURS, ["set", "distance"]).to_pandas()
-    outlines = []
+    distances = {
+        kind: table.loc[table["set"] == name, "distance"].dropna().to_numpy(np.float64)
+        for name, kind in {HELD_OUT: "real", **classes}.items()
+    }
     edges = np.linspace(0, 1, _BINS + 1)
-    for name, kind in {HELD_OUT: "real", **classes}.items():
-        distance = table.loc[table["set"] == name, "distance"].dropna().to_numpy(np.float64)
-        counts, _ = np.histogram(distance, edges)
-        outlines.append(charts.Outline(name, (counts / max(1, len(distance))).tolist(), kind))
-    middles = ((edges[1:] + edges[:-1]) / 2).tolist()
     means = ", ".join(f"{row['set']} {number(row['neighbour_distance'])}" for row in rows)
     says = f"Distance to the nearest training window; means: {means}."
     return {
         "names": _NOVELTY,
         "rows": [{"kind": chip_classes(classes.get(row["set"], "real")), **row} for row in rows],
-        "chart": charts.histogram(middles, outlines, "distance to the nearest training window", says),
+        "chart": charts.histogram_of(distances, edges, "distance to the nearest training window", says),
     }

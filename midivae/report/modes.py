@@ -5,15 +5,12 @@ Offers: `modes`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from midivae.render.charts import number
-from midivae.report.labels import words
 from midivae.storage.files import read_csv
 
 _ABOUT = {
@@ -45,12 +42,7 @@ def _table(name: str, rows: pd.DataFrame) -> dict[str, Any]:
         rows, note = _by_radius(rows), "Means over the rows of each quarter of a radius."
     elif len(rows) > _MOST_ROWS and name == "paths":
         rows, note = _of_all_paths(rows), "The median path of each job; all are in data/evaluation/paths.csv."
-    numeric = {str(column): pd.api.types.is_numeric_dtype(rows[column]) for column in rows.columns}
-    cells = [
-        [number(row[name]) if is_number else str(row[name]) for name, is_number in numeric.items()]
-        for row in rows.to_dict("records")
-    ]
-    return {"columns": [(words(name), is_number) for name, is_number in numeric.items()], "rows": cells, "note": note}
+    return {"columns": list(rows.columns), "rows": rows.to_numpy().tolist(), "note": note}
 
 
 def _by_radius(rows: pd.DataFrame) -> pd.DataFrame:
@@ -72,28 +64,22 @@ def _of_all_paths(rows: pd.DataFrame) -> pd.DataFrame:
 def _control(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """One matrix per job: requested attributes in rows, measured attributes in columns.
 
-    A cell is the change of the measured attribute, as a share of the change of the requested one.
+    A cell is the change of the measured attribute, as a share of the change of the requested one, and the shade of its
+    colour.
     """
     matrices = []
     for job, group in rows.groupby("job", sort=False):
         names = list(dict.fromkeys(group["asked"]))
-        cells = {(row["asked"], row["measured"]): row for row in group.to_dict("records")}
+        drift = group.pivot_table("drift", "asked", "measured").reindex(index=names, columns=names)
+        shades = np.digitize(drift.fillna(0), _SHADES).tolist()
+        own = group[group["asked"] == group["measured"]].set_index("asked")
         lines = [
             {
-                "asked": words(name),
-                "rows": cells[name, name]["rows"],
-                "spearman": number(cells[name, name]["spearman"]),
-                "slope": number(cells[name, name]["slope"]),
-                "cells": [_control_cell(cells.get((name, other)), name == other) for other in names],
+                "asked": name,
+                **own.loc[name, ["rows", "spearman", "slope"]],
+                "cells": list(zip(names, drift.loc[name], shades[i], strict=True)),
             }
-            for name in names
+            for i, name in enumerate(names)
         ]
-        matrices.append({"job": job, "measured": [words(name) for name in names], "rows": lines})
+        matrices.append({"job": job, "measured": names, "rows": lines})
     return matrices
-
-
-def _control_cell(row: Mapping[Any, Any] | None, own: bool) -> dict[str, Any]:
-    """The text and the CSS classes of a cell."""
-    drift = None if row is None or pd.isna(row["drift"]) else float(row["drift"])
-    shade = 0 if drift is None else int(np.digitize(drift, _SHADES))
-    return {"value": number(drift), "kind": f"h{shade}" + (" own" if own else "")}

@@ -34,18 +34,12 @@ from midivae.report.lineage import lineage
 from midivae.report.modes import modes
 from midivae.report.overview import corpus, overview
 from midivae.report.reconstructions import grids, reconstructions
-from midivae.report.training import read, training
+from midivae.report.training import read
 from midivae.storage import folders
 from midivae.storage.files import read_json, write_bytes
 from midivae.storage.paths import METRICS, PAGE
 
-_SCRIPTS = (
-    ("render", "page.js"),
-    ("render", "synth.js"),
-    ("report", "midi.js"),
-    ("report", "player.js"),
-    ("report", "report.js"),
-)
+_SCRIPTS = ("render/page.js", "render/synth.js", "report/midi.js", "report/player.js", "report/report.js")
 
 
 def run(params: Params, data: Path) -> dict[str, object]:
@@ -71,9 +65,9 @@ def run(params: Params, data: Path) -> dict[str, object]:
     rebuilt = reconstructions(trained, data / "rolls", params)
     shown = gallery(samples, classes, params, data)
     page = _render(
-        overview=overview(data, trained[0], samples, jobs[0], metrics),
+        overview=overview(samples, jobs[0], metrics),
         corpus=corpus(data),
-        training=training(trained),
+        trained=trained,
         comparison=comparison(evaluation, classes, metrics),
         novelty=novelty(evaluation, classes),
         modes=modes(evaluation),
@@ -103,8 +97,8 @@ def _render(**sections: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent, "words": words}
-    script = "\n".join(_asset(*name) for name in _SCRIPTS)
-    style = _asset("report", "report.css")
+    script = "\n".join(map(_asset, _SCRIPTS))
+    style = _asset("report/report.css")
     page = environment.get_template("report.html").render(
         script=Markup(script),  # noqa: S704 - our own file
         style=Markup(style),  # noqa: S704 - our own file
@@ -115,8 +109,9 @@ def _render(**sections: Any) -> bytes:
     return page.encode()
 
 
-def _asset(package: str, name: str) -> str:
+def _asset(path: str) -> str:
     """A file in the templates of one of our packages."""
+    package, name = path.split("/")
     return resources.files("midivae").joinpath(package, "templates", name).read_text(encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +63,7 @@ def points(path: str) -> list[tuple[float, float]]:
 
 
 def test_a_curve_by_hand() -> None:
-    svg = parse(charts.curves([charts.Curve("a", [1, 2, 3], [10, math.nan, 0], "s0", mark=2)], "epoch", "says"))
+    svg = parse(charts.curves([charts.Curve("s0", [1, 2, 3], [10, math.nan, 0], mark=2)], "epoch", "says"))
     assert svg.attrib["aria-label"] == "says"
     line = next(shape for shape in svg if shape.attrib.get("class") == "line s0")
     # x from 1 to 3 lies on 44 to 470, y from 0 to 10 on 156 (down) to 10; the point without a value is left out
@@ -72,18 +73,27 @@ def test_a_curve_by_hand() -> None:
 
 
 def test_what_lies_above_the_top_runs_out_of_the_chart() -> None:
-    svg = parse(charts.curves([charts.Curve("a", [0, 1, 2], [30, 10, 0], "s0")], "epoch", "says", top=10))
+    svg = parse(charts.curves([charts.Curve("s0", [0, 1, 2], [30, 10, 0])], "epoch", "says", top=10))
     line = next(shape for shape in svg if shape.attrib.get("class") == "line s0")
     assert [y for _, y in points(line.attrib["d"])] == [156 - 3 * 146, 10, 156]
 
 
 def test_a_histogram_by_hand() -> None:
-    outlines = [charts.Outline("real", [0.25, 0.75], "real"), charts.Outline("a", [1.0, 0.0], "s0")]
-    svg = parse(charts.histogram([1.0, 2.0], outlines, "notes", "says"))
+    shares = {"real": [0.25, 0.75], "s0": [1.0, 0.0]}
+    svg = parse(charts.histogram([1.0, 2.0], shares, "notes", "says"))
     area, line = (shape for shape in svg if shape.attrib["class"] in ("area real", "line s0"))
     # edges 0.5, 1.5, 2.5 at 10, 170, 330; shares 0 to 1 from 156 up to 10: 0.25 at 119.5, 0.75 at 46.5
     assert points(area.attrib["d"]) == [(10, 156), (10, 119.5), (170, 119.5), (170, 46.5), (330, 46.5), (330, 156)]
     assert points(line.attrib["d"]) == [(10, 156), (10, 10), (170, 10), (170, 156), (330, 156), (330, 156)]
+
+
+def test_shares_in_bins_by_hand() -> None:
+    # bins from 0 to 1 and from 1 to 2: one value of two in each; of nothing, no share
+    svg = charts.histogram_of(
+        {"real": np.array([0.5, 1.5]), "s0": np.array([])}, np.array([0.0, 1.0, 2.0]), "x", "says"
+    )
+    shares = {"real": [0.5, 0.5], "s0": [0.0, 0.0]}
+    assert svg == charts.histogram([0.5, 1.5], shares, "x", "says")
 
 
 def test_dots_by_hand() -> None:
@@ -97,15 +107,15 @@ def test_dots_by_hand() -> None:
 
 
 def test_nothing_to_show_is_still_a_chart() -> None:
-    parse(charts.curves([charts.Curve("a", [], [], "s0")], "epoch", "says"))
-    parse(charts.histogram([0.5], [charts.Outline("a", [0.0], "s0")], "notes", "says"))
+    parse(charts.curves([charts.Curve("s0", [], [])], "epoch", "says"))
+    parse(charts.histogram([0.5], {"s0": [0.0]}, "notes", "says"))
     parse(charts.dots([], "sd", "says"))
 
 
 def test_every_text_is_escaped() -> None:
     made = [
-        charts.curves([charts.Curve(HOSTILE, [0, 1], [0, 1], HOSTILE)], HOSTILE, HOSTILE),
-        charts.histogram([0, 1], [charts.Outline(HOSTILE, [0, 1], HOSTILE)], HOSTILE, HOSTILE),
+        charts.curves([charts.Curve(HOSTILE, [0, 1], [0, 1])], HOSTILE, HOSTILE),
+        charts.histogram([0, 1], {HOSTILE: [0, 1]}, HOSTILE, HOSTILE),
         charts.dots([charts.Dots(HOSTILE, [(HOSTILE, 1.0)], 0, 1)], HOSTILE, HOSTILE),
     ]
     for svg in made:
