@@ -1,13 +1,13 @@
-"""Whether a newly trained model takes the champion's place: both are scored on the same frozen hold-out, in one run.
+"""Decides whether a newly trained model, the challenger, replaces the champion.
 
-The hold-out is the `test` split of the rolls on the day it was frozen: the same pieces for every pair of models, while
-the corpus grows. A piece of it that has since come into `train` or `valid`, as a new duplicate may bring about, is left
-out for both, and counted.
+Both models are scored on the same frozen hold-out, in one run. The hold-out is the `test` split of the rolls on the day
+it was frozen, so every pair of models is compared on the same pieces while the corpus grows. If one of its pieces moves
+to `train` or `valid` later, because of a new duplicate, it is left out for both models and counted.
 
-The rule: the challenger's bound must be better than the champion's by more than the margin, which is what models that
-differ in their seed alone differ by (`params.Gate`); and it must pass the guards, which keep out a model that is better
-by that measure and useless all the same: a collapsed latent, invalid or silent samples, notes too few or too many,
-samples that are copies. Without a champion the guards alone decide.
+The rule: the challenger's bound must be better than the champion's by more than the margin, which is the difference
+between models that differ only in their seed (`params.Gate`). It must also pass the guards, which reject a model that
+is better by the bound and useless: a collapsed latent, invalid or silent samples, too few or too many notes, copies of
+training pieces. Without a champion the guards alone decide.
 
 Nats are those of the bound with one draw of the latent, per step of music; lower is better.
 
@@ -50,16 +50,16 @@ SEED = 0  # of the draw of the latent: the same for both models
 
 # --- the hold-out -----------------------------------------------------------------------------------------------------
 def freeze(rolls: Path, target: Path) -> dict[str, object]:
-    """Keeps the `test` split of `rolls` in the folder `target`, as rolls that `loader.load` reads.
+    """Copies the `test` split of `rolls` to the folder `target`, which `loader.load` reads.
 
     Returns:
         pieces and steps of the hold-out, and the sha256 of its manifest.
 
     Raises:
-        InputError: `target` is there already, or the split has no piece.
+        InputError: `target` exists already, or the split has no piece.
     """
     if target.exists():
-        raise InputError(f"{target}: a hold-out is frozen there; it stays as it is, or delete it to begin anew")
+        raise InputError(f"{target}: a hold-out is frozen there and does not change; delete it to freeze another")
     corpus = loader.load(rolls, [HOLDOUT_SPLIT])
     if not len(corpus):
         raise InputError(
@@ -89,10 +89,10 @@ class Score:
 
     Attributes:
         model_sha256: of its weights.
-        nats_per_step: of the bound; lower is better.
-        kl_nats_per_step: what the latent tells of a step.
-        active_share: of the latent's dimensions that are used.
-        windows: that were looked at.
+        nats_per_step: the negative bound; lower is better.
+        kl_nats_per_step: the part of it that is the KL divergence.
+        active_share: share of the latent's dimensions that are active.
+        windows: number of windows that were scored.
     """
 
     model: str
@@ -107,27 +107,27 @@ def score(folder: Path, corpus: loader.Corpus, left_out: Sequence[str], rules: G
     """Scores the model in a folder on a hold-out, without the pieces `left_out`.
 
     Raises:
-        InputError: the model has no bound, or sees windows that cannot be cut from these rolls.
+        InputError: the model has no bound, or its windows cannot be cut from these rolls.
         CorruptError: its weights are damaged.
     """
     model = models.load(folder)
     _check_fits(folder, model, corpus)
     model = model.to(devices.connect(device, "32", False).device)  # type: ignore[arg-type]
     view = model.config.view
-    windows = _chosen(corpus, loader.windows(corpus, view), left_out, rules.max_windows)
+    windows = _windows(corpus, loader.windows(corpus, view), left_out, rules.max_windows)
     if not len(windows):
         raise InputError(
             f"hold-out: no window of {view.steps} steps is left; delete it, and the next night freezes one"
         )
     context = getattr(model.config.network, "context", 0)
     matrix = loader.BitMatrix(corpus, windows, view, model.device, context)
-    found = train.heldout(model, matrix, SEED)
+    heldout = train.heldout(model, matrix, SEED)
     return Score(
         model=model.name,
         model_sha256=file_sha256(folder / WEIGHTS),
-        nats_per_step=-float(found["elbo_nats_per_step"]),
-        kl_nats_per_step=float(found["kl_nats_per_step"]),
-        active_share=round(found["active_units"] / found["latent"], 4),
+        nats_per_step=-float(heldout["elbo_nats_per_step"]),
+        kl_nats_per_step=float(heldout["kl_nats_per_step"]),
+        active_share=round(heldout["active_units"] / heldout["latent"], 4),
         windows=len(windows),
     )
 
@@ -138,20 +138,20 @@ def _check_fits(folder: Path, model: WindowModel, corpus: loader.Corpus) -> None
     wanted = loader.sample_layout(corpus.layout, model.config.view)
     if model.config.layout != wanted:
         raise InputError(
-            f"{folder}: it sees {model.config.layout}, but the hold-out was frozen with {wanted}; delete the hold-out "
+            f"{folder}: the model has {model.config.layout}, but the hold-out was frozen with {wanted}; delete it "
             "to freeze another, which begins a new line of champions"
         )
 
 
-def _chosen(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[str], most: int) -> loader.Windows:
-    """The windows of the other pieces, evenly spaced where they are too many."""
+def _windows(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[str], most: int) -> loader.Windows:
+    """The windows of all pieces but `left_out`; at most `most` of them, evenly spaced."""
     index = np.flatnonzero(~np.isin(np.array(corpus.piece_ids)[windows.piece], np.array(left_out, np.str_)))
     index = index[distances.evenly(len(index), most)]
     return loader.Windows(windows.start[index], windows.stop[index], windows.piece[index])
 
 
 def _trained_on(rolls: Path, holdout: loader.Corpus) -> list[str]:
-    """The pieces of the hold-out that `rolls` has in another split: a model of these rolls may have seen them."""
+    """The pieces of the hold-out that are in another split of `rolls`: a model may have been trained on them."""
     pieces = tables.read(rolls / PIECES_TABLE, PIECES, ["piece_id", "accepted", "split"])
     moved = pc.and_(pieces.column("accepted"), pc.not_equal(pieces.column("split"), HOLDOUT_SPLIT))
     seen = set(pieces.filter(moved).column("piece_id").to_pylist())
@@ -161,11 +161,11 @@ def _trained_on(rolls: Path, holdout: loader.Corpus) -> list[str]:
 # --- the decision -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Samples:
-    """What stage `evaluate` found of the challenger's samples; None: nothing could be measured.
+    """Measures of the challenger's samples, by stage `evaluate`; None: could not be measured.
 
     Attributes:
-        density_ratio: their notes per beat as a share of held-out music's.
-        novelty: share of their bars that are in no training piece.
+        density_ratio: notes per beat of the samples, divided by that of held-out music.
+        novelty: share of the samples' bars that are in no training piece.
     """
 
     invalid_share: float
@@ -176,7 +176,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Check:
-    """One rule, what it was applied to and whether it holds."""
+    """One rule, the value that it was applied to, and whether the value passed."""
 
     name: str
     value: float | None
@@ -186,13 +186,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of the challenger.
+    """The decision about the challenger.
 
     Attributes:
-        promote: whether it takes the champion's place.
-        why: in a sentence.
-        gain_nats: by how much its bound is better, nats a step; None: no champion.
-        margin_nats: that it had to exceed.
+        promote: whether it replaces the champion.
+        why: the reason, in a sentence.
+        gain_nats: by how much its bound is better, nats per step; None: no champion.
+        margin_nats: the least gain.
     """
 
     promote: bool
@@ -205,15 +205,7 @@ class Verdict:
 def decide(challenger: Score, champion: Score | None, samples: Samples, rules: Gate) -> Verdict:
     """Applies the rules."""
     margin = rules.margin_sds * rules.seed_sd_nats
-    gain = None if champion is None else champion.nats_per_step - challenger.nats_per_step
-    checks = (*_guards(challenger, samples, rules), *_better(gain, margin))
-    broken = [check for check in checks if not check.passed]
-    same = champion is not None and champion.model_sha256 == challenger.model_sha256
-    return Verdict(not broken and not same, _sentence(gain, margin, broken, same), gain, margin, checks)
-
-
-def _guards(challenger: Score, samples: Samples, rules: Gate) -> list[Check]:
-    return [
+    checks = [
         _at_least("active_share", challenger.active_share, rules.min_active_share),
         _at_least("kl_nats_per_step", challenger.kl_nats_per_step, rules.min_kl_nats),
         _at_most("invalid_share", samples.invalid_share, rules.max_invalid_share),
@@ -222,6 +214,13 @@ def _guards(challenger: Score, samples: Samples, rules: Gate) -> list[Check]:
         _at_most("density_ratio", samples.density_ratio, rules.max_density),
         _at_least("novelty", samples.novelty, rules.min_novelty),
     ]
+    gain = None
+    if champion is not None:
+        gain = champion.nats_per_step - challenger.nats_per_step
+        checks.append(Check("gain_nats", round(gain, 6), f"more than {margin:.4g}", gain > margin))
+    failed = [check for check in checks if not check.passed]
+    same = champion is not None and champion.model_sha256 == challenger.model_sha256
+    return Verdict(not failed and not same, _reason(gain, margin, failed, same), gain, margin, tuple(checks))
 
 
 def _at_least(name: str, value: float | None, least: float) -> Check:
@@ -232,19 +231,14 @@ def _at_most(name: str, value: float | None, most: float) -> Check:
     return Check(name, value, f"at most {most:g}", value is not None and value <= most)
 
 
-def _better(gain: float | None, margin: float) -> list[Check]:
-    return [] if gain is None else [Check("gain_nats", round(gain, 6), f"more than {margin:.4g}", gain > margin)]
-
-
-def _sentence(gain: float | None, margin: float, broken: Sequence[Check], same: bool) -> str:
+def _reason(gain: float | None, margin: float, failed: Sequence[Check], same: bool) -> str:
     if same:
-        return "kept: the challenger is the champion, weight for weight"
-    if broken:
-        named = "; ".join(f"{check.name} is {_number(check.value)}, must be {check.rule}" for check in broken)
-        return f"kept: {named}"
+        return "kept: challenger and champion have the same weights"
+    if failed:
+        return "kept: " + "; ".join(f"{check.name} is {_number(check.value)}, must be {check.rule}" for check in failed)
     if gain is None:
         return "promoted: there was no champion, and the challenger passes every guard"
-    return f"promoted: better by {gain:.4g} nats a step, more than the margin of {margin:.4g}"
+    return f"promoted: better by {gain:.4g} nats per step, more than the margin of {margin:.4g}"
 
 
 def _number(value: float | None) -> str:
@@ -256,15 +250,15 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
     """Scores the model in `data` and the champion, and decides.
 
     Args:
-        params: those that made the challenger: its device, and the job that is looked at.
+        params: of the challenger's run: the device, and the job whose samples are checked.
         data: the folder of all stages.
         champion: a model's folder; None: there is none.
-        holdout: what `freeze` wrote.
-        rules: the gate's.
+        holdout: the folder that `freeze` wrote.
+        rules: of the gate.
 
     Returns:
-        The content of gate.json: promote, why, gain and margin in nats a step, every check, both scores, the hold-out
-        and the rules.
+        The content of gate.json: promote, why, gain and margin in nats per step, every check, both scores, the
+        hold-out and the rules.
 
     Raises:
         InputError: something is missing, or the models cannot be compared.
@@ -273,14 +267,16 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
     corpus = loader.load(holdout, [HOLDOUT_SPLIT])
     left_out = _trained_on(data / "rolls", corpus)
     if left_out:
-        log.warning("hold-out: %d piece(s) have come into the training data and are left out", len(left_out))
+        log.warning("hold-out: %d piece(s) are in the training data now and are left out", len(left_out))
     challenger = score(data / "model", corpus, left_out, rules, params.train.device)
-    best = None if champion is None else score(champion, corpus, left_out, rules, params.train.device)
-    if best is not None and models.base.read_config(data / "model").view != models.base.read_config(champion).view:  # type: ignore[arg-type]
-        raise InputError(
-            f"{data / 'model'} and {champion} see windows of different shape (train.view), and nats of one say nothing "
-            "of the other; delete the hold-out to begin a new line of champions"
-        )
+    best = None
+    if champion is not None:
+        best = score(champion, corpus, left_out, rules, params.train.device)
+        if models.base.read_config(data / "model").view != models.base.read_config(champion).view:
+            raise InputError(
+                f"{data / 'model'} and {champion} have windows of different shape (train.view), so their nats cannot "
+                "be compared; delete the hold-out to begin a new line of champions"
+            )
     samples = _samples(read_json(data / "evaluation" / METRICS), _job(params, rules))
     verdict = decide(challenger, best, samples, rules)
     return {
@@ -297,18 +293,18 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
 
 
 def _job(params: Params, rules: Gate) -> str:
-    """Name of the job whose samples are looked at."""
-    every = [job.name for job in params.generate.jobs]
+    """Name of the job whose samples are checked."""
+    names = [job.name for job in params.generate.jobs]
     own = [job.name for job in params.generate.jobs if job.model in (None, params.train.model)]
     name = rules.job or (own[0] if own else None)
-    if name is None or name not in every:
+    if name is None or name not in names:
         wanted = "of the model itself" if name is None else repr(name)
-        raise InputError(f"gate: no job {wanted} among those of generate, {every}; set gate.job to one of them")
+        raise InputError(f"gate: no job {wanted} among those of generate, {names}; set gate.job to one of them")
     return name
 
 
 def _samples(metrics: Mapping[str, Any], job: str) -> Samples:
-    """What the metrics of stage `evaluate` say of a job."""
+    """The measures of a job's samples, from the metrics of stage `evaluate`."""
     prefix = job.replace("-", "_")
     try:
         density, real = metrics[f"{prefix}_density"], metrics["held_out_density"]
@@ -324,16 +320,16 @@ def _samples(metrics: Mapping[str, Any], job: str) -> Samples:
 
 # --- the margin -------------------------------------------------------------------------------------------------------
 def spread(folders: Sequence[Path], holdout: Path, rules: Gate) -> dict[str, Any]:
-    """How much models differ that should be alike, such as those of several seeds: what the margin is taken from.
+    """Measures how much models differ that differ only in their seed; the gate's margin is based on it.
 
     Returns:
-        nats a step of each, and the standard deviation.
+        nats per step of each model, and their standard deviation.
 
     Raises:
-        InputError: fewer than two, or one that cannot be scored.
+        InputError: fewer than two models, or one that cannot be scored.
     """
     if len(folders) < 2:
         raise InputError(f"{len(folders)} model: a spread needs at least two that differ in their seed; name more")
     corpus = loader.load(holdout, [HOLDOUT_SPLIT])
-    found = {str(folder): score(folder, corpus, [], rules).nats_per_step for folder in folders}
-    return {"models": found, "seed_sd_nats": round(statistics.stdev(found.values()), 6)}
+    nats = {str(folder): score(folder, corpus, [], rules).nats_per_step for folder in folders}
+    return {"models": nats, "seed_sd_nats": round(statistics.stdev(nats.values()), 6)}

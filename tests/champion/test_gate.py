@@ -207,7 +207,7 @@ def test_the_first_is_promoted_by_the_guards_alone() -> None:
 def test_the_champion_does_not_replace_itself() -> None:
     verdict = gate.decide(scored(5.0), scored(10.0, "a"), FINE, RULES)
     assert not verdict.promote
-    assert "weight for weight" in verdict.why
+    assert "the same weights" in verdict.why
 
 
 @pytest.mark.parametrize(
