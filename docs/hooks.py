@@ -47,8 +47,7 @@ def reference_page(module: str) -> str:
 def reference_index() -> str:
     """All modules, a line each."""
     rows = [f"| [{name}]({name}.md) | {docstring(name).splitlines()[0].replace('|', '/')} |" for name in modules()]
-    opening = "# Python\n\nEvery module, from its docstrings. What people import first is `midivae.catalog`, the\n"
-    opening += "functions of `midivae.catalog.catalog`.\n"
+    opening = "# Python\n\nEvery module, from its docstrings. Start with `midivae.catalog.read`, which reads samples.\n"
     return "\n".join([opening, "| module | what it is |", "|---|---|", *rows, ""])
 
 

@@ -23,10 +23,9 @@ def _():
     import numpy as np
     import pandas as pd
 
-    from midivae import catalog
-    from midivae.catalog import playback
+    from midivae.catalog import export, playback, read
 
-    return catalog, json, mo, np, pathlib, pd, playback, plt
+    return export, json, mo, np, pathlib, pd, playback, plt, read
 
 
 @app.cell
@@ -50,8 +49,8 @@ def _(mo, pathlib):
 
 
 @app.cell
-def _(catalog, data):
-    samples = catalog.read(data)  # all columns but latents and MIDI bytes
+def _(read, data):
+    samples = read.samples(data)  # all columns but latents and MIDI bytes
     samples.groupby(["job", "mode"], sort=False)[["notes", "density", "polyphony", "novelty"]].mean().round(2)
     return (samples,)
 
@@ -153,21 +152,21 @@ def _(mo):
 
 
 @app.cell
-def _(catalog, data, mo, np, out, playback, plt):
-    path = catalog.query(data, where="method == 'slerp'", sort="sample_id", latents=True)
+def _(read, data, mo, np, out, playback, plt):
+    path = read.samples(data, where="method == 'slerp'", sort="sample_id", latents=True)
     mo.stop(path.empty, "no path of mode blend in this catalog")
     _weight = np.array(path["weights"].tolist())[:, 1]
     _end = int(np.flatnonzero(_weight == 1)[0]) + 1  # the first path ends where its second parent has all
     path, _weight = path.iloc[:_end], _weight[:_end]
-    _files = catalog.query(data, where="method == 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
+    _files = read.samples(data, where="method == 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
     rolls = playback.play(
         [each["bytes"] for each in _files["midi"]],
         path["notes"].to_numpy(np.int64),
         path["n_steps"].to_numpy(np.int64),
-        catalog.layout(data, path["job"].iloc[0]),
+        read.layout(data, path["job"].iloc[0]),
     ).planes(slice(0, _end))
     _sounding = rolls.any(axis=(2, 3))  # [B, T, P]: in any part, starting or going on
-    _z = catalog.latents(path)
+    _z = read.latents(path)
     _apart = np.linalg.norm(_z - _z[0], axis=1)
     _differ = (_sounding ^ _sounding[0]).sum(axis=(1, 2)) / (_sounding | _sounding[0]).sum(axis=(1, 2)).clip(1)
 
@@ -198,9 +197,9 @@ def _(mo):
 
 
 @app.cell
-def _(catalog, data, out):
-    picked = catalog.query(data, where="scale_consistency > 0.9 and notes > 0", sort="-novelty", limit=10)
-    written = catalog.export(data, picked, out)
+def _(export, read, data, out):
+    picked = read.samples(data, where="scale_consistency > 0.9 and notes > 0", sort="-novelty", limit=10)
+    written = export.to_folder(data, picked, out)
     picked[["sample_id", "mode", "key", "notes", "polyphony", "novelty"]]
     return picked, written
 

@@ -56,8 +56,8 @@ def test_every_page_is_there(site: Path, pages: dict[str, Page]) -> None:
     written = {f"{path.stem}.html" for path in (ROOT / "docs").glob("*.md")}
     assert written <= set(pages)
     assert {f"reference/{module}.html" for module in HOOKS["modules"]()} <= set(pages)
-    catalog = (site / "reference" / "midivae.catalog.catalog.html").read_text()
-    for said in ("Reading the catalog of samples", "The catalog, one row per sample", "there is no catalog."):
+    catalog = (site / "reference" / "midivae.catalog.read.html").read_text()
+    for said in ("Reading the catalog of samples", "The samples, one row each", "there is no catalog."):
         assert said in catalog  # of the module's docstring, a function's, its Raises
 
 

@@ -1,10 +1,8 @@
-"""The catalog of samples, as people read it: `from midivae import catalog`.
+"""The catalog of samples, as people read it.
 
-catalog    Filters, sorts and exports the samples.
+read       The samples that a query asks for, latents, layouts, MIDI bytes.
+query      The language of filters and sorts.
+export     Writes samples as .mid files.
 playback   The rolls of samples, from their MIDI bytes.
 ranking    Which samples to hear first.
 """
-
-from midivae.catalog.catalog import export, latents, layout, midi_bytes, query, read
-
-__all__ = ["export", "latents", "layout", "midi_bytes", "query", "read"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from midivae.catalog import catalog
+from midivae.catalog import read
 from midivae.errors import ParamsError
 from midivae.storage import schema
 from midivae.storage.files import read_csv
@@ -37,7 +37,7 @@ def best(data: Path, k: int, jobs: tuple[str, ...] = ()) -> list[str]:
         ParamsError: the catalog has no such job.
         CorruptError: a table of the evaluation is no table.
     """
-    samples = catalog.read(data, ["sample_id", "job", "novelty", *schema.FEATURES])
+    samples = read.samples(data, columns=["sample_id", "job", "novelty", *schema.FEATURES])
     unknown = sorted(set(jobs) - set(samples["job"]))
     if unknown:
         raise ParamsError(f"no job {unknown[0]!r} in the catalog; there are {', '.join(sorted(set(samples['job'])))}")

@@ -35,7 +35,7 @@ def _query(
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The rows of the catalog that the options ask for."""
-    from midivae.catalog import catalog as samples
+    from midivae.catalog import read
 
     if descending and sort is None:
         raise errors.ParamsError("--descending goes with --sort COLUMN")
@@ -43,7 +43,7 @@ def _query(
     if descending:
         keys = [key if key.startswith("-") else f"-{key}" for key in keys]
     data = data.resolve()  # `current` may move meanwhile, and a query must stay in one version
-    return samples.query(data, where=where, sort=",".join(keys) or None, limit=limit, columns=columns)
+    return read.samples(data, where=where, sort=",".join(keys) or None, limit=limit, columns=columns)
 
 
 @command(
@@ -109,10 +109,10 @@ def export(target: Path, data: Path, **query: Any) -> None:
 
     Without options, all samples. The filter is that of `midivae catalog`.
     """
-    from midivae.catalog import catalog as samples
+    from midivae.catalog.export import to_folder
 
     rows = _query(data, **query)
-    print_json({"written": samples.export(data, rows, target), "folder": str(target)})
+    print_json({"written": to_folder(data, rows, target), "folder": str(target)})
 
 
 COMMANDS = (catalog, export)

@@ -16,11 +16,11 @@ _MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 
 def _midi_files(names: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
     """Name and bytes of MIDI files: `names` are paths of files, or sample_ids of the catalog."""
-    from midivae.catalog import catalog
+    from midivae.catalog import read
 
     paths = {name: Path(name) for name in names if Path(name).suffix.lower() in _MIDI_SUFFIXES}
     ids = [name for name in names if name not in paths]
-    samples = catalog.midi_bytes(data.resolve(), ids) if ids else {}
+    samples = read.midi_bytes(data.resolve(), ids) if ids else {}
     files = []
     for name in dict.fromkeys(names):
         if name in paths:

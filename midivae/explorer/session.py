@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float32, Float64
 from pydantic import Field
 
 from midivae import models
-from midivae.catalog import catalog, playback
+from midivae.catalog import playback, read
 from midivae.champion.versions import FACTS
 from midivae.config.jobs import Sample
 from midivae.config.params import Params
@@ -214,7 +214,7 @@ class Session:
             InputError: there is no catalog.
         """
         columns = ["sample_id", "job", "mode", "model", "key", "notes", "polyphony", "novelty"]
-        rows = catalog.query(self._data, where=where[:1000] or None, limit=LISTED, columns=columns)
+        rows = read.samples(self._data, where=where[:1000] or None, limit=LISTED, columns=columns)
         return [{str(name): plain(value) for name, value in row.items()} for row in rows.to_dict("records")]
 
     def names(self, parents: Parents) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ class Session:
     def _known(self, desk: Desk, sample_id: str) -> sources.Known:
         """A sample of the catalog: its music, and its latent if it is of this model."""
         row = self._row(sample_id)
-        layout = self.kept.layout() if row["job"] == JOB else catalog.layout(self._data, row["job"])
+        layout = self.kept.layout() if row["job"] == JOB else read.layout(self._data, row["job"])
         n_steps = np.array([row["n_steps"]], np.int64)
         played = playback.play([row["midi"]["bytes"]], np.array([int(row["notes"])], np.int64), n_steps, layout)
         if played.reasons:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from midivae.catalog import catalog
+from midivae.catalog import read
 from midivae.config.params import Params
 from midivae.render import pictures
 from midivae.report.labels import chip_classes, rounded, words
@@ -103,7 +103,7 @@ def _first_of_each(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def _files(rows: pd.DataFrame, folder: Path) -> list[bytes]:
     """The MIDI files of the samples, in their order."""
-    files = catalog.midi_bytes(folder, rows["sample_id"].tolist())
+    files = read.midi_bytes(folder, rows["sample_id"].tolist())
     return [files[name] for name in rows["sample_id"]]
 
 
@@ -113,7 +113,7 @@ def _job(
     """What all samples of a job have in common."""
     in_job = samples[samples["job"] == job]
     first = in_job.iloc[0]
-    layout = catalog.layout(folder, job)
+    layout = read.layout(folder, job)
     method = f", {first['method']}" if isinstance(first["method"], str) else ""
     requests = [request for request in params.generate.jobs if request.name == job]
     if not pd.isna(first["temperature"]):

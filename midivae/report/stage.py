@@ -24,7 +24,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from midivae.catalog import catalog
+from midivae.catalog import read as catalog
 from midivae.config.params import Params
 from midivae.render.charts import number
 from midivae.report.comparison import comparison, novelty
@@ -55,7 +55,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     start = time.monotonic()
     evaluation = data / "evaluation"
     trained = read(params, data / "model")
-    samples = catalog.read(data / "samples", latents=True)
+    samples = catalog.samples(data / "samples", latents=True)
     requested = [job.name for job in params.generate.jobs]
     jobs = sorted(
         set(samples["job"]), key=lambda job: (requested.index(job) if job in requested else len(requested), job)

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
 from midivae.config.train import View
 from midivae.errors import CorruptError, ParamsError, SchemaError
+from midivae.measures import hashes
 from midivae.music import roll
 from midivae.music.parts import DRUMS
 from midivae.music.roll import FRAME, Layout, pack, unpack

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from midivae.catalog import catalog, ranking
+from midivae.catalog import ranking, read
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.storage import schema
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a-0000005", "a", np.nan, 1.0),  # no measures
         ("b-0000000", "b", 5.0, 0.2),
     )
-    monkeypatch.setattr(catalog, "read", lambda data, columns: rows[columns])
+    monkeypatch.setattr(read, "samples", lambda data, columns: rows[columns])
     (tmp_path / "evaluation").mkdir()
     REAL.to_csv(tmp_path / "evaluation" / "features.csv", index=False)
     refused = pd.DataFrame({"sample_id": ["a-0000004"], "notes": [1], "reason": ["the file has 2 notes"]})

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pytest
 from limits import WAIT_S
 
-from midivae.catalog import catalog
 from midivae.champion import versions
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.storage import folders, schema, tables
@@ -229,7 +228,7 @@ def test_a_reader_sees_one_version_at_a_time(tmp_path: Path, published: Path) ->
             try:
                 here = Path(os.path.realpath(published / "current"))
                 found = set(pd.read_parquet(here / "samples" / "catalog")["model_sha256"])
-                asked = set(catalog.query((published / "current").resolve(), columns=["model_sha256"])["model_sha256"])
+                asked = set(read.samples((published / "current").resolve(), columns=["model_sha256"])["model_sha256"])
                 assert len(found) == len(asked) == 1, (found, asked)
                 seen.update(found)
             except Exception as error:

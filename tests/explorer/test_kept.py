@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from explored import PARAMS, some
 from four_part import piece
 
-from midivae.catalog import catalog
+from midivae.catalog import read
 from midivae.cli import main as cli
 from midivae.errors import CorruptError, InputError
 from midivae.explorer.session import Session
@@ -47,8 +47,8 @@ def test_a_kept_sample_is_in_the_catalog_with_its_lineage(session: Session, data
     assert kept["midi"][0]["bytes"] == session.make(settings).file
     assert kept["midi"][0]["path"] == "midi/kept/kept-0000000.mid"
     assert np.array_equal(kept["z"][0], session.make(settings).made.z[0])
-    assert len(catalog.read(data)) == 3 + 2  # with those of stage generate, which nobody touched
-    assert len(catalog.read(data / "samples")) == 3
+    assert len(read.samples(data)) == 3 + 2  # with those of stage generate, which nobody touched
+    assert len(read.samples(data / "samples")) == 3
     assert sorted(path.stat().st_mtime_ns for path in (data / "samples").rglob("*")) == before
     assert folders.verify(data / "kept") == []
 

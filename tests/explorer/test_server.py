@@ -12,7 +12,6 @@ import pytest
 from explored import some
 from limits import WAIT_S
 
-from midivae.catalog import catalog
 from midivae.errors import InputError
 from midivae.explorer import routes, uploads
 from midivae.explorer.routes import FILE_NAME, TOKEN
@@ -142,7 +141,7 @@ def test_other_pages_of_the_browser_get_nothing(server: Server) -> None:
 
 
 def test_an_unexpected_error_shows_no_details(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "query", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(read, "samples", lambda *_, **__: 1 / 0)
     status, headers, answer = request(server, "POST", "/api/samples", b"{}")
     assert status == 500
     assert "default-src 'none'" in headers["content-security-policy"]
@@ -159,7 +158,7 @@ def test_the_page_is_served_while_a_sample_is_made(server: Server, monkeypatch: 
         assert finish.wait(WAIT_S)
         return pd.DataFrame()
 
-    monkeypatch.setattr(catalog, "query", query)
+    monkeypatch.setattr(read, "samples", query)
     slow = threading.Thread(target=request, args=(server, "POST", "/api/samples", b"{}"))
     slow.start()
     assert started.wait(WAIT_S)

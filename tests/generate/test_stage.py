@@ -29,7 +29,7 @@ from pieces import as_fetched
 from workers.test_parallel import children_of, running, wait_for
 
 from midivae import models
-from midivae.catalog import catalog
+from midivae.catalog import read
 from midivae.config.compute import Compute
 from midivae.config.params import Params, parse
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
@@ -249,7 +249,7 @@ def test_silent_samples_are_rows_with_valid_midi(trained: Path, data: Path, here
     found = rows(data)
     assert found["notes"].tolist() == [0, 0, 0]
     for column in ("key", "novelty", "polyphony"):
-        assert len(catalog.query(data, f"{column} is None")) == 3  # missing, not NaN
+        assert len(read.samples(data, f"{column} is None")) == 3  # missing, not NaN
     for file in found["midi"]:
         assert pretty_midi.PrettyMIDI(io.BytesIO(file["bytes"])).instruments == []
 
@@ -424,11 +424,11 @@ def test_jobs_of_models_with_latents_of_different_sizes_share_a_catalog(trained:
     wider = models.Config.from_dict({**config, "network": {**config["network"], "latent": 5}}, "test")
     models.create(wider, torch.Generator()).save_pretrained(data / "model" / "compare" / "autoencoder")
     generate.run(params([{"name": "a", "count": 2}, {"name": "b", "count": 2, "model": "autoencoder"}]), data)
-    rows = catalog.read(data, latents=True)
+    rows = read.samples(data, latents=True)
     assert rows["z"].map(len).tolist() == [4, 4, 5, 5]
-    assert catalog.latents(rows[rows["job"] == "b"]).shape == (2, 5)
+    assert read.latents(rows[rows["job"] == "b"]).shape == (2, 5)
     with pytest.raises(ParamsError, match=r"different sizes, \[4, 5\]; choose rows of one model"):
-        catalog.latents(rows)
+        read.latents(rows)
 
 
 def test_a_damaged_model_is_named(trained: Path, data: Path) -> None:
@@ -448,8 +448,8 @@ def test_rolls_must_be_there(tmp_path: Path) -> None:
 
 def test_the_catalog_module_reads_it(data: Path, here: None) -> None:
     generate.run(params([{"name": "a", "count": 5}]), data)
-    assert len(catalog.query(data, where="notes >= 0", sort="-novelty")) == 5
-    assert catalog.latents(catalog.read(data, latents=True)).shape == (5, 4)
+    assert len(read.samples(data, where="notes >= 0", sort="-novelty")) == 5
+    assert read.latents(read.samples(data, latents=True)).shape == (5, 4)
 
 
 def test_batch_to_notes_is_to_notes_of_each() -> None:

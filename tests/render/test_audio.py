@@ -16,7 +16,7 @@ from four_part import piece
 from pieces import notes_of
 from reported import build
 
-from midivae.catalog import catalog
+from midivae.catalog import read
 from midivae.cli import main as cli
 from midivae.config.compute import Compute
 from midivae.errors import InputError
@@ -148,10 +148,10 @@ def test_samples_of_every_job_are_rendered(data: Path, tmp_path: Path) -> None:
     result = invoke("render", "--best", 1, "--data", data, "--output", tmp_path, "--format", "flac", "--workers", 1)
     assert result.exit_code == 0, result.output
     told = [json.loads(line) for line in result.stdout.splitlines()]
-    rows = catalog.read(data).set_index("sample_id")
+    rows = read.samples(data).set_index("sample_id")
     assert {rows.loc[line["sample"], "job"] for line in told} == set(rows["job"])
     for line in told:
-        notes = midi.read(catalog.midi_bytes(data, [line["sample"]])[line["sample"]])
+        notes = midi.read(read.midi_bytes(data, [line["sample"]])[line["sample"]])
         sound = heard((tmp_path / f"{line['sample']}.flac").read_bytes())
         assert len(sound) / audio.RATE == pytest.approx(notes.duration_s + audio.TAIL_S, abs=0.01)
         assert notes.duration_s <= rows.loc[line["sample"], "duration_s"] + 0.01

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from reported import unpacked
 
-from midivae.catalog import catalog
+from midivae.catalog import read
 from midivae.report import gallery
 from midivae.report.reconstructions import piece_paths
 from midivae.storage import schema, tables
@@ -47,7 +47,7 @@ def shown_parent(text: str, data: Path) -> str:
 
 def test_neighbours_by_hand(data: Path, html: str) -> None:
     found, _ = unpacked(html)
-    z = catalog.read(data, ["sample_id", "z", "model"]).set_index("sample_id")
+    z = read.samples(data, columns=["sample_id", "z", "model"]).set_index("sample_id")
     ids = [
         f"{found['jobs'][j]['name']}-{i:07}"
         for j, i in zip(*(found["columns"][c] for c in ("job", "index")), strict=True)

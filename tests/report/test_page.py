@@ -11,7 +11,7 @@ from browser import chromium, peak, serious, until, watched
 from limits import WAIT_MS
 from reported import HIGH, LOW, PIECE, SOURCE
 
-from midivae.catalog import catalog
+from midivae.catalog import read
 
 READY = "document.documentElement.dataset.ready !== undefined"
 JOBS = {"sample": 9, "drawn": 3, "vary": 4, "blend": 8, "merged": 3}
@@ -65,7 +65,7 @@ def test_rolls_are_drawn_when_they_come_into_sight(page: Any) -> None:
 def test_a_job_can_be_chosen_and_filtered(page: Any, data: Path) -> None:
     page.get_by_role("button", name="sample 9").click()
     assert titles(page) == [f"sample-{i:07}" for i in range(9)]
-    rows = catalog.query(data, "job == 'sample'")
+    rows = read.samples(data, "job == 'sample'")
     key = rows["key"].mode()[0]
     page.locator("#key").select_option(key)
     until(page, f"document.querySelectorAll('.sample').length === {int((rows['key'] == key).sum())}")
@@ -84,7 +84,7 @@ def test_a_job_can_be_chosen_and_filtered(page: Any, data: Path) -> None:
 
 
 def test_samples_can_be_sorted(page: Any, data: Path) -> None:
-    wanted = catalog.query(data, sort="-notes")
+    wanted = read.samples(data, sort="-notes")
     page.locator("#sort").select_option("notes")
     page.locator("#descending").check()
     notes = wanted.set_index("sample_id")["notes"]
@@ -114,7 +114,7 @@ def test_a_sample_can_be_saved(page: Any, data: Path, tmp_path: Path) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Save sample-0000001 as a MIDI file").click()
     download.value.save_as(tmp_path / "saved.mid")
-    assert (tmp_path / "saved.mid").read_bytes() == catalog.midi_bytes(data, ["sample-0000001"])["sample-0000001"]
+    assert (tmp_path / "saved.mid").read_bytes() == read.midi_bytes(data, ["sample-0000001"])["sample-0000001"]
 
 
 def test_jobs_in_the_charts_can_be_chosen(page: Any) -> None:
@@ -172,7 +172,7 @@ def test_every_instrument_sounds(page: Any) -> None:
 def test_the_page_reads_midi_as_we_do(page: Any, data: Path) -> None:
     from midivae.music import midi
 
-    for name, file in catalog.midi_bytes(data, ["sample-0000002", "merged-0000001"]).items():
+    for name, file in read.midi_bytes(data, ["sample-0000002", "merged-0000001"]).items():
         mine = midi.read(file).sorted()
         theirs = page.evaluate("(bytes) => readMidi(new Uint8Array(bytes))", list(file))
         quarter = mine.ticks_per_quarter

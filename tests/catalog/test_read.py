@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from midivae.catalog import catalog
+from midivae.catalog import export, read
 from midivae.errors import CorruptError, InputError, ParamsError, SchemaError
 from midivae.music.roll import Layout
 from midivae.storage import schema, tables
@@ -90,30 +90,30 @@ def ids(frame: pd.DataFrame) -> list[str]:
     ],
 )
 def test_where(data: Path, where: str, found: str) -> None:
-    assert ids(catalog.query(data, where)) == found.split()
+    assert ids(read.samples(data, where)) == found.split()
 
 
 def test_sort(data: Path) -> None:
-    assert ids(catalog.query(data, sort="novelty")) == ["a1", "a2", "b0", "a0", "a3"]  # ties by sample_id
-    assert ids(catalog.query(data, sort="-novelty", limit=3)) == ["a0", "a2", "b0"]  # missing values last, too
-    assert ids(catalog.query(data, sort="key, -polyphony")) == ["a2", "a0", "a1", "b0", "a3"]
+    assert ids(read.samples(data, sort="novelty")) == ["a1", "a2", "b0", "a0", "a3"]  # ties by sample_id
+    assert ids(read.samples(data, sort="-novelty", limit=3)) == ["a0", "a2", "b0"]  # missing values last, too
+    assert ids(read.samples(data, sort="key, -polyphony")) == ["a2", "a0", "a1", "b0", "a3"]
 
 
 def test_columns_and_latents(data: Path) -> None:
-    frame = catalog.read(data)
+    frame = read.samples(data)
     assert "z" not in frame
     assert "midi" not in frame
     assert len(frame.columns) == len(TABLE.columns) - 2
-    assert list(catalog.query(data, sort="novelty", columns=["key", "job"]).columns) == ["key", "job"]
-    chosen = catalog.read(data, columns=["job"], latents=True)
+    assert list(read.samples(data, sort="novelty", columns=["key", "job"]).columns) == ["key", "job"]
+    chosen = read.samples(data, columns=["job"], latents=True)
     assert list(chosen.columns) == ["job", "z"]
-    assert catalog.latents(chosen).dtype == np.float32
-    assert catalog.latents(chosen).tolist() == [[i, 0.5, -1] for i in (0, 1, 2, 3, 0)]
-    assert catalog.latents(catalog.query(data, "index > 99", latents=True)).shape[0] == 0
+    assert read.latents(chosen).dtype == np.float32
+    assert read.latents(chosen).tolist() == [[i, 0.5, -1] for i in (0, 1, 2, 3, 0)]
+    assert read.latents(read.samples(data, "index > 99", latents=True)).shape[0] == 0
     with pytest.raises(ParamsError, match="latents=True"):
-        catalog.latents(frame)
+        read.latents(frame)
     with pytest.raises(ParamsError, match=r"no column 'polyfony'.*nearest: polyphony"):
-        catalog.read(data, columns=["polyfony"])
+        read.samples(data, columns=["polyfony"])
 
 
 def test_bytes_are_not_read_unless_asked_for(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_bytes_are_not_read_unless_asked_for(tmp_path: Path) -> None:
     damaged = bytearray(file.read_bytes())
     damaged[at.data_page_offset + at.total_compressed_size - 3] ^= 1
     file.write_bytes(damaged)
-    assert len(catalog.query(tmp_path, "polyphony > 2", sort="novelty")) == 1
+    assert len(read.samples(tmp_path, "polyphony > 2", sort="novelty")) == 1
     with pytest.raises(CorruptError, match="damaged"):
-        catalog.export(tmp_path, catalog.read(tmp_path), tmp_path / "out")
+        export.to_folder(tmp_path, read.samples(tmp_path), tmp_path / "out")
 
 
 @pytest.mark.parametrize("place", ["", "samples", "samples/catalog"])
 def test_any_of_three_folders(data: Path, place: str) -> None:
-    assert len(catalog.read(data / place)) == 5
+    assert len(read.samples(data / place)) == 5
 
 
 def test_layout_of_a_job(tmp_path: Path) -> None:
@@ -141,15 +141,15 @@ def test_layout_of_a_job(tmp_path: Path) -> None:
         rows = pa.Table.from_pylist([row(job, 0)], TABLE.columns)
         file = tmp_path / "catalog" / f"{job}-00000-of-00001.parquet"
         tables.write(file, rows, TABLE, extra={"layout": layout.to_json()})
-    assert catalog.layout(tmp_path, "a").pitch_low == 36
-    assert catalog.layout(tmp_path, "a-b").pitch_low == 48
+    assert read.layout(tmp_path, "a").pitch_low == 36
+    assert read.layout(tmp_path, "a-b").pitch_low == 48
     with pytest.raises(InputError, match="no job 'c'"):
-        catalog.layout(tmp_path, "c")
+        read.layout(tmp_path, "c")
 
 
 def test_no_catalog(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run stage `generate`"):
-        catalog.read(tmp_path)
+        read.samples(tmp_path)
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "samples" / "catalog" / "a-00000-of-00001.parquet"
     tables.write(file, pa.Table.from_pylist(ROWS[:1], TABLE.columns), other)
     with pytest.raises(SchemaError, match=r"v99.*v3"):
-        catalog.read(tmp_path)
+        read.samples(tmp_path)
 
 
 # --- the language refuses what it does not know -----------------------------------------------------------------------
@@ -194,18 +194,18 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
 )
 def test_bad_filters(data: Path, where: str, reason: str | None) -> None:
     if reason is None:
-        assert catalog.query(data, where).empty
+        assert read.samples(data, where).empty
         return
     with pytest.raises(ParamsError) as error:
-        catalog.query(data, where)
+        read.samples(data, where)
     assert reason in str(error.value)
 
 
 def test_bad_sorts(data: Path) -> None:
     with pytest.raises(ParamsError, match="nearest: novelty"):
-        catalog.query(data, sort="-novelti")
+        read.samples(data, sort="-novelti")
     with pytest.raises(ParamsError, match="no order"):
-        catalog.query(data, sort="parts")
+        read.samples(data, sort="parts")
 
 
 NUMBERS = ("polyphony", "novelty", "index", "notes")
@@ -251,13 +251,13 @@ def holds(tree: Any, of: dict[str, Any]) -> bool | None:
 @given(trees)
 def test_filters_mean_what_python_says(data: Path, tree: Any) -> None:
     wanted = [r["sample_id"] for r in ROWS if holds(tree, r)]
-    assert list(catalog.query(data, text(tree))["sample_id"]) == wanted
+    assert list(read.samples(data, text(tree))["sample_id"]) == wanted
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
 def test_export(data: Path, tmp_path: Path) -> None:
-    rows = catalog.query(data, "novelty > 0.4", sort="-novelty", latents=True)
-    assert catalog.export(data, rows, tmp_path / "out") == 3
+    rows = read.samples(data, "novelty > 0.4", sort="-novelty", latents=True)
+    assert export.to_folder(data, rows, tmp_path / "out") == 3
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "a-0000000.mid", "a-0000002.mid", "b-0000000.mid", "catalog.csv",
     }  # fmt: skip
@@ -268,7 +268,7 @@ def test_export(data: Path, tmp_path: Path) -> None:
     assert found[0]["parts"] == '["soprano", "bass"]'
     assert found[0]["z"] == "[0.0, 0.5, -1.0]"
     assert math.isclose(float(found[0]["novelty"]), 0.9, rel_tol=1e-6)
-    assert catalog.export(data, rows.head(0), tmp_path / "none") == 0
+    assert export.to_folder(data, rows.head(0), tmp_path / "none") == 0
 
 
 @pytest.mark.parametrize(
@@ -277,25 +277,25 @@ def test_export(data: Path, tmp_path: Path) -> None:
 def test_export_writes_nothing_outside_its_folder(tmp_path: Path, name: str) -> None:
     write(tmp_path, [row("a", 1, sample_id=name)])
     with pytest.raises(CorruptError, match="not of the form"):
-        catalog.export(tmp_path, catalog.read(tmp_path), tmp_path / "out" / "deep")
+        export.to_folder(tmp_path, read.samples(tmp_path), tmp_path / "out" / "deep")
     assert not list(tmp_path.rglob("*.mid"))
 
 
 def test_export_refuses_what_it_cannot_do(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="without the column `sample_id`"):
-        catalog.export(data, catalog.read(data, columns=["job"]), tmp_path)
+        export.to_folder(data, read.samples(data, columns=["job"]), tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(ParamsError, match="is a file"):
-        catalog.export(data, catalog.read(data), tmp_path / "file")
-    rows = catalog.read(data)
+        export.to_folder(data, read.samples(data), tmp_path / "file")
+    rows = read.samples(data)
     rows.loc[0, "sample_id"] = "a-0000099"
     with pytest.raises(CorruptError, match="1 of 5 samples are not in the catalog"):
-        catalog.export(data, rows, tmp_path / "out")
+        export.to_folder(data, rows, tmp_path / "out")
 
 
 def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
     write(tmp_path, [row("a", 1, model="=cmd|'/c calc'!A0", key="@x", polyphony=-2.0)])
-    catalog.export(tmp_path, catalog.read(tmp_path), tmp_path / "out")
+    export.to_folder(tmp_path, read.samples(tmp_path), tmp_path / "out")
     with (tmp_path / "out" / "catalog.csv").open() as file:
         found = next(csv.DictReader(file))
     assert found["model"].startswith("'=")

@@ -1,0 +1,150 @@
+"""Reading the catalog of samples: all rows or some, latents, layouts, MIDI bytes.
+
+Offers: `samples`, `latents` (as a 2-D array), `layout` (of a job's rolls), `midi_bytes` (of samples by name), `files`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float32
+
+from midivae.catalog.query import SortKey, check_column, compile_filter, sort_keys
+from midivae.errors import InputError, ParamsError
+from midivae.music.roll import Layout
+from midivae.storage import schema, tables
+from midivae.storage.paths import KEPT, catalog_files, job_of
+
+_HEAVY = ("z", "midi")  # columns that are read only when asked for: most of the catalog's bytes
+SAMPLE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}-\d{7,18}")
+
+
+def samples(
+    folder: Path,
+    where: str | None = None,
+    sort: str | None = None,
+    columns: Sequence[str] | None = None,
+    latents: bool = False,
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """The samples, one row each, in the order of job files and index unless `sort` says otherwise.
+
+    Args:
+        folder: the data folder, its `samples`, or the catalog itself.
+        where: only the samples for which this filter holds (`query`).
+        sort: the columns to sort by, `key,-novelty` (`query`).
+        columns: which to read; None: all but `z` and `midi`.
+        latents: also read `z`; `latents(rows)` gives it as one array.
+        limit: at most so many samples.
+
+    Raises:
+        InputError: there is no catalog.
+        ParamsError: `where` or `sort` cannot be understood, or names an unknown column.
+        SchemaError, CorruptError: the files are of another version, or damaged.
+    """
+    table = schema.CATALOG
+    found = table.columns
+    chosen = _chosen(columns, latents, found)
+    keys = sort_keys(sort, found)
+    rows = tables.scan(files(folder), table, _with(chosen, keys), compile_filter(where, found))
+    if keys:
+        rows = rows.take(pc.sort_indices(rows, sort_keys=keys))  # missing values go last
+    rows = rows.slice(0, limit).select(chosen)
+    return _to_pandas(rows)
+
+
+def latents(rows: pd.DataFrame) -> Float32[np.ndarray, "B Z"]:
+    """The latents of rows that were read with `latents=True`, as one array.
+
+    Raises:
+        ParamsError: they were not read, or are of models whose latents have different sizes.
+    """
+    if "z" not in rows:
+        raise ParamsError("these rows were read without `z`; read them with latents=True")
+    if rows.empty:
+        return np.zeros((0, 0), np.float32)
+    sizes = sorted(set(rows["z"].map(len)))
+    if len(sizes) > 1:
+        raise ParamsError(f"these rows have latents of different sizes, {sizes}; choose rows of one model")
+    return np.stack(list(rows["z"])).astype(np.float32, copy=False)
+
+
+def layout(folder: Path, job: str) -> Layout:
+    """How the rolls of a job's samples are laid out.
+
+    Raises:
+        InputError: the catalog has no such job.
+    """
+    for file in files(folder):
+        if job_of(file) == job:
+            return Layout.from_json(tables.read_extra(file, schema.CATALOG, "layout"))
+    raise InputError(f"{folder}: no job {job!r} in the catalog; rerun stage `generate` with it")
+
+
+def midi_bytes(folder: Path, sample_ids: Sequence[str]) -> dict[str, bytes]:
+    """The MIDI files of some samples.
+
+    Raises:
+        ParamsError: one of them is no `sample_id`.
+        InputError: there is no catalog, or it has no such sample.
+    """
+    for name in sample_ids:
+        if SAMPLE_ID.fullmatch(name) is None:
+            raise ParamsError(
+                f"{name!r:.80}: neither a MIDI file (.mid) nor a sample_id such as sample-0000012; `midivae catalog` "
+                "lists them"
+            )
+    mine = pc.field("sample_id").isin(pa.array(list(sample_ids), pa.string()))
+    rows = tables.scan(files(folder), schema.CATALOG, ["sample_id", "midi"], mine).to_pylist()
+    found = {row["sample_id"]: row["midi"]["bytes"] for row in rows}
+    missing = [name for name in sample_ids if name not in found]
+    if missing:
+        raise InputError(f"{folder}: no sample {missing[0]!r} in the catalog; `midivae catalog` lists them")
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    """The Parquet files of the catalog in, or just below, a folder; what people kept of a data folder comes last."""
+    kept = catalog_files(folder / KEPT / "catalog")
+    for place in (folder / "samples" / "catalog", folder / "catalog", folder):
+        files = catalog_files(place)
+        if files and place.name == "catalog":
+            return files + kept
+    if kept:
+        return kept
+    raise InputError(
+        f"{folder}: no catalog of samples there or in samples/catalog; run stage `generate`, or name --data"
+    )
+
+
+def _chosen(columns: Sequence[str] | None, latents: bool, found: pa.Schema) -> list[str]:
+    """The columns to give back."""
+    for name in columns or ():
+        check_column(name, found)
+    chosen = list(columns) if columns is not None else [name for name in found.names if name not in _HEAVY]
+    return [*chosen, "z"] if latents and "z" not in chosen else chosen
+
+
+def _with(chosen: list[str], keys: list[SortKey]) -> list[str]:
+    """The columns to read: those to give back, and those to sort by."""
+    return list(dict.fromkeys([*chosen, *(name for name, _ in keys)]))
+
+
+def _to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """As pandas; the rows of `z` are views of one array."""
+    if "z" not in rows.column_names:
+        frame: pd.DataFrame = rows.to_pandas()
+        return frame
+    flat = pc.list_flatten(rows.column("z")).to_numpy()
+    ends = np.cumsum(pc.list_value_length(rows.column("z")).to_numpy())
+    latents = [flat[first:last] for first, last in pairwise([0, *ends.tolist()])]
+    frame = rows.drop_columns(["z"]).to_pandas()
+    frame.insert(rows.column_names.index("z"), "z", pd.Series(latents, index=frame.index, dtype=object))
+    return frame
