@@ -12,6 +12,7 @@ import pytest
 from explored import some
 from limits import WAIT_S
 
+from midivae.catalog import read
 from midivae.errors import InputError
 from midivae.explorer import routes, uploads
 from midivae.explorer.routes import FILE_NAME, TOKEN
