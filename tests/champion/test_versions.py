@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from limits import WAIT_S
 
+from midivae.catalog import read
 from midivae.champion import versions
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.storage import folders, schema, tables
@@ -221,7 +222,7 @@ def test_a_reader_sees_one_version_at_a_time(tmp_path: Path, published: Path) ->
     versions.switch(published, "v00")
     seen, errors, ending, reads = set(), list[str](), threading.Event(), 0
 
-    def read() -> None:
+    def read_versions() -> None:
         nonlocal reads
         while not ending.is_set():
             reads += 1
@@ -234,7 +235,7 @@ def test_a_reader_sees_one_version_at_a_time(tmp_path: Path, published: Path) ->
             except Exception as error:
                 errors.append(repr(error))
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read_versions) for _ in range(2)]
     for reader in readers:
         reader.start()
     end = time.monotonic() + WAIT_S
