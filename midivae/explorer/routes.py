@@ -38,7 +38,7 @@ from starlette.routing import Route
 
 from midivae.config.base import broken_rules
 from midivae.errors import InputError, MidivaeError, ParamsError
-from midivae.explorer.session import Result, Session, plain
+from midivae.explorer.session import Result, Session
 from midivae.explorer.settings import Settings
 from midivae.explorer.uploads import MOST_BYTES
 from midivae.music import roll
@@ -184,11 +184,11 @@ def _sample(result: Result) -> dict[str, Any]:
         "notes": np.stack([part, pitch, onset, offset], axis=1).tolist(),
         "steps": row["n_steps"],
         "tempo_qpm": round(float(row["tempo_qpm"]), 2),
-        "weights": result.weights.tolist(),
-        "labels": list(result.labels),
+        "weights": row["weights"],
+        "labels": row["parents"],
         "edits": json.loads(row["edits"]) if row["edits"] else None,
         "key": row["key"],
-        "figures": {name: plain(row[name]) for name in ("notes", "density", "polyphony", "note_length", "novelty")},
+        "figures": {name: row[name] for name in ("notes", "density", "polyphony", "note_length", "novelty")},
         "model_sha256": row["model_sha256"],
         "params_sha256": row["params_sha256"],
     }

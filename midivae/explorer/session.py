@@ -24,11 +24,12 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +44,7 @@ from midivae.config.jobs import Sample
 from midivae.config.params import Params
 from midivae.errors import InputError, ParamsError
 from midivae.explorer.kept import Kept
-from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Settings, check_parent, point_of, weights_of
+from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Parent, Settings, point_of, weights_of
 from midivae.explorer.uploads import MOST_BYTES, Uploads
 from midivae.generate import modes
 from midivae.generate import parents as sources
@@ -59,20 +60,15 @@ from midivae.storage.paths import KEPT, PIECES_TABLE, catalog_files, compared_fo
 LISTED = 60  # rows that a search shows
 Count = Annotated[int, Field(ge=0, le=MOST_PARENTS)]
 Seed = Annotated[int, Field(ge=0, le=2**31)]
-Parents = Annotated[list[str], Field(max_length=64)]
+Parents = Annotated[list[Parent], Field(max_length=64)]
 _REMEMBERED = 256  # parents, and samples: a sample that is kept is the one that was heard
-
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A sample, the weights and labels of its parents, and its row of the catalog as the first of its job."""
+    """A sample, and its row of the catalog as the first of its job."""
 
     made: Made
-    weights: Float64[np.ndarray, " M"]
-    labels: tuple[str, ...]
     row: pa.Table
 
     @property
@@ -80,14 +76,6 @@ class Result:
         """As a MIDI file."""
         data: bytes = self.row.column("midi")[0].as_py()["bytes"]
         return data
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A parent in the latent space of one model."""
-
-    label: str
-    z: Float32[np.ndarray, " Z"]
 
 
 class Session:
@@ -119,8 +107,8 @@ class Session:
         self._params = params.model_copy(update={"train": train})
         self._desks: dict[str, Desk] = {}
         self._controls: dict[str, Controls | None] = {}
-        self._encoded: OrderedDict[tuple[str, str], _Encoded] = OrderedDict()
-        self._results: OrderedDict[str, Result] = OrderedDict()
+        self._encoded = lru_cache(_REMEMBERED)(self._encode)
+        self._result = lru_cache(_REMEMBERED)(self._make)
         self._lock = threading.RLock()
         self._pieces = _accepted_pieces(data / "rolls")
         self._desk(main)
@@ -185,14 +173,13 @@ class Session:
     def pieces(self, text: str = "", split: str = "") -> list[dict[str, Any]]:
         """Pieces of the corpus whose path, id and key contain all words of a text; at most `LISTED`."""
         words = text[:200].casefold().split()
-        rows = []
-        for row in self._pieces:
-            searched = f"{row['path']} {row['piece_id']} {row['key'] or ''}".casefold()
-            if split in ("", row["split"]) and all(word in searched for word in words):
-                rows.append(row)
-                if len(rows) == LISTED:
-                    break
-        return rows
+        found = (
+            row
+            for row in self._pieces
+            if split in ("", row["split"])
+            and all(word in f"{row['path']} {row['piece_id']} {row['key'] or ''}".casefold() for word in words)
+        )
+        return list(islice(found, LISTED))
 
     def random_parents(self, count: Count, seed: Seed) -> list[str]:
         """Windows of random pieces; pieces of the test split come first."""
@@ -215,22 +202,19 @@ class Session:
         """
         columns = ["sample_id", "job", "mode", "model", "key", "notes", "polyphony", "novelty"]
         rows = read.samples(self._data, where=where[:1000] or None, limit=LISTED, columns=columns)
-        return [{str(name): plain(value) for name, value in row.items()} for row in rows.to_dict("records")]
+        samples: list[dict[str, Any]] = json.loads(rows.to_json(orient="records", double_precision=5))
+        return samples
 
     def names(self, parents: Parents) -> list[dict[str, Any]]:
         """Name, bars, key and split of parents."""
-        by_id = {row["piece_id"]: row for row in self._pieces}
-        names: list[dict[str, Any]] = []
+        pieces = {f"piece:{row['piece_id']}": row for row in self._pieces}
+        names = []
         for text in parents:
-            kind, _, rest = check_parent(text).partition(":")
-            name = rest.partition("@")[0]
-            if kind == "piece" and name in by_id:
-                row = by_id[name]
-                names.append({"name": row["path"], "bars": row["bars"], "key": row["key"], "split": row["split"]})
-            elif kind == "file":
-                names.append({"name": self.uploads.name_of(name), "bars": None, "key": None, "split": "upload"})
-            else:
-                names.append({"name": name, "bars": None, "key": None, "split": kind})
+            source = text.partition("@")[0]
+            kind, _, name = source.partition(":")
+            other = {"path": self.uploads.name_of(name), "split": "upload" if kind == "file" else kind}
+            row = pieces.get(source, other)
+            names.append({"name": row["path"], **{column: row.get(column) for column in ("bars", "key", "split")}})
         return names
 
     def upload(self, name: str, data: bytes) -> dict[str, Any]:
@@ -238,8 +222,9 @@ class Session:
         with self._lock:
             return self.uploads.add(name, data)
 
-    def _encode(self, desk: Desk, text: str) -> _Encoded:
-        """A parent in the latent space of a model."""
+    def _encode(self, name: str, text: str) -> tuple[str, Float32[np.ndarray, " Z"]]:
+        """The label of a parent, and its latent for a model."""
+        desk = self._desk(name)
         scratch = Path(self._scratch.name)
         source = text
         if text.startswith("file:"):
@@ -255,7 +240,7 @@ class Session:
             raise type(error)(str(error).replace(f"{scratch}/", "")) from None
         pool = sources.Pool.open(folder)
         z, _ = modes.encoded(model, pool, np.zeros(1, np.int64))
-        return _Encoded(pool.labels[0], z[0])
+        return pool.labels[0], z[0]
 
     def _upload_path(self, file: str) -> Path:
         """Where an uploaded file is, of this session or of a kept sample."""
@@ -302,7 +287,7 @@ class Session:
         """
         settings = self._with_model(settings)
         with self._lock:
-            return _remember(self._results, settings.digest(), lambda: self._make(settings))
+            return self._result(settings)
 
     def _with_model(self, settings: Settings) -> Settings:
         """With the name of the main model instead of none, so that the same settings have the same hash."""
@@ -311,27 +296,23 @@ class Session:
     def _make(self, settings: Settings) -> Result:
         name = settings.model or self.models[0]
         desk = self._desk(name)
-        encoded = [
-            _remember(self._encoded, (name, text), lambda text=text: self._encode(desk, text))  # type: ignore[misc]
-            for text in settings.parents
-        ]
-        weights = weights_of(len(encoded), settings.at)
+        labels, latents = zip(*(self._encoded(name, text) for text in settings.parents), strict=True)
+        weights = weights_of(len(labels), settings.at)
         setting = desk.setting
         cells = setting.model.config.window_shape if setting.chance.temperature is not None else None
         draws = Draws(settings.seed, "explore", [0], setting.model.latent, cells)
         noise = draws.noise()
-        z = _blend(desk, np.stack([parent.z for parent in encoded]), weights, settings.radius, noise)
+        z = _blend(desk, np.stack(latents), weights, settings.radius, noise)
         z, planes, edits = self._edit(name, z, settings.changes, draws.cells())
-        labels = tuple(parent.label for parent in encoded)
         origin: dict[str, list[Any]] = {
             "parents": [list(labels)],
             "weights": [weights.tolist()],
             "radius": [settings.radius],
             "edits": [edits],
-            "method": [{1: None, 2: "slerp"}.get(len(encoded), "barycentre")],
+            "method": [{1: None, 2: "slerp"}.get(len(labels), "barycentre")],
         }
         made = Made(z, planes, origin)
-        return Result(made, weights, labels, desk.rows(settings, settings.seed, range(1), made))
+        return Result(made, desk.rows(settings, settings.seed, range(1), made))
 
     def _edit(
         self,
@@ -416,16 +397,6 @@ def _blend(
     return space.latent(latent.vary(point, np.array([radius]), noise))
 
 
-def _remember(values: OrderedDict[Key, Value], key: Key, make: Callable[[], Value]) -> Value:
-    """A value by its key, made if it is not there; the values used longest ago are forgotten."""
-    if key not in values:
-        values[key] = make()
-        if len(values) > _REMEMBERED:
-            values.popitem(last=False)
-    values.move_to_end(key)
-    return values[key]
-
-
 def _accepted_pieces(rolls: Path) -> list[dict[str, Any]]:
     """The pieces that can be parents, sorted by path."""
     columns = ["path", "piece_id", "split", "bars", "key", "accepted", "copy_of"]
@@ -435,10 +406,3 @@ def _accepted_pieces(rolls: Path) -> list[dict[str, Any]]:
     if not rows:
         raise InputError(f"{rolls}: no piece was accepted; run stage `ingest` with other files")
     return rows
-
-
-def plain(value: Any) -> Any:
-    """A value in the types of JSON, floats with five significant digits; NaN is None."""
-    if isinstance(value, float | np.floating):
-        return None if np.isnan(value) else float(f"{value:.5g}")
-    return value.item() if isinstance(value, np.generic) else value

@@ -4,7 +4,7 @@ A sample comes from one to four parents on the corners of a square, a point on t
 changes of attributes. Coordinates lie on a grid of `GRID` steps, and all other numbers are rounded, so that the columns
 of the catalog, which have 32 bits, hold them exactly: a kept sample can be opened again and is the same music.
 
-Offers: `Settings`; `weights_of`, `point_of`; `check_parent`.
+Offers: `Settings`, `Parent`; `weights_of`, `point_of`; the limits `GRID`, `MOST_PARENTS` and `TEMPO_QPM`.
 """
 
 from __future__ import annotations
@@ -33,24 +33,10 @@ _PARENT = re.compile(
 )
 
 
-def check_parent(text: str) -> str:
-    """The text of a parent, if it has one of the three forms.
-
-    Raises:
-        ParamsError: it has none.
-    """
-    if _PARENT.fullmatch(text) is None:
-        raise ParamsError(
-            f"parent {text!r:.80} must be piece:ID@BAR, file:NAME@BAR of an uploaded file, or sample:JOB-0000012"
-        )
-    return text
-
-
 def _valid_parent(text: str) -> str:
-    try:
-        return check_parent(text)
-    except ParamsError as error:
-        raise ValueError(str(error)) from None
+    if _PARENT.fullmatch(text) is None:
+        raise ValueError("must be piece:ID@BAR, file:NAME@BAR of an uploaded file, or sample:JOB-0000012")
+    return text
 
 
 def _to_grid(value: float) -> float:
@@ -65,6 +51,7 @@ def _to_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+Parent = Annotated[str, AfterValidator(_valid_parent)]
 Coordinate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_to_grid)]
 Change = Annotated[float, Field(gt=-100, lt=100, allow_inf_nan=False), AfterValidator(_to_digits)]
 Tempo = Annotated[float, Field(ge=TEMPO_QPM[0], le=TEMPO_QPM[1], allow_inf_nan=False), AfterValidator(_to_cents)]
@@ -76,14 +63,15 @@ class Settings(Job):
     name: str = JOB
     mode: Literal["explore"] = "explore"
     count: Literal[1] = 1
-    parents: Annotated[
-        tuple[Annotated[str, AfterValidator(_valid_parent)], ...], Field(min_length=1, max_length=MOST_PARENTS)
-    ]
+    parents: Annotated[tuple[Parent, ...], Field(min_length=1, max_length=MOST_PARENTS)]
     at: tuple[Coordinate, Coordinate] = (0.5, 0.5)  # the point: from the left, and from the top
     radius: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False), AfterValidator(_to_cents)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the direction, and of the draws of the cells
     changes: Annotated[dict[str, Change], Field(max_length=32)] = Field(default_factory=dict)
     tempo_qpm: Tempo | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Settings:

@@ -12,7 +12,6 @@ import hashlib
 import re
 import unicodedata
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Uploads:
         limits = self._ingest.limits
         ((_, outcome),) = fan_out(
             check_file,
-            [Upload(data, self._ingest)],
+            [(data, self._ingest)],
             Compute(workers=1),
             time_limit_s=limits.time_s,
             memory_bytes=limits.memory_bytes,
@@ -80,22 +79,18 @@ class Uploads:
         return self._folder / file if file in self._names else None
 
 
-@dataclass(frozen=True)
-class Upload:
-    """The bytes of a file, and how stage `ingest` reads MIDI files."""
-
-    data: bytes
-    ingest: Ingest
-
-
-def check_file(upload: Upload, _beat: Beat) -> dict[str, Any]:
+def check_file(spec: tuple[bytes, Ingest], _beat: Beat) -> dict[str, Any]:
     """The length and the number of notes of a MIDI file; runs in a child process.
+
+    Args:
+        spec: the bytes of the file, and how stage `ingest` reads MIDI files.
 
     Raises:
         InputError: it cannot be read, is too long, or has no notes for the parts of the rolls.
     """
-    notes = midi.read(upload.data, upload.ingest.limits)
-    _, steps = usable(notes, upload.ingest)
+    data, ingest = spec
+    notes = midi.read(data, ingest.limits)
+    _, steps = usable(notes, ingest)
     return {"steps": steps, "notes": len(notes.pitch)}
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from midivae.catalog import read as catalog
+from midivae.catalog import read
 from midivae.config.params import Params
 from midivae.render.charts import number
 from midivae.report.comparison import comparison, novelty
@@ -34,7 +34,7 @@ from midivae.report.lineage import lineage
 from midivae.report.modes import modes
 from midivae.report.overview import corpus, overview
 from midivae.report.reconstructions import grids, reconstructions
-from midivae.report.training import read
+from midivae.report.training import read_trained
 from midivae.storage import folders
 from midivae.storage.files import read_json, write_bytes
 from midivae.storage.paths import METRICS, PAGE
@@ -54,8 +54,8 @@ def run(params: Params, data: Path) -> dict[str, object]:
     """
     start = time.monotonic()
     evaluation = data / "evaluation"
-    trained = read(params, data / "model")
-    samples = catalog.samples(data / "samples", latents=True)
+    trained = read_trained(params, data / "model")
+    samples = read.samples(data / "samples", latents=True)
     requested = [job.name for job in params.generate.jobs]
     jobs = sorted(
         set(samples["job"]), key=lambda job: (requested.index(job) if job in requested else len(requested), job)

@@ -1,6 +1,6 @@
 """Section "Training": for each model its size, its loss by epoch, and its figures on held-out pieces.
 
-Offers: `Trained`, `read`.
+Offers: `Trained`, `read_trained`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Trained:
         return charts.curves(lines, "epoch", says, None if np.isnan(top) else float(top))
 
 
-def read(params: Params, folder: Path) -> list[Trained]:
+def read_trained(params: Params, folder: Path) -> list[Trained]:
     """The main model in `folder`, and the models that were trained for comparison."""
     main = params.train.model
     folders = {name: model_folder(folder, name, main) for name in (main, *params.train.compare)}

@@ -26,7 +26,7 @@ def test_an_upload_becomes_a_parent(session: Session) -> None:
     assert upload["name"] == EVIL.replace("\u202e", "")  # no path, nothing that turns text round; the rest is only text
     assert session.names([upload["parent"]])[0]["name"] == upload["name"]
     found = session.make(Settings.parse({"parents": [upload["parent"]]}))
-    assert found.labels == (upload["parent"],)
+    assert found.row["parents"].to_pylist() == [[upload["parent"]]]
     assert found.row["notes"][0].as_py() > 0
     later = upload["parent"].replace("@1", "@11")
     assert not np.array_equal(found.made.z, session.make(Settings.parse({"parents": [later]})).made.z)
@@ -59,5 +59,5 @@ def test_a_file_that_kills_its_reader_kills_no_more(session: Session, monkeypatc
         session.upload("x.mid", midi.write(piece(1)))
 
 
-def _die(_upload: object, _beat: object) -> None:
+def _die(_spec: object, _beat: object) -> None:
     os._exit(7)

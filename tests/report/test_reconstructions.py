@@ -15,7 +15,7 @@ from reported import PIECE, params
 from midivae.music.roll import FRAME
 from midivae.render import pictures
 from midivae.report import reconstructions
-from midivae.report.training import read
+from midivae.report.training import read_trained
 
 
 def shown(section: dict[str, Any]) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_the_same_seed_draws_the_same_windows() -> None:
 
 
 def test_reconstructions_stand_beside_the_music(data: Path) -> None:
-    trained = read(params(), data / "model")
+    trained = read_trained(params(), data / "model")
     section = reconstructions.reconstructions(trained, data / "rolls", params())
     row, _ = section["rows"]
     assert row[0]["name"] in {PIECE, *(f"{i}.mid" for i in range(23))}
