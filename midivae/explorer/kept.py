@@ -19,8 +19,8 @@ from filelock import FileLock
 
 from midivae.errors import CorruptError, InputError
 from midivae.explorer.settings import JOB, UPLOAD_NAME, Settings
-from midivae.generate.modes import Made
-from midivae.generate.stage import Desk
+from midivae.generate.context import Samples
+from midivae.generate.rows import LoadedJob
 from midivae.music.roll import Layout
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import copy_file, file_sha256, write_bytes
@@ -34,13 +34,15 @@ class Kept:
         self.folder = folder
         self._catalog = folder / "catalog" / catalog_file(JOB, 0, 1)
 
-    def add(self, settings: Settings, made: Made, desk: Desk, uploads: Mapping[str, Path]) -> dict[str, Any]:
+    def add(
+        self, settings: Settings, samples: Samples, loaded: LoadedJob, uploads: Mapping[str, Path]
+    ) -> dict[str, Any]:
         """Adds a sample; one that is there stays as it is.
 
         Args:
             settings: the settings of the sample.
-            made: the sample.
-            desk: its model.
+            samples: the sample.
+            loaded: its model.
             uploads: the uploaded files among its parents.
 
         Returns:
@@ -51,17 +53,17 @@ class Kept:
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder.parent / f".{self.folder.name}.lock"):
-            rows = self._rows(desk)
+            rows = self._rows(loaded)
             index = int(pc.max(rows["index"]).as_py()) + 1 if len(rows) else 0
-            row = desk.rows(settings, settings.seed, range(index, index + 1), made)
+            row = loaded.rows(settings, settings.seed, range(index, index + 1), samples)
             same = [pc.equal(rows[name], row[name][0]) for name in ("params_sha256", "model_sha256")]
             present = rows.filter(pc.and_(*same))
             if len(present):
                 return {"sample_id": present["sample_id"][0].as_py(), "new": False}
-            self._publish(pa.concat_tables([rows, row.cast(rows.schema)]), desk.extra, uploads)
+            self._publish(pa.concat_tables([rows, row.cast(rows.schema)]), loaded.extra, uploads)
             return {"sample_id": row["sample_id"][0].as_py(), "new": True}
 
-    def _rows(self, desk: Desk) -> pa.Table:
+    def _rows(self, loaded: LoadedJob) -> pa.Table:
         """The rows so far. All have one layout, which is stored once for the file."""
         if not self._catalog.is_file():
             return schema.CATALOG.columns.empty_table()
@@ -69,7 +71,7 @@ class Kept:
         if damaged:
             lines = [f"{self.folder}: files differ from their hashes; move the folder away, or restore it:", *damaged]
             raise CorruptError("\n".join(lines))
-        if tables.read_extra(self._catalog, schema.CATALOG, "layout") != desk.extra["layout"]:
+        if tables.read_extra(self._catalog, schema.CATALOG, "layout") != loaded.extra["layout"]:
             raise InputError(
                 f"{self.folder}: has samples of another layout; move it away, or name another folder with --keep"
             )

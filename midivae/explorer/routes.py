@@ -179,7 +179,7 @@ def _sample(result: Result) -> dict[str, Any]:
     Notes are rows of part, pitch from `pitch_low` up, first step, and the step after the last.
     """
     row = result.row.slice(0, 1).to_pylist()[0]
-    _, part, pitch, onset, offset = roll.cell_runs(result.made.planes)
+    _, part, pitch, onset, offset = roll.cell_runs(result.samples.planes)
     return {
         "notes": np.stack([part, pitch, onset, offset], axis=1).tolist(),
         "steps": row["n_steps"],

@@ -7,7 +7,7 @@ How settings become a sample:
     2. The point gives the weights of the parents. Two parents are blended by `latent.slerp`, more by
        `latent.barycentre`. A parent with all the weight stays as it is, to the last bit.
     3. `latent.vary` moves the result by the radius, in a direction that the seed draws.
-    4. `modes.edited` changes attributes: it decodes several strengths of the change and takes the closest one.
+    4. `edit.edited` changes attributes: it decodes several strengths of the change and takes the closest one.
 
 A sample is decoded in a block of its own, not in one of `coding.BLOCK`, because the page waits for it. It may differ in
 a few cells from a sample that a job makes of the same latent.
@@ -46,10 +46,10 @@ from midivae.errors import InputError, ParamsError
 from midivae.explorer.kept import Kept
 from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Parent, Settings, point_of, weights_of
 from midivae.explorer.uploads import MOST_BYTES, Uploads
-from midivae.generate import modes
 from midivae.generate import parents as sources
-from midivae.generate.modes import Draws, Made
-from midivae.generate.stage import Desk
+from midivae.generate.context import Draws, Samples, encoded
+from midivae.generate.edit import edited
+from midivae.generate.rows import LoadedJob
 from midivae.models import coding, latent
 from midivae.models.base import read_config
 from midivae.models.latent import Controls
@@ -68,7 +68,7 @@ _REMEMBERED = 256  # parents, and samples: a sample that is kept is the one that
 class Result:
     """A sample, and its row of the catalog as the first of its job."""
 
-    made: Made
+    samples: Samples
     row: pa.Table
 
     @property
@@ -105,13 +105,13 @@ class Session:
         self.models = (main, *(name for name in compared if name != main))
         train = params.train.model_copy(update={"model": main, "compare": self.models[1:]})
         self._params = params.model_copy(update={"train": train})
-        self._desks: dict[str, Desk] = {}
+        self._jobs: dict[str, LoadedJob] = {}
         self._controls: dict[str, Controls | None] = {}
         self._encoded = lru_cache(_REMEMBERED)(self._encode)
         self._result = lru_cache(_REMEMBERED)(self._make)
         self._lock = threading.RLock()
         self._pieces = _accepted_pieces(data / "rolls")
-        self._desk(main)
+        self._loaded(main)
         self._scratch = tempfile.TemporaryDirectory(prefix="midivae-explore-")
         self.uploads = Uploads(Path(self._scratch.name), params.ingest)
 
@@ -120,26 +120,26 @@ class Session:
         self._scratch.cleanup()
 
     # --- models
-    def _desk(self, name: str) -> Desk:
+    def _loaded(self, name: str) -> LoadedJob:
         """A model, loaded once."""
         if name not in self.models or name not in models.KINDS:
             raise ParamsError(f"no model {name!r:.40} in {self._data / 'model'}; there are {', '.join(self.models)}")
-        if name not in self._desks:
+        if name not in self._jobs:
             other = {} if name == self.models[0] else {"model": name}
-            self._desks[name] = Desk(
+            self._jobs[name] = LoadedJob(
                 Sample.model_validate({"name": JOB, "count": 1, **other}), self._params, self._data
             )
-            folder = self._desks[name].folder
+            folder = self._jobs[name].folder
             self._controls[name] = Controls.read(folder) if (folder / latent.FILE).is_file() else None
-        return self._desks[name]
+        return self._jobs[name]
 
     def about(self, model: str = "") -> dict[str, Any]:
         """What the page shows of a model, and the limits of what it may ask for."""
         name = model or self.models[0]
         with self._lock:
-            desk = self._desk(name)
+            loaded = self._loaded(name)
             controls = self._controls[name]
-        layout, config = desk.setting.layout, desk.setting.model.config
+        layout, config = loaded.context.layout, loaded.context.model.config
         knobs = []
         for attribute in controls.offered if controls is not None else ():
             low, high = controls.usual(attribute) if controls is not None else (0.0, 0.0)
@@ -147,7 +147,7 @@ class Session:
         return {
             "model": name,
             "models": list(self.models),
-            "model_sha256": desk.model_sha256,
+            "model_sha256": loaded.model_sha256,
             "parts": list(layout.parts),
             "colours": pictures.part_colours(len(layout.parts)),
             "programs": [max(0, program) for program in config.programs],
@@ -183,7 +183,7 @@ class Session:
 
     def random_parents(self, count: Count, seed: Seed) -> list[str]:
         """Windows of random pieces; pieces of the test split come first."""
-        config = self._desk(self.models[0]).setting.model.config
+        config = self._loaded(self.models[0]).context.model.config
         bar = self._params.evaluate.beats_per_bar * config.layout.steps_per_beat
         whole = -(-config.view.steps // bar)  # bars of a window
         rows = [row for row in self._pieces if (row["bars"] or 0) >= whole] or self._pieces
@@ -224,22 +224,22 @@ class Session:
 
     def _encode(self, name: str, text: str) -> tuple[str, Float32[np.ndarray, " Z"]]:
         """The label of a parent, and its latent for a model."""
-        desk = self._desk(name)
+        loaded = self._loaded(name)
         scratch = Path(self._scratch.name)
         source = text
         if text.startswith("file:"):
             file, _, bar = text.removeprefix("file:").partition("@")
             source = f"file:{self._upload_path(file)}@{bar}"
-        folder = scratch / hashlib.sha256(f"{desk.model_sha256} {text}".encode()).hexdigest()[:32]
+        folder = scratch / hashlib.sha256(f"{loaded.model_sha256} {text}".encode()).hexdigest()[:32]
         folder.mkdir(exist_ok=True)
-        model = desk.setting.model
+        model = loaded.context.model
         rolls, ingest, view = self._data / "rolls", self._params.ingest, model.config.view
         try:
-            sources.gather([source], folder, rolls, ingest, view, lambda sample_id: self._known(desk, sample_id))
+            sources.write_pool([source], folder, rolls, ingest, view, lambda sample_id: self._known(loaded, sample_id))
         except (InputError, ParamsError) as error:
             raise type(error)(str(error).replace(f"{scratch}/", "")) from None
         pool = sources.Pool.open(folder)
-        z, _ = modes.encoded(model, pool, np.zeros(1, np.int64))
+        z, _ = encoded(model, pool, np.zeros(1, np.int64))
         return pool.labels[0], z[0]
 
     def _upload_path(self, file: str) -> Path:
@@ -249,7 +249,7 @@ class Session:
             raise InputError(f"parent file:{file}: no longer stored; upload it again")
         return path
 
-    def _known(self, desk: Desk, sample_id: str) -> sources.Known:
+    def _known(self, loaded: LoadedJob, sample_id: str) -> sources.ParentSample:
         """A sample of the catalog: its music, and its latent if it is of this model."""
         row = self._row(sample_id)
         layout = self.kept.layout() if row["job"] == JOB else read.layout(self._data, row["job"])
@@ -257,8 +257,8 @@ class Session:
         played = playback.play([row["midi"]["bytes"]], np.array([int(row["notes"])], np.int64), n_steps, layout)
         if played.reasons:
             raise InputError(f"parent sample:{sample_id}: {played.reasons[0]}")
-        z = np.array(row["z"], np.float32) if row["model_sha256"] == desk.model_sha256 else None
-        return sources.Known.of(played.planes()[0], z, row["method"], row["transpose"], row["lead_steps"])
+        z = np.array(row["z"], np.float32) if row["model_sha256"] == loaded.model_sha256 else None
+        return sources.ParentSample.of(played.planes()[0], z, row["method"], row["transpose"], row["lead_steps"])
 
     def _row(self, sample_id: str) -> dict[str, Any]:
         """A row of the catalog.
@@ -295,14 +295,14 @@ class Session:
 
     def _make(self, settings: Settings) -> Result:
         name = settings.model or self.models[0]
-        desk = self._desk(name)
+        loaded = self._loaded(name)
         labels, latents = zip(*(self._encoded(name, text) for text in settings.parents), strict=True)
         weights = weights_of(len(labels), settings.at)
-        setting = desk.setting
-        cells = setting.model.config.window_shape if setting.chance.temperature is not None else None
-        draws = Draws(settings.seed, "explore", [0], setting.model.latent, cells)
+        context = loaded.context
+        cells = context.model.config.window_shape if context.chance.temperature is not None else None
+        draws = Draws(settings.seed, "explore", [0], context.model.latent, cells)
         noise = draws.noise()
-        z = _blend(desk, np.stack(latents), weights, settings.radius, noise)
+        z = _blend(loaded, np.stack(latents), weights, settings.radius, noise)
         z, planes, edits = self._edit(name, z, settings.changes, draws.cells())
         origin: dict[str, list[Any]] = {
             "parents": [list(labels)],
@@ -311,8 +311,8 @@ class Session:
             "edits": [edits],
             "method": [{1: None, 2: "slerp"}.get(len(labels), "barycentre")],
         }
-        made = Made(z, planes, origin)
-        return Result(made, desk.rows(settings, settings.seed, range(1), made))
+        samples = Samples(z, planes, origin)
+        return Result(samples, loaded.rows(settings, settings.seed, range(1), samples))
 
     def _edit(
         self,
@@ -322,9 +322,9 @@ class Session:
         uniform: Float32[np.ndarray, "1 T N K P"] | None,
     ) -> tuple[Float32[np.ndarray, "1 Z"], Bool[np.ndarray, "1 T N 2 P"], str | None]:
         """The latent with changed attributes, its music, and the requested and measured changes as JSON."""
-        setting, controls = self._desk(name).setting, self._controls[name]
+        context, controls = self._loaded(name).context, self._controls[name]
         if not changes:
-            return z, coding.decode(setting.model, z, setting.chance, uniform, block=1), None
+            return z, coding.decode(context.model, z, context.chance, uniform, block=1), None
         if controls is None:
             raise ParamsError(f"model {name!r} cannot change attributes; set all changes to zero")
         unknown = sorted(set(changes) - set(controls.offered))
@@ -334,11 +334,11 @@ class Session:
         def play(moved: Float32[np.ndarray, "S 1 Z"]) -> Bool[np.ndarray, "S 1 T N 2 P"]:
             """All strengths in one block, which takes little longer than one."""
             numbers = None if uniform is None else np.repeat(uniform, len(moved), axis=0)
-            return coding.decode(setting.model, moved[:, 0], setting.chance, numbers, block=len(moved))[:, None]
+            return coding.decode(context.model, moved[:, 0], context.chance, numbers, block=len(moved))[:, None]
 
         wanted = {name: np.array([change]) for name, change in changes.items()}
         every = {name: np.ones(1, bool) for name in changes}
-        best = modes.edited(controls, setting.layout, z, wanted, every, play)
+        best = edited(controls, context.layout, z, wanted, every, play)
         return best.z, best.planes, best.as_json(0, changes)
 
     # --- kept samples
@@ -348,7 +348,7 @@ class Session:
         result = self.make(settings)
         files = [text.removeprefix("file:").partition("@")[0] for text in settings.parents if text.startswith("file:")]
         uploads = {file: self._upload_path(file) for file in files}
-        return self.kept.add(settings, result.made, self._desk(settings.model or self.models[0]), uploads)
+        return self.kept.add(settings, result.samples, self._loaded(settings.model or self.models[0]), uploads)
 
     def reopen(self, sample_id: str) -> dict[str, Any]:
         """The settings of a kept sample, as a request of the page.
@@ -359,10 +359,10 @@ class Session:
         row = self._row(sample_id)
         if row["mode"] != "explore":
             raise InputError(f"{sample_id}: made by mode {row['mode']}, not kept in the explorer; use it as a parent")
-        if row["model"] not in self.models or self._desk(row["model"]).model_sha256 != row["model_sha256"]:
+        if row["model"] not in self.models or self._loaded(row["model"]).model_sha256 != row["model_sha256"]:
             raise InputError(f"{sample_id}: model {row['model']!r} has other weights now; use the sample as a parent")
         tempo = round(float(row["tempo_qpm"]), 2)
-        usual = self._desk(row["model"]).setting.model.config.tempo_qpm
+        usual = self._loaded(row["model"]).context.model.config.tempo_qpm
         return {
             "model": row["model"],
             "parents": row["parents"],
@@ -376,14 +376,14 @@ class Session:
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
 def _blend(
-    desk: Desk,
+    loaded: LoadedJob,
     z: Float32[np.ndarray, "M Z"],
     weights: Float64[np.ndarray, " M"],
     radius: float,
     noise: Float32[np.ndarray, "1 Z"],
 ) -> Float32[np.ndarray, "1 Z"]:
     """The latent at a point between parents, moved by the radius."""
-    space = desk.setting.space
+    space = loaded.context.space
     alone = np.flatnonzero(weights == 1)
     if len(alone) and not radius:
         return z[alone]

@@ -8,7 +8,7 @@ Shapes:
     B  samples    T  steps of a window    N  parts    P  pitches    S  steps of all parents
     X  bytes of a packed step             Z  latent
 
-Offers: `gather` (texts to a pool on disk), `Pool` (`open`, `windows`, `begins`), `Known`; `usable`.
+Offers: `write_pool`, `Pool` (`open`, `windows`, `begins`), `ParentSample`; `usable`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STEPS, WINDOWS = "steps.npy", "windows.parquet"
 
 
 @dataclass(frozen=True)
-class Known:
+class ParentSample:
     """A sample that another job comes from.
 
     Attributes:
@@ -59,7 +59,7 @@ class Known:
         method: str | None,
         transpose: int,
         lead_steps: int,
-    ) -> Known:
+    ) -> ParentSample:
         """A sample as its row in the catalog describes it; `z` None: its latents are of another model.
 
         Latents are of use where the first window is what the first of them was decoded to: not of a transposed sample,
@@ -70,7 +70,7 @@ class Known:
 
 # --- from texts to a pool ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _Found:
+class _Windows:
     """Windows that one text stands for, in a bit matrix of their own."""
 
     packed: UInt8[np.ndarray, "S X"]
@@ -81,13 +81,13 @@ class _Found:
     z: Float32[np.ndarray, " Z"] | None = None
 
 
-def gather(
+def write_pool(
     texts: Sequence[str],
     folder: Path,
     rolls: Path,
     ingest: Ingest,
     view: View,
-    sample: Callable[[str], Known],
+    sample: Callable[[str], ParentSample],
 ) -> None:
     """Looks up parents, and writes the pool of them into `folder`.
 
@@ -126,8 +126,8 @@ def gather(
 
 
 def _look_up(
-    text: str, rolls: Path, layout: Layout, ingest: Ingest, view: View, sample: Callable[[str], Known]
-) -> _Found:
+    text: str, rolls: Path, layout: Layout, ingest: Ingest, view: View, sample: Callable[[str], ParentSample]
+) -> _Windows:
     parent = Parent.parse(text)
     if parent.kind == "split":
         return _split(parent, rolls, view)
@@ -138,7 +138,7 @@ def _look_up(
     return _sample(parent, sample(parent.name), layout)
 
 
-def _split(parent: Parent, rolls: Path, view: View) -> _Found:
+def _split(parent: Parent, rolls: Path, view: View) -> _Windows:
     corpus = loader.load(rolls, [parent.name])
     windows = loader.windows(corpus, view.model_copy(update={"hop": "bar"}))
     if not len(windows):
@@ -148,7 +148,7 @@ def _split(parent: Parent, rolls: Path, view: View) -> _Found:
         f"piece:{corpus.piece_ids[piece]}@{int(np.searchsorted(corpus.bar_starts[piece], step)) + 1}"
         for piece, step in zip(windows.piece.tolist(), (windows.start - first).tolist(), strict=True)
     ]
-    return _Found(corpus.packed, windows.start, windows.stop, first, labels)
+    return _Windows(corpus.packed, windows.start, windows.stop, first, labels)
 
 
 def _piece(parent: Parent, rolls: Path) -> Corpus:
@@ -217,7 +217,7 @@ def usable(notes: Notes, ingest: Ingest) -> tuple[Int[np.ndarray, " N"], int]:
     return part, steps
 
 
-def _one(piece: Corpus, label: str, parent: Parent, view: View) -> _Found:
+def _one(piece: Corpus, label: str, parent: Parent, view: View) -> _Windows:
     """The window that starts at the parent's bar of a piece."""
     (bars,) = piece.bar_starts
     if parent.bar > len(bars):
@@ -231,10 +231,10 @@ def _one(piece: Corpus, label: str, parent: Parent, view: View) -> _Found:
         )
     name = piece.piece_ids[0] if parent.kind == "piece" else Path(parent.name).name
     zero = np.zeros(1, np.int64)
-    return _Found(piece.packed, zero + start, zero + stop, zero, [f"{parent.kind}:{name}@{parent.bar}"])
+    return _Windows(piece.packed, zero + start, zero + stop, zero, [f"{parent.kind}:{name}@{parent.bar}"])
 
 
-def _sample(parent: Parent, known: Known, layout: Layout) -> _Found:
+def _sample(parent: Parent, known: ParentSample, layout: Layout) -> _Windows:
     zero = np.zeros(1, np.int64)
     planes = known.planes
     if planes.shape[1] != len(layout.parts):
@@ -242,7 +242,7 @@ def _sample(parent: Parent, known: Known, layout: Layout) -> _Found:
             f"parent sample:{parent.name}: its music has {planes.shape[1]} part(s), the corpus {len(layout.parts)}; "
             "samples of a model that merges parts cannot be parents"
         )
-    return _Found(pack(planes), zero, zero + len(planes), zero, [f"sample:{parent.name}"], known.z)
+    return _Windows(pack(planes), zero, zero + len(planes), zero, [f"sample:{parent.name}"], known.z)
 
 
 # --- the pool ---------------------------------------------------------------------------------------------------------

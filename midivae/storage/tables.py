@@ -3,12 +3,13 @@
 Parquet pages carry checksums, and every reader verifies them: a flipped bit is an error with a name. The same table
 gives the same bytes.
 
-Offers: `write` / `read`, `read_extra`, `read_columns` and `scan` (many files of one table), `compress` /
+Offers: `write` / `read`, `is_whole`, `read_extra`, `read_columns` and `scan` (many files of one table), `compress` /
 `decompress`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from midivae.storage.schema import Table
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc  # takes a tenth of a second, and a worker process needs none of it
+
+log = logging.getLogger(__name__)
 
 _REMEDY = "delete it and rerun the stage that writes it"
 _ZSTD = pa.Codec("zstd", compression_level=1)  # a tenth larger than level 9, at a tenth of its time
@@ -127,6 +130,18 @@ def read(path: Path, table: Table, columns: Sequence[str] | None = None, mapped:
         if rows.num_rows != file.metadata.num_rows:
             raise ValueError(f"{rows.num_rows} rows where its footer says {file.metadata.num_rows}")
         return rows
+
+
+def is_whole(path: Path, table: Table) -> bool:
+    """Whether a file exists and can be read; a damaged one is logged, so that it is made again."""
+    if not path.exists():
+        return False
+    try:
+        read(path, table)
+    except CorruptError as error:
+        log.warning("%s", error)
+        return False
+    return True
 
 
 def read_extra(path: Path, table: Table, key: str) -> str:

@@ -15,7 +15,7 @@ WORK = {
     "ingest": ("midivae.ingest.stage",),
     "train": ("midivae.train.trainer", "midivae.models.transformer"),
     "prior": ("midivae.train.fit_prior",),
-    "generate": ("midivae.generate.stage",),
+    "generate": ("midivae.generate.parts",),
     "known bars": ("midivae.windows.loader",),
 }
 

@@ -1,0 +1,195 @@
+"""What all modes of generation share: the context of a job, the samples that a mode returns, random numbers, parents.
+
+Sample i depends on (seed, job, i) alone. Its generator is numpy's PCG64, seeded by
+`SeedSequence([seed, hash of the job's name, i])`. For each window it draws the noise of a latent and then, if cells are
+drawn, one number per cell. The choices of a sample (a window of a split, a radius, weights, the size of a change) come
+from a second generator, so that a choice does not shift the other numbers.
+
+Shapes:
+    B  samples of a block    Z  latent    M  parents    T  steps of a window    N  parts    K  planes    P  pitches
+
+Offers: `Context`, `Samples`; `Draws`, `choices`, `drawn_from`; `any_window`, `parent_windows`, `encoded`, `labels`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+
+from midivae.config.jobs import Job
+from midivae.generate.parents import Pool
+from midivae.models import WindowModel, coding
+from midivae.models.base import Chance
+from midivae.models.flow import Prior
+from midivae.models.latent import Controls, Space
+from midivae.music.roll import Layout
+
+Latents = Float32[np.ndarray, "B Z"]
+Planes = Bool[np.ndarray, "B _ N 2 P"]
+CHOICES = 1  # spawn key of the generators of choices
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that decides the samples of a job.
+
+    Attributes:
+        seed: the seed of the stage.
+        fitted: whether moves are made in the noise of the model's fitted prior.
+        parents: the windows of the parents, if the job has parents.
+        attributes: the directions of attributes, if the job edits or keeps to one key.
+        beats_per_bar: the unit of lengths in bars.
+        heartbeat: called before each window of a long sample.
+    """
+
+    job: Job
+    seed: int
+    model: WindowModel
+    chance: Chance
+    fitted: bool
+    beats_per_bar: int = 4
+    parents: Pool | None = None
+    attributes: Controls | None = None
+    heartbeat: Callable[[], object] = bool
+
+    @property
+    def pool(self) -> Pool:
+        """The windows of the parents."""
+        return _present(self.parents, "parents")
+
+    @property
+    def controls(self) -> Controls:
+        """The directions of attributes."""
+        return _present(self.attributes, "controls")
+
+    @property
+    def prior(self) -> Prior:
+        """The model's fitted prior."""
+        return _present(self.model.prior, "fitted prior")
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the samples."""
+        return self.model.config.layout
+
+    @property
+    def space(self) -> Space:
+        """The space in which moves are made."""
+        return Space(self.model.prior if self.fitted else None)
+
+
+def _present(value: Value | None, name: str) -> Value:
+    if value is None:
+        raise TypeError(f"the mode of this job needs {name}")
+    return value
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A block of samples.
+
+    Attributes:
+        z: the latents of each sample, one after the other if it has several windows.
+        origin: columns of the catalog that say where each sample comes from; columns that are absent have their
+            default value.
+    """
+
+    z: Latents
+    planes: Planes
+    origin: dict[str, list[Any]] = field(default_factory=dict)
+
+
+# --- random numbers ---------------------------------------------------------------------------------------------------
+class Draws:
+    """The random numbers of some samples of a job, drawn in turn."""
+
+    def __init__(
+        self, seed: int, job: str, numbers: Iterable[int], latent: int, cells: tuple[int, int, int, int] | None
+    ) -> None:
+        """Seeds a generator for each sample.
+
+        Args:
+            seed: the seed of the stage.
+            job: the name of the job.
+            numbers: the numbers of the samples.
+            latent: Z.
+            cells: shape of a decoded window, [T, N, K, P]; None: no numbers per cell are needed.
+        """
+        self._latent = latent
+        self._cells = cells
+        self._rngs = [_generator(seed, job, number) for number in numbers]
+
+    @classmethod
+    def of(cls, context: Context, numbers: Iterable[int]) -> Draws:
+        """The draws of samples of a job."""
+        cells = context.model.config.window_shape if context.chance.temperature is not None else None
+        return cls(context.seed, context.job.name, numbers, context.model.latent, cells)
+
+    def noise(self) -> Latents:
+        """Standard normal noise, one latent per sample."""
+        noise = np.empty((len(self._rngs), self._latent), np.float32)
+        for row, rng in zip(noise, self._rngs, strict=True):
+            rng.standard_normal(out=row, dtype=np.float32)
+        return noise
+
+    def cells(self) -> Float32[np.ndarray, "B T N K P"] | None:
+        """Numbers in [0, 1) for the cells of one window per sample; None: the job does not draw cells."""
+        if self._cells is None:
+            return None
+        uniform = np.empty((len(self._rngs), *self._cells), np.float32)
+        for window, rng in zip(uniform, self._rngs, strict=True):
+            rng.random(out=window, dtype=np.float32)
+        return uniform
+
+
+def _generator(seed: int, job: str, number: int, *spawn_key: int) -> np.random.Generator:
+    name = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, name, number], spawn_key=spawn_key)))
+
+
+def choices(context: Context, numbers: Iterable[int]) -> list[np.random.Generator]:
+    """A generator for the choices of each sample."""
+    return [_generator(context.seed, context.job.name, number, CHOICES) for number in numbers]
+
+
+def drawn_from(limits: float | tuple[float, float], rng: np.random.Generator) -> float:
+    """The number itself, or a number drawn evenly between two limits."""
+    return float(rng.uniform(*limits)) if isinstance(limits, tuple) else limits
+
+
+# --- parents ----------------------------------------------------------------------------------------------------------
+def any_window(pool: Pool, parent: int, rng: np.random.Generator) -> int:
+    """One of the windows that a parent stands for."""
+    windows = pool.of_parent[parent]
+    return int(windows[rng.integers(len(windows))])
+
+
+def parent_windows(context: Context, numbers: range, rngs: list[np.random.Generator]) -> Int[np.ndarray, " B"]:
+    """The window that each sample comes from; the parents of the job take turns."""
+    parents = len(context.pool.of_parent)
+    return np.array([any_window(context.pool, i % parents, rng) for i, rng in zip(numbers, rngs, strict=True)])
+
+
+def encoded(
+    model: WindowModel, pool: Pool, index: Int[np.ndarray, " B"]
+) -> tuple[Latents, Bool[np.ndarray, "B T N 2 P"]]:
+    """The latents of windows, and the windows. A sample of the same model keeps its own latent."""
+    planes = pool.windows(index, model.config.view)
+    z = coding.encode(model, planes)
+    for row, window in enumerate(index.tolist()):
+        if window in pool.z:
+            z[row] = pool.z[window][: model.latent]
+    return z, planes
+
+
+def labels(context: Context, index: Int[np.ndarray, B * M]) -> list[list[str]]:
+    """The labels of the parents of each sample, for the catalog."""
+    names = context.pool.labels
+    return [[names[i] for i in np.atleast_1d(row).tolist()] for row in index]

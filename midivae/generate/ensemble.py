@@ -1,0 +1,35 @@
+"""Mode ensemble: several instruments, of one latent or each of its own.
+
+Offers: `ensemble`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from midivae.config.jobs import Ensemble
+from midivae.generate.context import Context, Draws, Samples
+from midivae.generate.one_key import to_key
+from midivae.generate.one_window import sample
+from midivae.measures.keys import best_scale
+from midivae.measures.notes import chroma, transposed
+from midivae.models import coding
+
+
+def ensemble(context: Context, job: Ensemble, numbers: range) -> Samples:
+    """Joint: all parts of one sample. Merged: each part from a sample of its own, moved to the key of the first."""
+    if job.method == "joint":
+        return sample(context, job, numbers)
+    draws, layout = Draws.of(context, numbers), context.layout
+    rolls, latents = [], []
+    for _ in layout.parts:
+        z = context.space.latent(draws.noise())
+        rolls.append(coding.decode(context.model, z, context.chance, draws.cells()))
+        latents.append(z)
+    keys = [best_scale(chroma(planes, layout))[0] for planes in rolls]  # of all parts of each sample
+    merged = np.empty_like(rolls[0])
+    for part, (planes, key) in enumerate(zip(rolls, keys, strict=True)):
+        alone = np.zeros_like(planes)
+        alone[:, :, part] = planes[:, :, part]
+        merged[:, :, part] = transposed(alone, layout, to_key(key, keys[0]))[:, :, part]
+    return Samples(np.concatenate(latents, axis=1), merged)

@@ -1,0 +1,117 @@
+"""Modes whose samples are windows that follow each other: continue, song.
+
+Shapes:
+    B  samples    Z  latent    D  state of a prior
+
+Offers: `continue_`, `song`; `windows_of`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float32
+
+from midivae.config.jobs import Continue, Song
+from midivae.errors import ParamsError
+from midivae.generate.context import (
+    Context,
+    Draws,
+    Latents,
+    Planes,
+    Samples,
+    choices,
+    encoded,
+    labels,
+    parent_windows,
+)
+from midivae.generate.one_key import Key
+from midivae.generate.one_window import around
+from midivae.models import WindowModel, coding
+
+CANDIDATES = 2  # windows of a song among which one in its key is chosen
+
+
+def continue_(context: Context, job: Continue, numbers: range) -> Samples:
+    """New windows after a window of a parent."""
+    prior = context.prior
+    draws = Draws.of(context, numbers)
+    index = parent_windows(context, numbers, choices(context, numbers))
+    z, music = encoded(context.model, context.pool, index)
+    key = Key.of(music, context.layout) if job.one_key else None
+    begins = context.pool.begins(index)
+    state = np.where(begins[:, None], coding.after(prior, None, z, at_start=True), coding.after(prior, None, z))
+    lead, latents = music.shape[1], []
+    for _ in range(job.windows):
+        z = _next_latents(context, draws.noise(), state, key)
+        state = coding.after(prior, state, z)
+        music = _with_next_window(context, draws, z, music, key)
+        latents.append(z)
+    start = 0 if job.lead else lead
+    origin = {"parents": labels(context, index), "lead_steps": [lead - start] * len(numbers)}
+    return Samples(np.concatenate(latents, axis=1), coding.complete(music[:, start:]), origin)
+
+
+def song(context: Context, job: Song, numbers: range) -> Samples:
+    """Many windows; a section of the form that returns is a variation of its first appearance."""
+    prior, layout = context.prior, context.layout
+    draws = Draws.of(context, numbers)
+    n = len(numbers)
+    sections = job.form or "A"
+    length = windows_of(job, context.model, context.beats_per_bar) // len(sections)
+    state = coding.start(prior, n)
+    music = np.zeros((n, 0, *context.model.config.window_shape[1:2], 2, layout.pitches), bool)
+    first_latents: dict[tuple[str, int], Latents] = {}  # by section and window
+    latents: list[Latents] = []
+    key: Key | None = None
+    for place in ((section, window) for section in sections for window in range(length)):
+        candidates = []
+        for _ in range(1 if key is None else CANDIDATES):
+            noise = draws.noise()
+            if place in first_latents:
+                z = around(context, first_latents[place], np.full(n, job.radius), noise)
+            else:
+                z = _next_latents(context, noise, state, key)
+            candidates.append((z, _with_next_window(context, draws, z, music, key)))
+        z, music = candidates[0] if key is None else key.first_within(candidates, layout, music.shape[1])
+        first_latents.setdefault(place, z)
+        state = coding.after(prior, state, z)
+        if job.one_key and key is None:
+            key = Key.of(music, layout)
+        latents.append(z)
+    return Samples(np.concatenate(latents, axis=1), music)
+
+
+def windows_of(song: Song, model: WindowModel, beats_per_bar: int) -> int:
+    """The number of windows of a song.
+
+    Raises:
+        ParamsError: its bars, or those of its sections, are not a whole number of windows.
+    """
+    view, sections = model.config.view, len(song.form or "A")
+    bar = beats_per_bar * model.config.layout.steps_per_beat
+    steps = song.bars * bar
+    if steps % (view.steps * sections):
+        raise ParamsError(
+            f"generate job {song.name!r}: {song.bars} bars are {steps} steps, and its {sections} section(s) must be "
+            f"whole windows of {view.steps}; set bars to a multiple of {sections * math.lcm(view.steps, bar) // bar}"
+        )
+    return steps // view.steps
+
+
+def _next_latents(context: Context, noise: Latents, state: Float32[np.ndarray, "B D"], key: Key | None) -> Latents:
+    """The latents of the next windows, moved into the key that the music stays in."""
+    z = coding.latents(context.prior, noise, state)
+    return z if key is None else key.moved_into(context.controls, z)
+
+
+def _with_next_window(context: Context, draws: Draws, z: Latents, music: Planes, key: Key | None) -> Planes:
+    """The music with one more window."""
+    context.heartbeat()
+    length = getattr(context.model.config.network, "context", 0)
+    past = music[:, max(0, music.shape[1] - length) :] if length else music[:, :0]
+    uniform = draws.cells()
+    if uniform is not None and key is not None:
+        key.lower_outside(uniform)
+    return np.concatenate([music, coding.decode(context.model, z, context.chance, uniform, past)], axis=1)
