@@ -28,8 +28,7 @@ from hardware import hardware
 
 from midivae import models
 from midivae.config.jobs import Sample
-from midivae.generate import modes
-from midivae.generate import stage as generate
+from midivae.generate.context import Draws
 from midivae.measures import features
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
@@ -60,7 +59,7 @@ def main() -> None:
 def _round(model: models.WindowModel, n: int) -> dict[str, float]:
     """Seconds of each step over n samples, as `generate` does them."""
     job = Sample(name="bench", count=n)
-    chance = generate._chance(job, model)
+    chance = coding.usual(model)
     layout = model.config.layout
     took = dict.fromkeys((*STEPS, "pretty_midi"), 0.0)
     clock = time.perf_counter()
@@ -74,7 +73,7 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
     for first in range(0, n, coding.BLOCK):
         samples = range(first, min(first + coding.BLOCK, n))
         cells = model.config.window_shape if chance.temperature is not None else None
-        draws = modes.Draws(0, job.name, samples, model.latent, cells)
+        draws = Draws(0, job.name, samples, model.latent, cells)
         z, uniform = draws.noise(), draws.cells()
         lap("noise")
         if model.prior is not None:

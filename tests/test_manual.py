@@ -24,8 +24,9 @@ from test_project import ROOT, blocks, commands
 from midivae.cli import main as cli
 from midivae.config.params import Params, parse
 from midivae.evaluate import stage as evaluate
-from midivae.generate import modes
 from midivae.generate import stage as generate
+from midivae.generate.edit import STRENGTHS
+from midivae.generate.one_key import OUTSIDE
 from midivae.ingest import stage as ingest
 from midivae.models import coding, latent
 from midivae.music import midi
@@ -120,9 +121,9 @@ def test_the_page_explains_every_setting_of_every_mode() -> None:
 
 def test_figures_of_the_page_are_those_of_the_code() -> None:
     text = " ".join(PAGE.read_text().split())
-    *low, high = (f"{strength:g}" for strength in sorted(modes.STRENGTHS))
+    *low, high = (f"{strength:g}" for strength in sorted(STRENGTHS))
     for said in (
-        f"the logit of such a cell counts as lower by {modes.ASIDE:g}.",
+        f"the logit of such a cell counts as lower by {OUTSIDE:g}.",
         f"at strengths {', '.join(low)} and {high},",
         f"at most {latent.WINDOWS:,} training windows",
         f"at least {latent.LEAST_EXPLAINED:g} of its variance",

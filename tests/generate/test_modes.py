@@ -19,8 +19,11 @@ from pieces import as_fetched
 from midivae import models
 from midivae.config.params import Params, parse
 from midivae.errors import InputError, MidiError, ParamsError
-from midivae.generate import modes
+from midivae.generate import parts
 from midivae.generate import stage as generate
+from midivae.generate.context import Context, Draws
+from midivae.generate.edit import STRENGTHS
+from midivae.generate.one_key import to_key
 from midivae.ingest import stage as ingest
 from midivae.measures import features
 from midivae.measures.keys import best_scale, fifths, in_scale
@@ -30,7 +33,7 @@ from midivae.models.latent import Controls, measured
 from midivae.music import midi
 from midivae.music.parts import assign_parts
 from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
-from midivae.storage import tables
+from midivae.storage import schema, tables
 from midivae.train import stage as train
 from midivae.windows import loader
 
@@ -125,7 +128,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of its own with the trained model; parts are made in this process."""
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
-    monkeypatch.setattr(generate, "fan_out", in_this_process)
+    monkeypatch.setattr(parts, "fan_out", in_this_process)
     monkeypatch.setattr(coding, "BLOCK", 8)  # few samples are made here
     return linked(trained, tmp_path / "data")
 
@@ -182,7 +185,7 @@ def test_reconstruct_gives_back_its_parent(data: Path) -> None:
     others = [f1(planes, parent) for planes, parent in zip(found["planes"], parents[1:] + parents[:1], strict=True)]
     assert np.mean(own) > 0.25
     assert np.mean(own) > 2 * np.mean(others)
-    splits = tables.read(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
+    splits = tables.read(data / "rolls" / "pieces.parquet", schema.PIECES).to_pandas()
     known = set(splits[splits["split"] == "train"]["piece_id"])
     assert {label.removeprefix("piece:").split("@")[0] for (label,) in found["parents"]} <= known
     assert found["parents"].map(tuple).nunique() > 12  # drawn anew for each
@@ -265,14 +268,14 @@ def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
     # what it says of itself is what is in its file
     model, controls = models.load(data / "model"), Controls.read(data / "model")
     row = found.iloc[0]
-    setting = modes.Setting(params([job]).generate.jobs[0], 0, model, coding.usual(model), True)
-    uniform = modes.Draws.of(setting, range(1))
+    context = Context(params([job]).generate.jobs[0], 0, model, coding.usual(model), True)
+    uniform = Draws.of(context, range(1))
     uniform.noise()
     z = coding.encode(model, window(data, row["parents"][0])[None])
-    before = coding.decode(model, z, setting.chance, uniform.cells())
+    before = coding.decode(model, z, context.chance, uniform.cells())
     change = measured(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
     assert change["register"][0] == pytest.approx(edits[0]["measured"]["register"], abs=1e-4)
-    moves = [controls.moved(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in modes.STRENGTHS]
+    moves = [controls.moved(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in STRENGTHS]
     assert any(close(row["z"], move) for move in moves)
 
 
@@ -305,8 +308,8 @@ def test_continue_goes_on_from_its_parent(data: Path) -> None:
         best_scale(chroma(np.stack(list(lead["planes"]))[:, part], LAYOUT))[0]
         for part in (slice(STEPS), slice(STEPS, None))
     ]
-    apart = np.abs(modes.to_key(keys[0], keys[1]))
-    others = np.abs(modes.to_key(np.roll(keys[0], 1), keys[1]))
+    apart = np.abs(to_key(keys[0], keys[1]))
+    others = np.abs(to_key(np.roll(keys[0], 1), keys[1]))
     assert apart.mean() < others.mean()
 
 
@@ -320,22 +323,6 @@ def test_a_continuation_keeps_the_key_of_its_lead(data: Path) -> None:
         apart[name] = np.nanmean(np.linalg.norm(fifths(lead) - fifths(new), axis=1))
     assert apart["a"] < apart["b"]  # 0.77 to 0.93 of it with five models of other seeds
     assert outside_share(found.query("job == 'a'")) < 0.3 * outside_share(found.query("job == 'b'"))  # 0.06 of it
-
-
-def test_a_key_by_hand() -> None:
-    # a C major scale, C4 to C5, and one F#4 (66); the drums play what is row 30 to others
-    layout = Layout(("drums", "piano"), 36, 48, 4)
-    planes = np.zeros((2, 16, 2, 2, 48), bool)  # the second is silent
-    planes[0, ::2, 0, :, 30] = True
-    for step, pitch in enumerate((60, 62, 64, 65, 66, 67, 69, 71, 72)):
-        planes[0, step, 1, :, pitch - 36] = True
-    key = modes._Key.of(planes, layout)
-    assert sorted({(row + 36) % 12 for row in np.flatnonzero(key.outside[0, 1])}) == [1, 3, 6, 8, 10]
-    assert not key.outside[0, 0].any()  # drums have no key
-    assert not key.outside[1].any()
-    counts = np.array([[2, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1]])  # without the F#
-    assert np.array_equal(key.centroid[0], fifths(counts)[0])
-    assert np.isnan(key.centroid[1]).all()
 
 
 def test_a_model_that_cannot_change_the_key_keeps_to_the_scale(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +374,7 @@ def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> N
     model = models.load(data / "model")
     z = np.stack(list(found["z"])).reshape(12, 4, LATENT)
     assert len({latent.tobytes() for sample in z for latent in sample}) == 48
-    draws = modes.Draws(0, "a", range(12), LATENT, model.config.window_shape)
+    draws = Draws(0, "a", range(12), LATENT, model.config.window_shape)
     apart = []
     for part in range(4):
         assert model.prior is not None
@@ -396,7 +383,7 @@ def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> N
     keys = [best_scale(chroma(planes, LAYOUT))[0] for planes in apart]
     for row, planes in enumerate(found["planes"]):
         for part in range(4):
-            shift = modes.to_key(keys[part][row : row + 1], keys[0][row : row + 1])
+            shift = to_key(keys[part][row : row + 1], keys[0][row : row + 1])
             moved = transposed(apart[part][row : row + 1], LAYOUT, shift)[0]
             assert np.array_equal(planes[:, part, FRAME], moved[:, part, FRAME])
 
@@ -424,7 +411,7 @@ def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
 def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine @ home.mid"
     path.write_bytes(midi.write(piece(77)))
-    pieces = tables.read(data / "rolls" / "pieces.parquet", generate.schema.PIECES).to_pandas()
+    pieces = tables.read(data / "rolls" / "pieces.parquet", schema.PIECES).to_pandas()
     row = pieces.iloc[3]
     parents = [f"file:{path}@4", f"piece:{row['path']}@2", f"piece:{row['piece_id']}@2", "sample:s-0000005"]
     found = made(

@@ -33,8 +33,9 @@ from midivae.catalog import read
 from midivae.config.compute import Compute
 from midivae.config.params import Params, parse
 from midivae.errors import CorruptError, InputError, ParamsError, WorkerError
-from midivae.generate import modes
+from midivae.generate import parts
 from midivae.generate import stage as generate
+from midivae.generate.context import Draws
 from midivae.ingest import stage as ingest
 from midivae.models import coding
 from midivae.models.base import Chance
@@ -117,7 +118,7 @@ def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts are made in this process, where shapes are checked and no child has to start."""
-    monkeypatch.setattr(generate, "fan_out", in_this_process)
+    monkeypatch.setattr(parts, "fan_out", in_this_process)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -145,12 +146,12 @@ def test_latents_come_from_the_fitted_prior_or_from_a_standard_normal(data: Path
     }
     prior = models.load(data / "model" / "compare" / "transformer").prior
     assert prior is not None
-    noise = modes.Draws(0, "a", range(70), 6, None).noise()
+    noise = Draws(0, "a", range(70), 6, None).noise()
     # its couplings do nothing yet: center and spread alone
     assert close(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise)
     assert np.array_equal(coding.latents(prior, noise)[64:], coding.latents(prior, noise[64:]))
     for job, latent in (("b", 6), ("c", 4)):
-        noise = modes.Draws(0, job, range(2), latent, None).noise()
+        noise = Draws(0, job, range(2), latent, None).noise()
         assert np.array_equal(np.stack(made.loc[job]["z"].to_list()), noise)
     assert (made.loc["a"]["temperature"] == 1).all()
     assert made.loc["c"]["temperature"].isna().all()
@@ -186,25 +187,6 @@ def test_jobs_seeds_and_temperatures_differ(data: Path, here: None) -> None:
     other = {name: np.stack(list(group["z"])) for name, group in rows(data).groupby("job")}
     latents = [z for seeds in (first, other) for z in seeds.values()]
     assert len({z.tobytes() for z in latents}) == len(latents)
-
-
-def test_draw_by_hand() -> None:
-    # sample 7 of job "a" under seed 3: PCG64 seeded by (3, first 8 bytes of sha256("a"), 7); z, then a number per cell
-    draws = modes.Draws(3, "a", range(5, 9), 4, (2, 1, 2, 3))
-    z, uniform = draws.noise(), draws.cells()
-    name = int.from_bytes(bytes.fromhex("ca978112ca1bbdca"), "little")  # sha256("a") begins ca978112 ca1bbdca
-    sample_rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, name, 7])))
-    assert uniform is not None
-    assert np.array_equal(z[2], sample_rng.standard_normal(4, dtype=np.float32))
-    assert np.array_equal(uniform[2].reshape(-1), sample_rng.random(12, dtype=np.float32))
-    assert modes.Draws(3, "a", range(5, 9), 4, None).cells() is None
-
-
-def test_latents_are_standard_normal() -> None:
-    z = modes.Draws(0, "a", range(20_000), 2, None).noise()
-    # standard errors: mean 1/sqrt(40000) = 0.005, standard deviation 1/sqrt(80000) = 0.0035; five of each
-    assert abs(z.mean()) < 0.025
-    assert abs(z.std() - 1) < 0.018
 
 
 # --- what a row holds -------------------------------------------------------------------------------------------------
@@ -266,7 +248,7 @@ def test_novelty_is_zero_for_music_of_the_training_pieces(data: Path, monkeypatc
     def fan_out(fn: Callable[..., Any], specs: list[Any], *_: Any, **__: Any) -> Iterator[tuple[int, Outcome]]:
         yield 0, Outcome(fn(specs[0], lambda _: None))
 
-    monkeypatch.setattr(generate, "fan_out", fan_out)
+    monkeypatch.setattr(parts, "fan_out", fan_out)
     monkeypatch.setattr(coding, "decode", lambda *_, **__: real)
     generate.run(params([{"name": "a", "count": len(real)}]), data)
     novelty = rows(data)["novelty"].to_numpy()
@@ -294,16 +276,16 @@ JOBS = [{"name": "a", "count": 5 * coding.BLOCK}, {"name": "b", "count": 10, "mo
 # takes the first part that is made, and then waits until it is killed; its worker goes on meanwhile
 SCRIPT = f"""
 import json, pathlib, sys, time
-from midivae.generate import stage as generate
+from midivae.generate import parts, stage as generate
 from midivae.config import params
-fan_out = generate.fan_out
+fan_out = parts.fan_out
 
 def first_alone(*arguments, **options):
     for outcome in fan_out(*arguments, **options):
         yield outcome
         time.sleep({HANG_S})
 
-generate.fan_out = first_alone
+parts.fan_out = first_alone
 generate.run(params.parse(json.loads(sys.argv[1]), "test"), pathlib.Path(sys.argv[2]))
 """
 
@@ -371,7 +353,7 @@ def test_the_work_directory_does_not_grow_for_ever(
 
 def test_a_worker_that_dies_fails_the_stage(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = Outcome(None, Failure("memory", 64, "killed by the system"))
-    monkeypatch.setattr(generate, "fan_out", lambda *_, **__: iter([(0, dead)]))
+    monkeypatch.setattr(parts, "fan_out", lambda *_, **__: iter([(0, dead)]))
     with pytest.raises(WorkerError, match="ran out of memory at item 64"):
         generate.run(params([{"name": "a", "count": 100}]), data)
     assert not (data / "samples").exists()
