@@ -19,6 +19,7 @@ from pieces import as_fetched
 
 from midivae.config.params import Params, parse
 from midivae.evaluate import stage as evaluate
+from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
 from midivae.music import midi
@@ -69,7 +70,7 @@ def build(data: Path) -> None:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
         as_fetched(data, files)
         rename_source(data / "corpus" / "corpus.parquet")
-        patch.setattr(generate, "fan_out", in_this_process)
+        patch.setattr(parts, "fan_out", in_this_process)
         for room in (ingest, train, generate, evaluate):
             room.run(params(), data)
 

@@ -24,6 +24,7 @@ from test_project import ROOT, blocks, commands
 from midivae.cli import main as cli
 from midivae.config.params import Params, parse
 from midivae.evaluate import stage as evaluate
+from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.generate.edit import STRENGTHS
 from midivae.generate.one_key import OUTSIDE
@@ -87,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr(latent, "LEAST_EXPLAINED", 0.0)
         patch.setattr(latent, "CALIBRATED_ON", 8)
-        patch.setattr(generate, "fan_out", in_this_process)
+        patch.setattr(parts, "fan_out", in_this_process)
         patch.setattr(coding, "BLOCK", 8)  # few samples are made here
         patch.setattr(modes, "STRENGTHS", (1.0, 2.0))
         as_fetched(folder / "data", files)
@@ -169,7 +170,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
     monkeypatch.setattr(latent, "LEAST_EXPLAINED", 0.0)
-    monkeypatch.setattr(generate, "fan_out", in_this_process)
+    monkeypatch.setattr(parts, "fan_out", in_this_process)
     monkeypatch.setattr(coding, "BLOCK", 8)
     (tmp_path / "data").mkdir()
     for name in ("rolls", "model", "evaluation", "samples"):

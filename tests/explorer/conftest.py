@@ -15,6 +15,7 @@ from pieces import as_fetched
 from midivae.explorer import uploads
 from midivae.explorer.server import Server
 from midivae.explorer.session import Session
+from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
 from midivae.models import coding, latent
@@ -28,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
-        patch.setattr(generate, "fan_out", in_this_process)
+        patch.setattr(parts, "fan_out", in_this_process)
         patch.setattr(coding, "BLOCK", 8)
         files = {f"{i:02}.mid": midi.write(piece(i)) for i in range(30)}
         as_fetched(data, files | {"<script>alert(1)<!--.mid": midi.write(piece(99))})

@@ -46,7 +46,7 @@ def test_a_kept_sample_is_in_the_catalog_with_its_lineage(session: Session, data
     kept = pd.read_parquet(data / "kept" / "catalog")
     assert kept["midi"][0]["bytes"] == session.make(settings).file
     assert kept["midi"][0]["path"] == "midi/kept/kept-0000000.mid"
-    assert np.array_equal(kept["z"][0], session.make(settings).made.z[0])
+    assert np.array_equal(kept["z"][0], session.make(settings).samples.z[0])
     assert len(read.samples(data)) == 3 + 2  # with those of stage generate, which nobody touched
     assert len(read.samples(data / "samples")) == 3
     assert sorted(path.stat().st_mtime_ns for path in (data / "samples").rglob("*")) == before
@@ -71,7 +71,7 @@ def test_what_was_kept_can_be_opened_again_and_is_the_same_music(session: Sessio
 def test_a_kept_sample_is_a_parent_too(session: Session) -> None:
     name = session.keep(some(session))["sample_id"]
     child = session.make(Settings.parse({"parents": [f"sample:{name}"]}))
-    assert np.array_equal(child.made.z, session.make(some(session)).made.z)
+    assert np.array_equal(child.samples.z, session.make(some(session)).samples.z)
     assert session.kept.list()[0]["sample_id"] == name
 
 

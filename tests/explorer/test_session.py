@@ -22,20 +22,20 @@ def test_a_corner_is_its_parent_and_the_middle_is_between(session: Session) -> N
     corners = [session.make(some(session, at=at)) for at in ((0, 0), (1, 0), (0, 1), (1, 1))]
     for i, found in enumerate(corners):
         alone = session.make(Settings.parse({"parents": [some(session).parents[i]]}))
-        assert close(found.made.z, alone.made.z)  # it was encoded in another place of a block
-        if i == 0 or np.array_equal(found.made.z, alone.made.z):
-            assert np.array_equal(found.made.planes, alone.made.planes)
-    middle = session.make(some(session)).made.z
-    to_corners = [float(np.linalg.norm(middle - found.made.z)) for found in corners]
-    between = [float(np.linalg.norm(a.made.z - b.made.z)) for a in corners for b in corners if a is not b]
+        assert close(found.samples.z, alone.samples.z)  # it was encoded in another place of a block
+        if i == 0 or np.array_equal(found.samples.z, alone.samples.z):
+            assert np.array_equal(found.samples.planes, alone.samples.planes)
+    middle = session.make(some(session)).samples.z
+    to_corners = [float(np.linalg.norm(middle - found.samples.z)) for found in corners]
+    between = [float(np.linalg.norm(a.samples.z - b.samples.z)) for a in corners for b in corners if a is not b]
     assert max(to_corners) < max(between)
 
 
 def test_the_radius_leads_away_and_the_seed_says_where(session: Session) -> None:
-    here = session.make(some(session)).made.z
-    near, far = (session.make(some(session, radius=r, seed=4)).made.z for r in (0.1, 2))
+    here = session.make(some(session)).samples.z
+    near, far = (session.make(some(session, radius=r, seed=4)).samples.z for r in (0.1, 2))
     assert 0 < np.linalg.norm(near - here) < np.linalg.norm(far - here)
-    other = session.make(some(session, radius=2, seed=5)).made.z
+    other = session.make(some(session, radius=2, seed=5)).samples.z
     assert not np.array_equal(far, other)
 
 
@@ -62,7 +62,7 @@ def test_other_models_and_samples_as_parents(session: Session) -> None:
     assert session.make(some(session, model="mlp")).row["model"].to_pylist() == ["mlp"]
     sample = read.samples(session._data, "sample_id == 'a-0000001'", latents=True)
     found = session.make(Settings.parse({"parents": ["sample:a-0000001"]}))
-    assert np.array_equal(found.made.z[0], sample["z"][0])  # its own latent, not what it is encoded to
+    assert np.array_equal(found.samples.z[0], sample["z"][0])  # its own latent, not what it is encoded to
     with pytest.raises(InputError, match="not in the catalog"):
         session.make(Settings.parse({"parents": ["sample:a-0000077"]}))
 

@@ -29,7 +29,7 @@ def test_an_upload_becomes_a_parent(session: Session) -> None:
     assert found.row["parents"].to_pylist() == [[upload["parent"]]]
     assert found.row["notes"][0].as_py() > 0
     later = upload["parent"].replace("@1", "@11")
-    assert not np.array_equal(found.made.z, session.make(Settings.parse({"parents": [later]})).made.z)
+    assert not np.array_equal(found.samples.z, session.make(Settings.parse({"parents": [later]})).samples.z)
     with pytest.raises(ParamsError, match=r"steps are left") as caught:
         session.make(Settings.parse({"parents": [upload["parent"].replace("@1", "@12")]}))
     assert session._scratch.name not in str(caught.value)
