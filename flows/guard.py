@@ -1,10 +1,11 @@
-"""The process between us and a command: when we end, by `kill -9` too, the command and all it started end as well.
+"""A process between a flow and its command: when the flow's process ends, even by `kill -9`, the command ends too.
 
-DVC, killed, leaves the command of its stage running; and nobody who is killed can clean up. So each command is started
-by this program, which lives in a session of its own and holds the other end of a pipe. When the pipe closes, whoever
-held it is gone: the command's process group is asked to end (SIGTERM), and after a while made to (SIGKILL).
+DVC, when killed, leaves the command of its stage running, and a killed process cannot clean up. So each command is
+started by this program, which has a session of its own and holds the other end of a pipe. The pipe closes when the
+flow's process ends; then the command's process group gets SIGTERM, and after a while SIGKILL.
 
-It imports nothing of ours or Prefect's, since it is started once per command: `python -I guard.py COMMAND...`.
+It imports neither Prefect nor other modules of ours, since it starts once per command:
+`python -I guard.py COMMAND...`.
 """
 
 from __future__ import annotations
@@ -16,36 +17,36 @@ import sys
 import threading
 import time
 
-GRACE_S = 10.0  # for staging folders to be removed, workers to be ended
+GRACE_S = 10.0  # to remove staging folders and end workers
 
 
 def main(words: list[str]) -> int:
-    """Runs a command in a session of its own; returns its exit code, 128 + n where signal n ended it."""
+    """Runs a command in a session of its own; returns its exit code, or 128 + n if signal n ended it."""
     try:
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our caller's
     except OSError as error:
         print(f"{words[0]}: {error.strerror}", file=sys.stderr)
         return 127
     ending = threading.Event()
-    ended = threading.Thread(target=_end_with_caller, args=(child.pid, ending), daemon=True)
-    ended.start()
+    watcher = threading.Thread(target=_end_with_caller, args=(child.pid, ending), daemon=True)
+    watcher.start()
     signal.signal(signal.SIGTERM, lambda *_: _end(child.pid, ending))
     code = child.wait()
     if ending.is_set():
-        ended.join(GRACE_S + 1)
-    _signal(child.pid, signal.SIGKILL)  # what it left behind
+        watcher.join(GRACE_S + 1)
+    _signal(child.pid, signal.SIGKILL)  # child processes that the command left
     return code if code >= 0 else 128 - code
 
 
 def _end_with_caller(group: int, ending: threading.Event) -> None:
-    """Waits for the pipe to close."""
+    """Ends the command when the pipe closes."""
     while os.read(0, 1):
         pass
     _end(group, ending)
 
 
 def _end(group: int, ending: threading.Event) -> None:
-    """Ends the command and what it started."""
+    """Ends the command and its child processes."""
     ending.set()
     _signal(group, signal.SIGTERM)
     until = time.monotonic() + GRACE_S
@@ -55,7 +56,7 @@ def _end(group: int, ending: threading.Event) -> None:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Sends a signal to a process group; False where nobody is left in it."""
+    """Sends a signal to a process group; False if no process is left in it."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):

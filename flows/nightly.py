@@ -1,17 +1,18 @@
-"""A night: take what is new, run the pipeline, compare with the champion, promote or keep, clean up.
+"""A night: collect new music, run the pipeline, compare the new model with the champion, promote or keep, clean up.
 
-    settle     make up for a night that was killed; bring the clone up to date
-    take       what is new in the inbox, or fetch the source again
-    look       new music against the champion's (a warning), its schema (a stop)
-    train on   the remaining stages
-    compare    challenger and champion on the frozen hold-out
-    promote    commit, tag, publish, switch; or keep the champion and say why
-    clean up   old versions, DVC's cache
+    recover        complete what a killed night left undone; bring the clone up to date
+    collect        move new files from the inbox to the corpus, or fetch the source again
+    check_drift    compare new music with the champion's (warnings) and its schema (an error)
+    run_stages     the remaining stages
+    evaluate_gate  compare challenger and champion on the frozen hold-out
+    promote        commit, tag, publish, switch; otherwise keep the champion and say why
+    push           commits and tags to the project, data to a remote
+    clean_up       remove old versions, clean DVC's cache
 
-What people read changes in one step, the switch of `published/current`. Everything before can be killed and done again;
-what comes after is made up for at the beginning of the next night.
+What people read changes in one step, the switch of `published/current`. Everything before it can be killed and
+repeated; the next night completes what comes after it.
 
-Offers: the flow `nightly`, and `alert`.
+Offers: the flow `nightly`; `alert`, `alert_on_failure` and `MAX_RUN_S` for other flows.
 """
 
 from __future__ import annotations
@@ -29,201 +30,205 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
-from flows import board, dvc, pipeline, process, repository, settings
+from flows import board, dvc, pipeline, process, repository
 from flows.board import Board, logger
 from flows.settings import Settings
 from midivae.champion import versions
 
-FETCH, LOOK_AFTER = "fetch", "ingest"  # the stage that takes the source in; after this one new music can be looked at
+FETCH = "fetch"  # the stage that runs even if nothing changed
+INGEST = "ingest"  # the stage after which new music can be compared with the champion's
+MAX_RUN_S = 20 * 3600.0  # a longer run has failed
 
 
-def midivae(chosen: Settings, *words: str) -> dict[str, Any]:
-    """Calls a command of midivae, as it is in the clone; returns the JSON that it prints."""
-    ended = process.run(["midivae", *words], chosen.clone, logger().info)
-    found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
-    return found
+def run_midivae(settings: Settings, *words: str) -> dict[str, Any]:
+    """Runs a command of the clone's midivae; returns the JSON that it prints."""
+    ended = process.run(["midivae", *words], settings.clone, logger().info)
+    result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    return result
 
 
-def alert(chosen: Settings, message: str) -> None:
-    """Starts the command that tells a person; that it fails is told in the log alone."""
-    if chosen.alert is None:
+def alert(settings: Settings, message: str) -> None:
+    """Runs the command that alerts a person; if it fails, only the log says so."""
+    if settings.alert is None:
         return
     try:
-        subprocess.run([*chosen.alert, message], check=True, timeout=60, stdin=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run([*settings.alert, message], check=True, timeout=60, stdin=subprocess.DEVNULL)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
         logger().error("the alert could not be sent: %s", error)
 
 
-def on_trouble(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
-    """Tells a person of a run that did not end well."""
+def alert_on_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Alerts a person of a failed run."""
     file = flow_run.parameters.get("settings_file", "nightly.yaml")
-    alert(settings.load(Path(file)), f"{flow.name} {flow_run.name}: {state.name}: {state.message}")
+    alert(Settings.load(file), f"{flow.name} {flow_run.name}: {state.name}: {state.message}")
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
 @task(cache_policy=NO_CACHE, persist_result=False)
-def settle(chosen: Settings) -> None:
-    """Makes up for what a night that was killed left undone, and brings the clone up to date."""
-    followed = repository.prepare(chosen)
-    now = versions.read_current(chosen.published_folder)
-    if now is not None and repository.champion(chosen.clone) != now.champion:
-        logger().warning("%s is published but not tagged as champion: an earlier night was cut off there", now.champion)
-        repository.assign(chosen.clone, now.champion)
-    logger().info("the project is at %s, the champion is %s", followed[:12], now.champion if now else "none")
+def recover(settings: Settings) -> None:
+    """Completes what a killed night left undone, and brings the clone up to date."""
+    commit = repository.prepare(settings)
+    current = versions.read_current(settings.published_folder)
+    if current is not None and repository.champion(settings.clone) != current.champion:
+        logger().warning("%s is published but not tagged as champion: a night was killed there", current.champion)
+        repository.assign(settings.clone, current.champion)
+    logger().info("the project is at %s, the champion is %s", commit[:12], current.champion if current else "none")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def take(chosen: Settings) -> dict[str, Any]:
-    """Moves what is new in the inbox into the corpus, and says how many files that were."""
-    if chosen.source == "params":
+def collect(settings: Settings) -> dict[str, Any]:
+    """Moves new files from the inbox to the corpus, and returns their number as `new`."""
+    if settings.source == "params":
         return {"new": None}
-    chosen.inbox_folder.mkdir(parents=True, exist_ok=True)
-    chosen.under("corpus").mkdir(parents=True, exist_ok=True)
+    settings.inbox_folder.mkdir(parents=True, exist_ok=True)
+    settings.under("corpus").mkdir(parents=True, exist_ok=True)
     occasion = datetime.now().astimezone().strftime("%Y-%m-%d")
-    words = [str(chosen.inbox_folder), str(chosen.under("corpus")), "--occasion", occasion]
-    return midivae(chosen, "inbox", *words, "--settle", str(chosen.settle_s))
+    words = [str(settings.inbox_folder), str(settings.under("corpus")), "--occasion", occasion]
+    return run_midivae(settings, "inbox", *words, "--settle", str(settings.settle_s))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def look(chosen: Settings, champion: Path) -> list[str]:
-    """Compares new music with what the champion was trained on; returns warnings."""
-    rules = ["--rules", str(chosen.file), "--out", str(chosen.under("drift.json"))]
-    found = midivae(chosen, "drift", str(champion), *rules)
-    warnings: list[str] = found["warnings"]
+def check_drift(settings: Settings, champion: Path) -> list[str]:
+    """Compares new music with the champion's training music; returns warnings."""
+    words = ["--rules", str(settings.file), "--out", str(settings.under("drift.json"))]
+    drift = run_midivae(settings, "drift", str(champion), *words)
+    warnings: list[str] = drift["warnings"]
     lines = [f"- {warning}" for warning in warnings] or ["New music is like the champion's."]
-    shifts = [f"| {name} | {value} |" for name, value in found["shift_sd"].items()]
-    table = ["", "| feature | moved by, standard deviations |", "|---|---|", *shifts] if shifts else []
-    board.markdown(f"{found['new_pieces']} new pieces", "\n".join([*lines, *table]), "drift")
+    if drift["shift_sd"]:
+        lines += ["", "| feature | moved by, standard deviations |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in drift["shift_sd"].items()]
+    board.page(f"{drift['new_pieces']} new pieces", "\n".join(lines), "drift")
     return warnings
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def compare(chosen: Settings, champion: Path | None) -> dict[str, Any]:
+def evaluate_gate(settings: Settings, champion: Path | None) -> dict[str, Any]:
     """Scores challenger and champion on the frozen hold-out; returns the content of gate.json."""
-    holdout = chosen.under("holdout")
+    holdout = settings.under("holdout")
     if not holdout.exists():
-        midivae(chosen, "freeze", str(holdout))
-    against = ["--champion", str(champion / "model")] if champion is not None else []
-    found = midivae(
-        chosen, "gate", str(holdout), *against, "--rules", str(chosen.file), "--out", str(chosen.under("gate.json"))
-    )
-    rows = [f"| {c['name']} | {c['value']} | {c['rule']} | {'yes' if c['passed'] else 'no'} |" for c in found["checks"]]
-    table = "\n".join(["| check | value | rule | passed |", "|---|---|---|---|", *rows])
-    board.markdown(found["why"], table, "gate")
-    return found
+        run_midivae(settings, "freeze", str(holdout))
+    words = ["--champion", str(champion / "model")] if champion is not None else []
+    words += ["--rules", str(settings.file), "--out", str(settings.under("gate.json"))]
+    verdict = run_midivae(settings, "gate", str(holdout), *words)
+    rows = [f"| {c['name']} | {c['value']} | {c['rule']} | {c['passed']} |" for c in verdict["checks"]]
+    board.page(verdict["why"], "\n".join(["| check | value | rule | passed |", "|---|---|---|---|", *rows]), "gate")
+    return verdict
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def promote(chosen: Settings, verdict: dict[str, Any]) -> str:
-    """Commits, registers, publishes, switches, assigns; returns the version."""
-    clone, published = chosen.clone, str(chosen.published_folder)
+def promote(settings: Settings, verdict: dict[str, Any]) -> str:
+    """Commits, registers, publishes, switches and assigns; returns the version."""
+    clone, published = settings.clone, str(settings.published_folder)
     repository.commit(clone, _message(verdict))
     version = repository.register(clone)
-    midivae(chosen, "publish", version, "--published", published, "--note", str(chosen.under("gate.json")))
-    midivae(chosen, "switch", version, "--published", published)
+    run_midivae(settings, "publish", version, "--published", published, "--note", str(settings.under("gate.json")))
+    run_midivae(settings, "switch", version, "--published", published)
     repository.assign(clone, version)
     return version
 
 
 def _message(verdict: dict[str, Any]) -> str:
-    """The commit's message: what was decided, and the metrics it was decided by."""
-    scores = [f"{name}: {value}" for name, value in verdict["challenger"].items() if name != "model_sha256"]
-    before = verdict["champion"]
-    beside = [f"champion nats_per_step: {before['nats_per_step']}"] if before else []
-    return "\n".join([verdict["why"][0].upper() + verdict["why"][1:], "", *scores, *beside])
+    """The message of the commit: the decision and its metrics."""
+    lines = [verdict["why"][0].upper() + verdict["why"][1:], ""]
+    lines += [f"{name}: {value}" for name, value in verdict["challenger"].items() if name != "model_sha256"]
+    if verdict["champion"]:
+        lines.append(f"champion nats_per_step: {verdict['champion']['nats_per_step']}")
+    return "\n".join(lines)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def send(chosen: Settings) -> None:
-    """Pushes commits, tags and data where that is wanted; what cannot be sent tonight is sent with the next."""
+def push(settings: Settings) -> None:
+    """Pushes commits, tags and data as the settings say; if that fails, the next night pushes them too."""
     try:
-        if chosen.push:
-            repository.push(chosen.clone)
-        if chosen.remote is not None:
-            process.run(["dvc", "push", "--remote", chosen.remote], chosen.clone, logger().info)
+        if settings.push:
+            repository.push(settings.clone)
+        if settings.remote is not None:
+            process.run(["dvc", "push", "--remote", settings.remote], settings.clone, logger().info)
     except (repository.RepositoryError, process.CommandFailed) as error:
-        logger().warning("not sent: %s", error)
+        logger().warning("not pushed: %s", error)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def clean_up(chosen: Settings) -> None:
+def clean_up(settings: Settings) -> None:
     """Removes old versions, and from DVC's cache what neither the project nor the last promoted nights need."""
-    keep = ["--prune", str(chosen.keep_versions), "--days", str(chosen.keep_days)]
-    process.run(
-        ["midivae", "versions", *keep, "--published", str(chosen.published_folder)], chosen.clone, logger().debug
-    )
-    if not chosen.collect:
+    words = ["--prune", str(settings.keep_versions), "--days", str(settings.keep_days)]
+    words += ["--published", str(settings.published_folder)]
+    process.run(["midivae", "versions", *words], settings.clone, logger().debug)
+    if not settings.collect:
         return
-    busy = [str(folder) for folder in (chosen.project, chosen.clone) if dvc.is_working(folder)]
+    busy = [str(folder) for folder in (settings.project, settings.clone) if dvc.is_working(folder)]
     if busy:
         logger().warning("DVC's cache is not cleaned: a stage runs in %s", ", ".join(busy))
         return
-    words = ["dvc", "gc", "--force", "--workspace", "--rev", "HEAD", "--num", str(chosen.keep_commits)]
-    ended = process.run([*words, "--projects", str(chosen.project)], chosen.clone, logger().debug, check=False)
+    words = ["dvc", "gc", "--force", "--workspace", "--rev", "HEAD", "--num", str(settings.keep_commits)]
+    ended = process.run([*words, "--projects", str(settings.project)], settings.clone, logger().debug, check=False)
     if ended.code:
         logger().warning("DVC's cache is not cleaned tonight: %s", ended.last[-1] if ended.last else "")
 
 
 # --- the flow ---------------------------------------------------------------------------------------------------------
-@flow(name="nightly", on_failure=[on_trouble], on_crashed=[on_trouble], validate_parameters=False)
+@flow(
+    name="nightly",
+    on_failure=[alert_on_failure],
+    on_crashed=[alert_on_failure],
+    timeout_seconds=MAX_RUN_S,
+    validate_parameters=False,
+)
 def nightly(settings_file: str = "nightly.yaml") -> State[Any]:
-    """One night; its state says what became of the challenger, and why."""
-    chosen = settings.load(Path(settings_file))
-    settle(chosen)
-    taken = take(chosen)
-    # where there is no hold-out, one is frozen tonight, and a new line of champions begins
-    champion = versions.current(chosen.published_folder) if chosen.under("holdout").exists() else None
-
-    before, after = _halves(dvc.stages(chosen.clone))
-    seen = Board([*before, *after])
-    patience = pipeline.Patience(chosen.lock_attempts, chosen.lock_wait_s)
-    _write_params(chosen, _warm_start(chosen))
-    if taken["new"] == 0 and not any(chosen.under("corpus").rglob("*.mid")):
+    """One night; the message of its state says whether the challenger was promoted, and why."""
+    settings = Settings.load(settings_file)
+    clone, attempts, wait_s = settings.clone, settings.lock_attempts, settings.lock_wait_s
+    recover(settings)
+    collected = collect(settings)
+    # without a hold-out, one is frozen tonight, and a new line of champions begins
+    champion = versions.current(settings.published_folder) if settings.under("holdout").exists() else None
+    _write_params(settings, _last_warm_start(settings))
+    if collected["new"] == 0 and not any(settings.under("corpus").rglob("*.mid")):
         return Completed(message="kept: there is no music yet; drop MIDI files into the inbox")
-    pipeline.run_stages(chosen.clone, before, seen, [FETCH], patience)
-    warnings = look(chosen, champion) if champion is not None else []
-    if champion is not None and _has_new_rolls(chosen, champion):
-        _write_params(chosen, champion.parent / versions.read(champion).champion / "model")
-    pipeline.run_stages(chosen.clone, after, seen, patience=patience)
-    pipeline.show_results(chosen.clone, seen)
 
-    verdict = compare(chosen, champion)
-    said = verdict["why"]
+    stages = dvc.stages(clone)
+    first_half = stages[: stages.index(INGEST) + 1]
+    results = Board(stages)
+    pipeline.run_stages(clone, first_half, results, [FETCH], attempts, wait_s)
+    warnings = check_drift(settings, champion) if champion is not None else []
+    if champion is not None and _has_new_rolls(settings, champion):
+        _write_params(settings, champion.parent / versions.read(champion).champion / "model")
+    pipeline.run_stages(clone, stages[len(first_half) :], results, (), attempts, wait_s)
+    pipeline.show_results(clone, results)
+
+    verdict = evaluate_gate(settings, champion)
+    message = verdict["why"]
     if verdict["promote"]:
-        said = f"{promote(chosen, verdict)} {said}"
-        send(chosen)
-    clean_up(chosen)
+        message = f"{promote(settings, verdict)} {message}"
+        push(settings)
+    clean_up(settings)
     board.wait_for_server()
-    return Completed(message="; ".join([said, *(f"warning: {warning}" for warning in warnings)]))
+    return Completed(message="; ".join([message, *(f"warning: {warning}" for warning in warnings)]))
 
 
-def _halves(stages: list[str]) -> tuple[list[str], list[str]]:
-    """The stages up to the one after which new music can be looked at, and the others."""
-    at = stages.index(LOOK_AFTER) + 1
-    return stages[:at], stages[at:]
+def _write_params(settings: Settings, warm_start: Path | None) -> None:
+    """Writes the clone's params.yaml: the folder of the music, and the model that training starts from."""
+    above: dict[str, Any] = {}
+    if settings.warm_start:
+        above["train"] = {"warm_start": _relative(settings.clone, warm_start) if warm_start is not None else None}
+    if settings.source == "inbox":
+        above["fetch"] = {"source": "folder", "path": _relative(settings.clone, settings.under("corpus"))}
+    repository.write_params(settings, above)
 
 
-def _write_params(chosen: Settings, warm: Path | None) -> None:
-    """Writes the clone's params.yaml: where the music is, and where training begins."""
-    above: dict[str, Any] = {"train": {"warm_start": _seen_from(chosen.clone, warm)}} if chosen.warm_start else {}
-    if chosen.source == "inbox":
-        above["fetch"] = {"source": "folder", "path": _seen_from(chosen.clone, chosen.under("corpus"))}
-    repository.write_params(chosen, above)
+def _relative(clone: Path, target: Path) -> str:
+    """A path for the clone's params.yaml: relative, so that the whole place can be moved."""
+    return os.path.relpath(target.resolve(), clone.resolve())
 
 
-def _seen_from(clone: Path, target: Path | None) -> str | None:
-    """A path as params.yaml of the clone has it: relative, so that the place can be moved."""
-    return None if target is None else os.path.relpath(target.resolve(), clone.resolve())
-
-
-def _warm_start(chosen: Settings) -> Path | None:
-    """Where training began the last time, which stays as long as nothing is new; None: nowhere, or it is gone."""
-    values = yaml.safe_load((chosen.clone / "params.yaml").read_text(encoding="utf-8"))
+def _last_warm_start(settings: Settings) -> Path | None:
+    """The model that the last training started from, which stays until there is new music; None: there is none."""
+    values = yaml.safe_load((settings.clone / "params.yaml").read_text(encoding="utf-8"))
     last = values.get("train", {}).get("warm_start")
-    return chosen.clone / last if last is not None and (chosen.clone / last).is_dir() else None
+    return settings.clone / last if last is not None and (settings.clone / last).is_dir() else None
 
 
-def _has_new_rolls(chosen: Settings, champion: Path) -> bool:
+def _has_new_rolls(settings: Settings, champion: Path) -> bool:
     """Whether the rolls differ from those that the champion was trained on."""
-    mine, theirs = (folder / "rolls" / "manifest.json" for folder in (chosen.clone / "data", champion))
-    return mine.read_bytes() != theirs.read_bytes()
+    manifests = [folder / "rolls" / "manifest.json" for folder in (settings.clone / "data", champion)]
+    return manifests[0].read_bytes() != manifests[1].read_bytes()

@@ -1,17 +1,17 @@
 """The stages of dvc.yaml as tasks of Prefect, in topological order.
 
-DVC decides what is stale; a task says which of the three it was: the stage ran, was cached, or was restored from an
-earlier run. Lines of the stage's log appear in the run's as they come. A task is tried again only where DVC was locked
-by another process.
+DVC decides which stages are stale; the task reports whether its stage ran, was cached, or was restored from an earlier
+run. The log of the run shows the lines of the stage as they come. A task is retried only if DVC was locked by another
+process.
 
-Offers: the flow `pipeline`, and `run_stages` for flows that do more.
+Offers: the flow `pipeline`; `run_stages` and `show_results` for flows that do more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
@@ -22,26 +22,18 @@ from flows.board import Board, logger
 from flows.dvc import StageRun
 
 
-class Patience(NamedTuple):
-    """How often and how long a stage waits for DVC's lock."""
-
-    attempts: int = 60
-    wait_s: float = 60.0
-
-
 async def is_locked(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a task failed only because DVC was locked: nothing else is worth trying again."""
-    found = await state.aresult(raise_on_failure=False)
-    return isinstance(found, dvc.Locked)
+    """Whether a task failed because DVC was locked."""
+    return isinstance(await state.aresult(raise_on_failure=False), dvc.Locked)
 
 
 @task(name="stage", task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(stage: str, folder: str, force: bool) -> StageRun:
-    """Brings one stage up to date; its lines go to the log."""
+    """Brings one stage up to date."""
     log = logger()
-    done = dvc.repro(Path(folder), stage, log.info, force)
-    log.info("stage %s: %s, %.1f s", done.stage, done.outcome, done.seconds)
-    return done
+    run = dvc.repro(Path(folder), stage, log.info, force)
+    log.info("stage %s: %s, %.1f s", run.stage, run.outcome, run.seconds)
+    return run
 
 
 def run_stages(
@@ -49,36 +41,39 @@ def run_stages(
     names: Sequence[str],
     board: Board,
     force: Collection[str] = (),
-    patience: Patience = Patience(),  # noqa: B008 - immutable
+    retries: int = 60,
+    retry_s: float = 60.0,
 ) -> None:
     """Runs stages one after another, inside a flow.
 
+    Args:
+        folder: of the project.
+        names: of the stages.
+        board: shows the results.
+        force: the stages that run even if nothing changed.
+        retries: how often a stage waits for DVC's lock.
+        retry_s: how long each time, seconds.
+
     Raises:
-        dvc.StageFailed: one failed; those after it are not reached.
-        dvc.Locked: DVC stayed locked, however patiently we waited.
+        dvc.StageFailed: a stage failed; the stages after it do not run.
+        dvc.Locked: DVC was locked at every attempt.
     """
-    one = run_stage.with_options(
-        retries=patience.attempts, retry_delay_seconds=patience.wait_s, retry_condition_fn=is_locked
-    )
+    stage_task = run_stage.with_options(retries=retries, retry_delay_seconds=retry_s, retry_condition_fn=is_locked)
     for name in names:
         try:
-            board.done(one(name, str(folder), name in force))
-        except Exception as error:
-            board.failed(name, str(error))
+            board.done(stage_task(name, str(folder), name in force))
+        except Exception:
+            board.failed = name
             board.table()
             raise
 
 
-def metrics(folder: Path) -> str:
-    """The metrics beside those of the last commit, as Markdown."""
-    ended = process.run(["dvc", "metrics", "diff", "--all", "--md"], folder, lambda _: None, check=False)
-    return ended.stdout if ended.code == 0 else "Nothing to compare with: " + " ".join(ended.last)
-
-
 def show_results(folder: Path, board: Board) -> None:
-    """Publishes the table of stages, the metrics and the report."""
+    """Publishes the table of stages, the metrics beside those of the last commit, and the report."""
     board.table()
-    board.metrics(metrics(folder))
+    words = ["dvc", "metrics", "diff", "--all", "--md"]
+    ended = process.run(words, folder, lambda _: None, check=False)
+    board.metrics("Nothing to compare with: " + " ".join(ended.last) if ended.code else ended.stdout)
     board.report(folder / "data" / "report" / "index.html")
 
 
@@ -88,10 +83,10 @@ def pipeline(project: str = ".", force: list[str] | None = None) -> list[str]:
 
     Args:
         project: its folder, with dvc.yaml.
-        force: stages that run although nothing changed, such as `fetch` for a source that may have.
+        force: stages that run even if nothing changed, such as `fetch` for a source that may have changed.
 
     Returns:
-        "stage: outcome" of each.
+        "stage: outcome" of each stage.
     """
     folder = Path(project).resolve()
     names = dvc.stages(folder)

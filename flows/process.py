@@ -1,6 +1,6 @@
-"""Commands that leave nothing behind: their lines are passed on as they come, and they end when we do.
+"""Runs commands: passes on their lines as they come, and leaves no process behind.
 
-Offers: `run`, `Ended`, `CommandFailed`, `environment`.
+Offers: `run`, `Ended`, `CommandFailed`, `environment`, `guarded`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GUARD = Path(__file__).with_name("guard.py")
-_LAST = 30  # lines of stderr that an error shows
-_END_S = 15.0  # for the guard to end what it guards
+_LAST = 30  # lines that an error shows
+_END_S = 15.0  # for the guard to end the command
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code, all of stdout, the last lines of both, and seconds."""
+    """How a command ended: exit code, all of stdout, the last lines of both pipes, and seconds."""
 
     code: int
     stdout: str
@@ -31,99 +31,107 @@ class Ended:
     seconds: float
 
 
-class CommandFailed(RuntimeError):  # noqa: N818 - what Prefect shows as the state's message begins with this name
-    """A command ended with another exit code than 0; the message has its last lines."""
+class CommandFailed(RuntimeError):  # noqa: N818 - Prefect shows this name at the start of the state's message
+    """A command ended with an exit code other than 0; the message has its last lines."""
 
     def __init__(self, words: list[str], ended: Ended) -> None:
         self.ended = ended
-        lines = "\n".join(ended.last) or "(it said nothing)"
+        lines = "\n".join(ended.last) or "(no output)"
         super().__init__(f"`{' '.join(words)}` ended with exit code {ended.code}; its last lines:\n{lines}")
 
 
 def environment(code: Path) -> dict[str, str]:
-    """The environment of a command: programs of our own Python first, `midivae` as it is in the folder `code`."""
+    """The environment of a command: programs of our Python come first, `midivae` is imported from the folder `code`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    # Prefect tells its processes of themselves in such variables, which are none of a stage's business
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    return {**ours, "PATH": path, "PYTHONPATH": str(code), "PYTHONUNBUFFERED": "1"}
+    # Prefect configures its own processes by variables with this prefix; stages must not see them
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    return {**inherited, "PATH": path, "PYTHONPATH": str(code), "PYTHONUNBUFFERED": "1"}
+
+
+def guarded(
+    words: list[str], folder: Path, env: Mapping[str, str], output: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a command under the guard, which ends it when the pipe to its stdin closes.
+
+    Args:
+        words: the command.
+        folder: where it runs.
+        env: its environment.
+        output: for its stdout and stderr, as in `Popen`.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and program
+        [sys.executable, "-I", str(_GUARD), *words],
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
 
 
 def run(
     words: list[str],
     folder: Path,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
     env: Mapping[str, str] | None = None,
     check: bool = True,
 ) -> Ended:
-    """Runs a command in a folder, and passes each line of its stdout and stderr to `tell` as it comes.
+    """Runs a command in a folder and passes each line of its stdout and stderr to `log`.
 
-    Whatever ends us meanwhile, an exception or `kill -9`, ends it and all that it started.
+    If this process ends meanwhile, by an exception or `kill -9`, the command and its child processes end too.
 
     Raises:
         CommandFailed: its exit code is not 0, and `check` is true.
     """
-    begun = time.monotonic()
-    guard = subprocess.Popen(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-I", str(_GUARD), *words],
-        cwd=folder,
-        env=dict(env) if env is not None else environment(folder),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        stdout, last = _pass_on(guard, tell)
-        code = guard.wait()
-    except BaseException:
-        _end(guard)
-        raise
-    finally:
-        for pipe in (guard.stdin, guard.stdout, guard.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-    ended = Ended(code, stdout, last, time.monotonic() - begun)
+    start = time.monotonic()
+    with guarded(words, folder, env or environment(folder), subprocess.PIPE) as guard:
+        try:
+            stdout, last = _read(guard, log)
+            code = guard.wait()
+        except BaseException:
+            _end(guard)
+            raise
+    ended = Ended(code, stdout, last, time.monotonic() - start)
     if check and code:
         raise CommandFailed(words, ended)
     return ended
 
 
-def _pass_on(guard: subprocess.Popen[bytes], tell: Callable[[str], None]) -> tuple[str, tuple[str, ...]]:
-    """Reads both pipes until they close."""
-    assert guard.stdout is not None and guard.stderr is not None  # noqa: S101 - they are pipes
-    rest = {guard.stdout: b"", guard.stderr: b""}
+def _read(guard: subprocess.Popen[bytes], log: Callable[[str], None]) -> tuple[str, tuple[str, ...]]:
+    """Reads both pipes until they close; returns stdout and the last lines of both."""
     stdout, last = bytearray(), deque[str](maxlen=_LAST)
 
-    def line(data: bytes) -> None:
-        text = data.decode("utf-8", "replace").rstrip()
+    def add(line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()
         if text:
             last.append(text)
-            tell(text)
+            log(text)
 
     with selectors.DefaultSelector() as selector:
-        for pipe in rest:
-            selector.register(pipe, selectors.EVENT_READ)
+        for pipe in (guard.stdout, guard.stderr):
+            assert pipe is not None  # noqa: S101 - both are pipes
+            selector.register(pipe, selectors.EVENT_READ, bytearray())
         while selector.get_map():
             for key, _ in selector.select():
-                pipe = next(each for each in rest if each is key.fileobj)
-                data = os.read(pipe.fileno(), 1 << 16)
-                if pipe is guard.stdout:
+                data, incomplete = os.read(key.fd, 1 << 16), key.data
+                if key.fileobj is guard.stdout:
                     stdout += data
-                *whole, rest[pipe] = (rest[pipe] + data).split(b"\n")
-                for each in whole:
-                    line(each)
+                *lines, rest = (incomplete + data).split(b"\n")
+                incomplete[:] = rest
+                for line in lines:
+                    add(line)
                 if not data:
-                    line(rest[pipe])
-                    selector.unregister(pipe)
+                    add(rest)
+                    selector.unregister(key.fileobj)
     return stdout.decode("utf-8", "replace"), tuple(last)
 
 
 def _end(guard: subprocess.Popen[bytes]) -> None:
-    """Closes the pipe, which ends the command, and waits for that."""
-    if guard.stdin is not None:
-        with contextlib.suppress(OSError):
-            guard.stdin.close()
+    """Closes the pipe, which makes the guard end the command, and waits for it."""
+    assert guard.stdin is not None  # noqa: S101 - it is a pipe
+    with contextlib.suppress(OSError):
+        guard.stdin.close()
     try:
         guard.wait(_END_S)
     except subprocess.TimeoutExpired:

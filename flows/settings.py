@@ -1,9 +1,9 @@
-"""nightly.yaml: where things lie, what is kept, when a challenger is promoted.
+"""nightly.yaml: the folders of the nights, what is kept, and when a challenger is promoted.
 
 Its sections `gate` and `drift` are those of `midivae.config.champion.Rules`. They are checked here too, so that a
 typing error ends the night before it begins.
 
-Offers: `Settings`, `load`.
+Offers: `Settings`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ class Settings(Section):
     """The values of nightly.yaml.
 
     Attributes:
-        file: where they were read.
-        place: folder of all that the nights write; relative to the file.
-        source: `inbox`: files that people drop into a folder; `params`: what `fetch` names, fetched again each night.
+        file: the file itself.
+        place: folder of everything that the nights write; relative to the file.
+        source: `inbox`: files that people drop into a folder; `params`: the source of `fetch`, fetched each night.
         inbox: that folder; None: `inbox` in the place.
-        settle_s: seconds that a file in the inbox must have been left alone.
+        settle_s: seconds for which a file in the inbox must not have changed.
         published: folder of versions; None: `published` in the place.
-        branch: of the project that is followed; None: the one that is checked out when the clone is made.
-        params: values that stand above those of the project's params.yaml.
-        warm_start: whether training begins with the champion's weights.
+        branch: the branch of the project to follow; None: the one that is checked out when the clone is made.
+        params: values that override those of the project's params.yaml.
+        warm_start: whether training starts from the champion's weights.
         lock_attempts, lock_wait_s: how often and how long a stage waits for DVC's lock.
-        push: whether commits and tags go to the project's repository.
-        remote: of DVC, to push to; None: none.
-        keep_versions, keep_days: of what is published.
-        keep_commits: nights that were promoted whose data stay in DVC's cache.
+        push: whether commits and tags are pushed to the project's repository.
+        remote: of DVC, to push data to; None: none.
+        keep_versions, keep_days: how many published versions are kept, and for how long.
+        keep_commits: number of promoted nights whose data stay in DVC's cache.
         collect: whether DVC's cache is cleaned after each night.
-        stale_hours: after which a run that is said to run is taken for dead.
-        alert: a command that is started with a message as its last word when a run fails; None: none.
+        alert: a command that is run with a message as its last argument when a run fails; None: none.
     """
 
     file: Path = Path("nightly.yaml")
@@ -57,7 +56,6 @@ class Settings(Section):
     keep_days: Annotated[float, Field(ge=0)] = 7.0
     keep_commits: Annotated[int, Field(ge=1)] = 3
     collect: bool = True
-    stale_hours: Annotated[float, Field(gt=0)] = 20.0
     alert: tuple[str, ...] | None = None
     gate: Gate = Gate()
     drift: Drift = Drift()
@@ -86,12 +84,12 @@ class Settings(Section):
         """What people read."""
         return self.under("published") if self.published is None else self.project / self.published
 
+    @classmethod
+    def load(cls, file: str | Path) -> Settings:
+        """The settings in a file.
 
-def load(file: Path) -> Settings:
-    """The settings in a file.
-
-    Raises:
-        ParamsError: no such file, not YAML, or a value breaks a rule.
-    """
-    file = file.absolute()
-    return validated(Settings, {**read_yaml(file), "file": file}, str(file))
+        Raises:
+            ParamsError: no such file, not YAML, or a value breaks a rule.
+        """
+        file = Path(file).absolute()
+        return validated(cls, {**read_yaml(file), "file": file}, str(file))

@@ -8,9 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import yaml
@@ -19,7 +17,7 @@ from limits import HANG_S, WAIT_S
 from nights import processes_under, until
 from test_project import DVC, ROOT
 
-from flows import dvc, nightly, process, repository, settings
+from flows import dvc, nightly, process, repository
 from flows.settings import Settings
 from midivae.champion import versions
 from midivae.errors import ParamsError
@@ -230,13 +228,13 @@ def test_nightly_yaml_spells_out_every_default() -> None:
 def test_a_broken_rule_is_named(tmp_path: Path) -> None:
     (tmp_path / "nightly.yaml").write_text("gate: {margin_sds: -1}\nsauce: inbox\n")
     with pytest.raises(ParamsError, match="2 value") as caught:
-        settings.load(tmp_path / "nightly.yaml")
+        Settings.load(tmp_path / "nightly.yaml")
     assert "gate.margin_sds" in str(caught.value) and "sauce" in str(caught.value)
     with pytest.raises(ParamsError, match="no such file"):
-        settings.load(tmp_path / "nothing.yaml")
+        Settings.load(tmp_path / "nothing.yaml")
     (tmp_path / "nightly.yaml").write_text("a: [")
     with pytest.raises(ParamsError, match="not readable as YAML"):
-        settings.load(tmp_path / "nightly.yaml")
+        Settings.load(tmp_path / "nightly.yaml")
 
 
 def test_deployments_are_as_they_are_documented() -> None:
@@ -245,8 +243,10 @@ def test_deployments_are_as_they_are_documented() -> None:
     for each in found:
         file, _, name = each["entrypoint"].partition(":")
         assert f"\ndef {name}(" in (ROOT / file).read_text()
-        assert each["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-        for schedule in each["schedules"]:
+        assert (each["name"] == "watch") == ("triggers" in each)
+        if "triggers" not in each:
+            assert each["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        for schedule in each.get("schedules", ()):
             minute, hour, *_ = schedule["cron"].split()
             assert hour == "*" or int(hour) * 60 + int(minute) >= 3 * 60 + 30
             assert "/" in schedule["timezone"]  # a place, not an offset
@@ -262,7 +262,7 @@ def followed(little: Path) -> Settings:
     for name, value in (("user.name", "tests"), ("user.email", "tests@localhost")):
         subprocess.run(["git", "config", name, value], cwd=little, check=True)
     commit(little, "first")
-    return settings.load(little / "nightly.yaml")
+    return Settings.load(little / "nightly.yaml")
 
 
 def commit(folder: Path, message: str) -> None:
@@ -347,10 +347,10 @@ def test_a_night_cut_off_between_switch_and_tag_is_made_up_for(followed: Setting
     repository.commit(followed.clone, "one")
     version = repository.register(followed.clone)
     versions.publish(write_data(tmp_path / "data", "a"), followed.published_folder, version)
-    nightly.settle.fn(followed)
+    nightly.recover.fn(followed)
     assert repository.champion(followed.clone) is None  # it is not what people read
     versions.switch(followed.published_folder, version)
-    nightly.settle.fn(followed)
+    nightly.recover.fn(followed)
     assert repository.champion(followed.clone) == version
 
 
@@ -381,29 +381,6 @@ def test_an_alert_that_fails_is_no_failure(followed: Settings, tmp_path: Path) -
     assert said.read_text() == "help"
     nightly.alert(followed.model_copy(update={"alert": ("no-such-command",)}), "help")
     nightly.alert(followed, "help")
-
-
-# --- stale runs -------------------------------------------------------------------------------------------------------
-def test_a_run_is_stale_when_its_process_is_gone_or_it_is_too_old() -> None:
-    from prefect.client.schemas.objects import FlowRun
-
-    from flows.watch import is_stale
-
-    now, most = datetime.now(UTC), timedelta(hours=20)
-    gone = subprocess.Popen([PYTHON, "-c", ""])
-    gone.wait()
-
-    def stale(minutes: float, pid: int | None, host: str = "here") -> str | None:
-        process_of = None if pid is None else f"{host}:{pid}"
-        run = FlowRun(flow_id=uuid4(), start_time=now - timedelta(minutes=minutes), infrastructure_pid=process_of)
-        return is_stale(run, now, most, "here")
-
-    assert stale(10, os.getpid()) is None
-    assert "is gone" in str(stale(10, gone.pid))
-    assert stale(1, gone.pid) is None  # it may not have named its process yet
-    assert stale(10, gone.pid, host="there") is None  # cannot be seen from here
-    assert "longer than" in str(stale(21 * 60, os.getpid()))
-    assert "longer than" in str(stale(21 * 60, None))
 
 
 # --- nothing is sent, nothing is mixed --------------------------------------------------------------------------------

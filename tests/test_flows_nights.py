@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import nights
 import numpy as np
@@ -267,21 +268,33 @@ def test_an_order_is_added_to_what_is_published(project: Project, prefect: Prefe
     assert reader.errors == []
 
 
-def test_a_stale_run_is_declared_crashed(project: Project, prefect: Prefect) -> None:
-    project.settings(stale_hours=1e-6)
+def test_a_run_without_heartbeats_is_declared_crashed(project: Project, prefect: Prefect) -> None:
+    said = project.folder.parent / "alert"
+    project.settings(alert=[sys.executable, "-c", f"import sys; open({str(said)!r}, 'w').write(sys.argv[1])"])
     here = prefect.deployment("nightly")
-    run = prefect.ask(
-        "POST",
-        f"/deployments/{here['id']}/create_flow_run",
-        {"state": {"type": "SCHEDULED", "name": "Late", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}},
-    )["id"]
-    prefect.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "RUNNING", "name": "Running"}, "force": True})
-    time.sleep(0.1)
-    done = prefect.ended(prefect.start("watch"))
+    later = {"scheduled_time": "2099-01-01T00:00:00Z"}
+    body = {"state": {"type": "SCHEDULED", "name": "Late", "state_details": later}}
+    run = prefect.ask("POST", f"/deployments/{here['id']}/create_flow_run", body)
+    prefect.ask(
+        "POST", f"/flow_runs/{run['id']}/set_state", {"state": {"type": "RUNNING", "name": "Running"}, "force": True}
+    )
+    flow = {
+        "prefect.resource.id": f"prefect.flow.{run['flow_id']}",
+        "prefect.resource.role": "flow",
+        "prefect.resource.name": "nightly",
+    }
+    heartbeat = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run['id']}"},
+        "related": [flow],
+    }
+    prefect.ask("POST", "/events", [heartbeat])  # the last one
+    assert prefect.ended(run["id"])["state"]["message"] == "no heartbeat"
+    until(said.exists, "the alert")
+    assert said.read_text() == f"{run['name']}: Crashed: no heartbeat"
     project.settings()
-    assert done["state"]["type"] == "COMPLETED", prefect.logs(done["id"])
-    assert "1 stale" in done["state"]["message"]
-    assert prefect.run(run)["state"]["type"] == "CRASHED"
 
 
 def test_a_rollback_is_one_command(project: Project) -> None:

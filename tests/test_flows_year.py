@@ -16,7 +16,7 @@ import pytest
 import yaml
 from test_project import ROOT
 
-from flows import dvc, nightly, repository, settings
+from flows import dvc, nightly, repository
 from flows.settings import Settings
 from midivae.champion import versions
 
@@ -35,13 +35,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * 3600)]
 
 
 @pytest.fixture
-def chosen(tmp_path: Path) -> Settings:
+def toy(tmp_path: Path) -> Settings:
     """Settings of a project whose one stage leaves what six would."""
     folder = tmp_path / "project"
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
     shutil.copytree(ROOT / "midivae", folder / "midivae", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "tests").mkdir()
-    shutil.copyfile(ROOT / "tests" / "test_publish.py", folder / "tests" / "test_publish.py")
+    for name in ("limits.py", "champion/__init__.py", "champion/test_versions.py"):
+        (folder / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "tests" / name, folder / "tests" / name)
     outs = [f"data/{name}" for name in versions.FOLDERS]
     stage = {"cmd": f"{sys.executable} make.py", "params": ["night"], "outs": outs}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}))
@@ -53,7 +54,7 @@ def chosen(tmp_path: Path) -> Settings:
         subprocess.run(["git", *words], cwd=folder, check=True)
     subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
     subprocess.run(["git", "commit", "-q", "-m", "toy"], cwd=folder, check=True)
-    return settings.load(folder / "nightly.yaml")
+    return Settings.load(folder / "nightly.yaml")
 
 
 def size(folder: Path) -> int:
@@ -62,20 +63,20 @@ def size(folder: Path) -> int:
     return sum(length for _, length in seen)
 
 
-def test_a_year_of_nights_grows_neither_memory_nor_disk(chosen: Settings) -> None:
-    cache = chosen.project / ".dvc" / "cache" / "files"
+def test_a_year_of_nights_grows_neither_memory_nor_disk(toy: Settings) -> None:
+    cache = toy.project / ".dvc" / "cache" / "files"
     verdict = {"why": "promoted: a toy", "challenger": {"nats_per_step": 1.0}, "champion": None}
     marks: list[tuple[int, int, int]] = []  # bytes of memory, of what is published, of DVC's cache
     for night in range(1, NIGHTS + 1):
-        repository.prepare(chosen)
-        repository.write_params(chosen, {"night": night})
-        assert dvc.repro(chosen.clone, "all", lambda _: None).outcome == "ran"
-        (chosen.under("gate.json")).write_text("{}")
+        repository.prepare(toy)
+        repository.write_params(toy, {"night": night})
+        assert dvc.repro(toy.clone, "all", lambda _: None).outcome == "ran"
+        (toy.under("gate.json")).write_text("{}")
         if night % PROMOTED == 1:
-            nightly.promote.fn(chosen, verdict)
-        nightly.clean_up.fn(chosen)
+            nightly.promote.fn(toy, verdict)
+        nightly.clean_up.fn(toy)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        marks.append((memory, size(chosen.published_folder), size(cache)))
+        marks.append((memory, size(toy.published_folder), size(cache)))
 
     warm = marks[min(NIGHTS // 2, 20)]
     memory, published, cached = (max(each) for each in zip(*marks[NIGHTS // 2 :], strict=True))
@@ -83,16 +84,16 @@ def test_a_year_of_nights_grows_neither_memory_nor_disk(chosen: Settings) -> Non
     assert published < 1.5 * warm[1]
     assert cached < 1.5 * warm[2]
     # what is kept: three newest, of which one is current and one was before it
-    assert len(versions.names(chosen.published_folder)) == 3
-    assert not [path for path in (chosen.published_folder / "versions").iterdir() if "staging" in path.name]
+    assert len(versions.names(toy.published_folder)) == 3
+    assert not [path for path in (toy.published_folder / "versions").iterdir() if "staging" in path.name]
     # and DVC's cache still has what it must: the last night's data, and the last promoted before
-    assert dvc.repro(chosen.clone, "all", lambda _: None).outcome == "cached"
-    subprocess.run(["git", "checkout", "-q", "-f", "HEAD"], cwd=chosen.clone, check=True)
-    shutil.rmtree(chosen.clone / "data")
+    assert dvc.repro(toy.clone, "all", lambda _: None).outcome == "cached"
+    subprocess.run(["git", "checkout", "-q", "-f", "HEAD"], cwd=toy.clone, check=True)
+    shutil.rmtree(toy.clone / "data")
     done = subprocess.run(
-        [Path(sys.executable).parent / "dvc", "checkout"], cwd=chosen.clone, capture_output=True, text=True, check=False
+        [Path(sys.executable).parent / "dvc", "checkout"], cwd=toy.clone, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    here = versions.current(chosen.published_folder)
+    here = versions.current(toy.published_folder)
     assert here is not None
-    assert (chosen.clone / "data" / "rolls" / "file").read_bytes() == (here / "rolls" / "file").read_bytes()
+    assert (toy.clone / "data" / "rolls" / "file").read_bytes() == (here / "rolls" / "file").read_bytes()

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from midivae.errors import InputError
 from midivae.storage.files import file_sha256, read_json, write_json
 
@@ -48,14 +50,8 @@ def publishing(target: Path) -> Iterator[Path]:
 
 
 def _is_alive(pid: str) -> bool:
-    """Whether the process that owns a staging folder still runs."""
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return int(pid) != os.getpid()
+    """Whether another process, which owns a staging folder, still runs."""
+    return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
 
 
 def _swap(staging: Path, target: Path) -> None:
