@@ -61,9 +61,6 @@ class Project:
         wanted = ("midivae/", "flows/", ".dvc/", "data/", ".git", ".dvcignore", "dvc.yaml", "prefect.yaml", "docs/")
         copy_project(folder, lambda name: name.startswith(wanted))
         (folder / "params.yaml").write_text(yaml.safe_dump(parse(TINY, "tiny").model_dump(mode="json")))
-        deployments = (folder / "prefect.yaml").read_text()
-        assert "within: 600" in deployments
-        (folder / "prefect.yaml").write_text(deployments.replace("within: 600", "within: 10"))  # the least
         self.settings()
         self.git("init", "--quiet", "--initial-branch", "main")
         self.git("config", "user.name", "tests")
