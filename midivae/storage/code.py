@@ -1,12 +1,12 @@
-"""The version of the code that does some work: a hash of the module that does it and of all modules of ours it imports.
+"""The version of the code that does some work: a hash of a module and of all modules of ours that it imports.
 
 The import closure is read from the source; nothing is imported. A module is hashed as its syntax tree without
-docstrings, so that comments, docstrings and line breaks change nothing. An import counts wherever it stands, inside
-functions too, except under `if TYPE_CHECKING:`, which never runs. The `__init__.py` of a package counts where a name is
-taken from it (`from midivae.models import load`), and not where one of its modules is imported
+docstrings, so comments, docstrings and line breaks change nothing. An import counts wherever it stands, inside
+functions too, except under `if TYPE_CHECKING:`, which never runs. The `__init__.py` of a package counts if a name is
+taken from it (`from midivae.models import load`), and not if one of its modules is imported
 (`from midivae.models import coding`): it holds imports alone, and a test checks that.
 
-Offers: `code_version`; `closure` and `imports`, which are also compared with dvc.yaml.
+Offers: `code_version`; `closure` and `imports`, which tests compare with dvc.yaml.
 """
 
 from __future__ import annotations
@@ -22,25 +22,21 @@ PACKAGE = Path(__file__).parents[1]
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@cache  # the version of the code that runs, even if a file changes meanwhile
 def code_version(*modules: str, package: Path = PACKAGE) -> str:
-    """A hash of modules and of all that they import, in 16 hex digits: work made by other code is made again.
+    """A hash of modules and of all that they import, in 16 hex digits: other code makes finished work stale.
 
     Args:
-        modules: full names, `midivae.train.trainer`.
+        modules: full names, such as `midivae.train.trainer`.
         package: the folder of the package `midivae`, for tests.
 
     Raises:
         ModuleNotFoundError: there is no such module.
     """
-    return _code_version(frozenset(modules), package)
-
-
-@cache
-def _code_version(modules: frozenset[str], package: Path) -> str:
     files = {path.relative_to(package).as_posix(): path for name in modules for path in closure(name, package)}
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
-        digest.update(f"{name} {_read(path, package).sha256}\n".encode())
+        digest.update(f"{name} {_parse(path.read_bytes()).sha256}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -65,39 +61,45 @@ def closure(module: str, package: Path = PACKAGE) -> frozenset[Path]:
 
 def imports(path: Path, package: Path = PACKAGE) -> frozenset[Path]:
     """The files of ours that one file imports."""
-    return _read(path, package).imports
+    files: set[Path] = set()
+    for module, name in _parse(path.read_bytes()).imports:
+        if module.partition(".")[0] == package.name:
+            # `name` is a module of the package `module`, or something that `module` itself defines
+            file = (_file_of(f"{module}.{name}", package) if name else None) or _file_of(module, package)
+            files.update([file] if file is not None else [])
+    return frozenset(files)
+
+
+def _file_of(module: str, package: Path) -> Path | None:
+    """The file of a module of ours; None: there is no such module."""
+    path = package.parent / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A file: what it imports, and the hash of its syntax tree."""
+    """A file: the modules and names that it imports, and the hash of its syntax tree."""
 
-    imports: frozenset[Path]
+    imports: tuple[tuple[str, str | None], ...]
     sha256: str
 
 
 @cache
-def _read(path: Path, package: Path) -> _Source:
-    tree = ast.parse(path.read_bytes(), str(path))
-    found = frozenset(_imports(tree, package))
+def _parse(source: bytes) -> _Source:
+    tree = ast.parse(source)
+    names = tuple(_imported(tree))
     for node in _statements(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
-    return _Source(found, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    return _Source(names, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
-def _imports(tree: ast.Module, package: Path) -> Iterator[Path]:
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
     for node in _statements(tree, runs=True):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if _ours(alias.name, package)]
-            found = [_file_of(name, package) for name in names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and _ours(node.module, package):
-            # a module of the package, else a name that the package or module itself has
-            whole = _file_of(node.module, package)
-            found = [_file_of(f"{node.module}.{alias.name}", package) or whole for alias in node.names]
-        else:
-            continue
-        yield from filter(None, found)
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from ((node.module, alias.name) for alias in node.names)
 
 
 def _statements(node: ast.AST, runs: bool = False) -> Iterator[ast.AST]:
@@ -109,14 +111,3 @@ def _statements(node: ast.AST, runs: bool = False) -> Iterator[ast.AST]:
         inner = getattr(node, field, ())
         for child in inner if isinstance(inner, list) else ():  # the body of a lambda is no list, and no statement
             yield from _statements(child, runs)
-
-
-def _ours(module: str, package: Path) -> bool:
-    return module.partition(".")[0] == package.name
-
-
-@cache
-def _file_of(module: str, package: Path) -> Path | None:
-    """The file of a module of ours; None: there is none of that name."""
-    place = package.parent / module.replace(".", "/")
-    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)

@@ -30,8 +30,7 @@ def package(tmp_path: Path) -> Path:
 
 def versions(package: Path) -> dict[str, str]:
     """The version of each work, read from the disk again."""
-    for cached in (code._read, code._code_version, code._file_of):
-        cached.cache_clear()
+    code_version.cache_clear()
     return {name: code_version(*modules, package=package) for name, modules in WORK.items()}
 
 
