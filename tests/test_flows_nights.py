@@ -219,7 +219,7 @@ def test_the_next_night_goes_on_and_keeps_the_champion_though_the_server_goes_aw
     assert done["state"]["type"] == "COMPLETED", prefect.logs(run)
     assert done["state"]["message"].startswith("kept: gain_nats is -")
     assert "warning: " in done["state"]["message"]  # of the drift
-    assert "it is started again" in prefect.log.read_text()
+    assert "it is restarted" in prefect.log.read_text()
     assert outcomes(prefect.artifacts(run)["stages"])["ingest"] == "cached"  # by the night that was killed
     verdict = project.gate()
     assert not verdict["promote"] and verdict["gain_nats"] < 0

@@ -8,6 +8,7 @@ train      Params of stage `train`.
 jobs       Params of stage `generate`, one class per mode.
 evaluate   Params of stage `evaluate`.
 report     Params of stage `report`.
+streams    Every use of random numbers, with the key of its generator.
 params     The params of a run: all sections, read from `params.yaml`.
 champion   When a model takes the place of another, and when to warn: sections of `nightly.yaml`.
 """

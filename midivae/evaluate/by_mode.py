@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from midivae.config.streams import Stream
 from midivae.evaluate import samples as jobs
 from midivae.evaluate import set_measures
 from midivae.evaluate.samples import Job
@@ -365,7 +366,7 @@ def _real_ensemble(real: Real, world: World) -> list[Row]:
     piece = real.windows.piece[:n]
     if len(np.unique(piece)) < n_parts:
         return rows
-    merge_rng = np.random.default_rng(np.random.SeedSequence([real.seed, 5]))
+    merge_rng = Stream.MERGED_PARTS.rng(real.seed)
     chosen = np.stack([_of_another(piece, merge_rng) for _ in range(n_parts - 1)] or [np.arange(n)], axis=1)
     tonal, measures = [], []
     for at in range(0, n, _AT_ONCE):

@@ -41,6 +41,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from midivae.config.evaluate import Evaluate
+from midivae.config.streams import Stream
 from midivae.errors import InputError
 from midivae.measures import distances
 from midivae.storage.schema import FEATURES
@@ -153,7 +154,7 @@ def floor_of(real: Measured, settings: Evaluate) -> Floor:
     scaled = tuple(name for name in measured if sd[name] > 1e-9)
     seed = settings.seed
     halves = tuple(
-        _halves(real.piece[usable], usable, np.random.SeedSequence([seed, repeat]))
+        _halves(real.piece[usable], usable, Stream.HALVES.rng(seed, repeat=repeat))
         for repeat in range(settings.repeats)
     )
     resampled = tuple(_resample(real.piece, usable, seed, repeat) for repeat in range(settings.bootstrap))
@@ -168,7 +169,7 @@ def _usable(rows: Measured, names: Sequence[str]) -> Index:
     return np.flatnonzero(~np.isnan(rows.columns(names)).any(axis=1))
 
 
-def _halves(piece: Int[np.ndarray, " M"], rows: Index, seed: np.random.SeedSequence) -> tuple[Index, Index]:
+def _halves(piece: Int[np.ndarray, " M"], rows: Index, rng: np.random.Generator) -> tuple[Index, Index]:
     """The rows of two random halves of the pieces, each in random order."""
     pieces = np.unique(piece)
     if len(pieces) < 2:
@@ -176,16 +177,15 @@ def _halves(piece: Int[np.ndarray, " M"], rows: Index, seed: np.random.SeedSeque
             f"{len(pieces)} held-out piece(s) with music; two or more are needed to see how far real music is from "
             "real music; raise ingest.split.valid and ingest.split.test"
         )
-    division_rng = np.random.default_rng(seed)
-    first = division_rng.permutation(pieces)[: len(pieces) // 2]
+    first = rng.permutation(pieces)[: len(pieces) // 2]
     in_first = np.isin(piece, first)
-    return division_rng.permutation(rows[in_first]), division_rng.permutation(rows[~in_first])
+    return rng.permutation(rows[in_first]), rng.permutation(rows[~in_first])
 
 
 def _resample(piece: Int[np.ndarray, " M"], usable: Index, seed: int, repeat: int) -> tuple[Index, Index]:
     """The rows of a new division, its pieces drawn with replacement, in random order."""
-    halves = _halves(piece[usable], usable, np.random.SeedSequence([seed, repeat, 2]))
-    piece_rng = np.random.default_rng(np.random.SeedSequence([seed, repeat, 3]))
+    halves = _halves(piece[usable], usable, Stream.RESAMPLED_HALVES.rng(seed, round=repeat))
+    piece_rng = Stream.RESAMPLED_PIECES.rng(seed, round=repeat)
     a, b = (_pieces_again(piece[half], half, piece_rng) for half in halves)
     return a, b
 
@@ -217,7 +217,7 @@ def _draws(rows: Measured, floor: Floor, n: int) -> _Draws:
     usable = _usable(rows, floor.measured)
     mine = np.empty((len(floor.halves), n), np.int64)
     for repeat in range(len(mine)):
-        draw_rng = np.random.default_rng(np.random.SeedSequence([floor.seed, repeat, 1]))
+        draw_rng = Stream.DRAWS.rng(floor.seed, repeat=repeat)
         mine[repeat] = draw_rng.permutation(usable)[:n]
     a, b = (np.stack([pair[side][:n] for pair in floor.halves]) for side in (0, 1))
     return _Draws(mine, a, b)
@@ -227,7 +227,7 @@ def _redraws(rows: Measured, floor: Floor, n: int) -> _Draws:
     """As many rows of each for every round of the bootstrap."""
     usable = _usable(rows, floor.measured)
     n_rounds = len(floor.resampled)
-    bootstrap_rng = np.random.default_rng(np.random.SeedSequence([floor.seed, n, 4]))
+    bootstrap_rng = Stream.BOOTSTRAP.rng(floor.seed, rows=n)
     mine = usable[bootstrap_rng.integers(len(usable), size=(n_rounds, n))]
     # where the pieces drawn are short, their rows count over again
     a, b = ([np.resize(pair[side], n) for pair in floor.resampled] for side in (0, 1))

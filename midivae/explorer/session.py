@@ -42,6 +42,7 @@ from midivae.catalog import playback, read
 from midivae.champion.versions import FACTS
 from midivae.config.jobs import Sample
 from midivae.config.params import Params
+from midivae.config.streams import Stream
 from midivae.errors import InputError, ParamsError
 from midivae.explorer.kept import Kept
 from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Parent, Settings, point_of, weights_of
@@ -187,7 +188,7 @@ class Session:
         bar = self._params.evaluate.beats_per_bar * config.layout.steps_per_beat
         whole = -(-config.view.steps // bar)  # bars of a window
         rows = [row for row in self._pieces if (row["bars"] or 0) >= whole] or self._pieces
-        rng = np.random.default_rng(seed)
+        rng = Stream.EXPLORE.rng(seed)
         order = rng.permutation(len(rows)).tolist()
         drawn = sorted(order, key=lambda i: rows[i]["split"] != "test")[:count]
         bars = [rng.integers(1, max(1, (rows[i]["bars"] or 1) - whole) + 1) for i in drawn]

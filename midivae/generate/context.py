@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from midivae.config.jobs import Job
+from midivae.config.streams import Stream
 from midivae.generate.parents import Pool
 from midivae.models import WindowModel, coding
 from midivae.models.base import Chance
@@ -31,7 +32,6 @@ from midivae.music.roll import Layout
 
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
-CHOICES = 1  # spawn key of the generators of choices
 
 Value = TypeVar("Value")
 
@@ -124,7 +124,7 @@ class Draws:
         """
         self._latent = latent
         self._cells = cells
-        self._rngs = [_generator(seed, job, number) for number in numbers]
+        self._rngs = [_generator(Stream.SAMPLE, seed, job, number) for number in numbers]
 
     @classmethod
     def of(cls, context: Context, numbers: Iterable[int]) -> Draws:
@@ -149,14 +149,14 @@ class Draws:
         return uniform
 
 
-def _generator(seed: int, job: str, number: int, *spawn_key: int) -> np.random.Generator:
+def _generator(stream: Stream, seed: int, job: str, number: int) -> np.random.Generator:
     name = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, name, number], spawn_key=spawn_key)))
+    return stream.rng(seed, job=name, sample=number)
 
 
 def choices(context: Context, numbers: Iterable[int]) -> list[np.random.Generator]:
     """A generator for the choices of each sample."""
-    return [_generator(context.seed, context.job.name, number, CHOICES) for number in numbers]
+    return [_generator(Stream.CHOICES, context.seed, context.job.name, number) for number in numbers]
 
 
 def drawn_from(limits: float | tuple[float, float], rng: np.random.Generator) -> float:

@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
+from midivae.config.streams import Stream
 from midivae.music.roll import FRAME, ONSET, sounding, starts
 
 Name = Literal["bernoulli", "markov"]
@@ -71,7 +72,7 @@ def draw(name: Name, counts: Counts, n: int, steps: int, seed: int) -> Iterator[
     """So many rolls of so many steps, a block at a time; roll i is the same whatever n is."""
     first, then = _chances(name, counts)
     for block, done in enumerate(range(0, n, _ROLLS_AT_ONCE)):
-        block_rng = np.random.default_rng(np.random.SeedSequence([seed, NAMES.index(name), block]))
+        block_rng = Stream.BASELINE.rng(seed, generator=NAMES.index(name), block=block)
         yield _block(first, then, steps, block_rng)[: n - done]
 
 

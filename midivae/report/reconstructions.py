@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool
 
 from midivae.config.params import Params
+from midivae.config.streams import Stream
 from midivae.models import WindowModel, coding
 from midivae.music.roll import FRAME, Layout, Roll
 from midivae.render import pictures
@@ -67,8 +68,8 @@ def piece_paths(rolls: Path) -> dict[str, str]:
 
 def _draw_windows(n: int, count: int, seed: int) -> np.ndarray:
     """`count` of the numbers below `n`, or all of them, in ascending order."""
-    stream = int.from_bytes(hashlib.sha256(b"test").digest()[:8], "little")
-    rng = np.random.default_rng(np.random.SeedSequence([seed, stream]))
+    split = int.from_bytes(hashlib.sha256(b"test").digest()[:8], "little")
+    rng = Stream.RECONSTRUCTED.rng(seed, split=split)
     return np.sort(rng.choice(n, min(n, count), replace=False))
 
 

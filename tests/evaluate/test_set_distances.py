@@ -41,14 +41,14 @@ def rows_of(mine: Measured) -> dict[tuple[str, str], dict[str, float]]:
 def test_halves_are_of_pieces() -> None:
     piece = np.repeat(np.arange(9), 7)
     rows = np.arange(63) + 100
-    a, b = set_distances._halves(piece, rows, np.random.SeedSequence([0, 0]))
+    a, b = set_distances._halves(piece, rows, np.random.default_rng([0, 0]))
     assert sorted([*a, *b]) == rows.tolist()
     assert len({piece[r - 100] for r in a}) == 4
     assert not {piece[r - 100] for r in a} & {piece[r - 100] for r in b}
-    again = set_distances._halves(piece, rows, np.random.SeedSequence([0, 0]))
+    again = set_distances._halves(piece, rows, np.random.default_rng([0, 0]))
     np.testing.assert_array_equal(again[0], a)
-    assert not np.array_equal(set_distances._halves(piece, rows, np.random.SeedSequence([0, 1]))[0], a)
-    assert not np.array_equal(set_distances._halves(piece, rows, np.random.SeedSequence([1, 0]))[0], a)
+    assert not np.array_equal(set_distances._halves(piece, rows, np.random.default_rng([0, 1]))[0], a)
+    assert not np.array_equal(set_distances._halves(piece, rows, np.random.default_rng([1, 0]))[0], a)
 
 
 def test_pieces_are_drawn_again_whole_and_halves_stay_apart() -> None:
