@@ -44,18 +44,17 @@ def gallery(samples: pd.DataFrame, classes: Mapping[str, str], params: Params, d
         rows = _first_of_each(rows, max(len(jobs), int(len(rows) * share * 0.95)))
         files = _files(rows, data / "samples")
     rows = rows.reset_index(drop=True)
-    names = _Names(piece_paths(data / "rolls"))
-    keys = sorted(set(rows["key"].dropna()))
+    paths = piece_paths(data / "rolls")
     plain = ("tempo_qpm", "duration_s", "radius", "novelty", *schema.FEATURES)
-    nearest = _nearest(data, params.ingest.steps_per_beat, names)
+    nearest = _nearest(data, params.ingest.steps_per_beat, paths)
     columns = {
         "job": [jobs.index(job) for job in rows["job"]],
         "index": rows["index"].tolist(),
         "n_steps": rows["n_steps"].tolist(),
         "lead": rows["lead_steps"].tolist(),
-        "key": [keys.index(key) if isinstance(key, str) else -1 for key in rows["key"]],
+        "key": [key if isinstance(key, str) else None for key in rows["key"]],
         **{name: [rounded(value) for value in rows[name].tolist()] for name in plain},
-        "parents": [[names.parent(text) for text in parents] for parents in rows["parents"]],
+        "parents": [[_parent_name(text, paths) for text in parents] for parents in rows["parents"]],
         "weights": [[rounded(weight) for weight in weights] for weights in rows["weights"]],
         "edits": [_edits(text) for text in rows["edits"]],
         "nearest": [nearest.get(name) for name in rows["sample_id"]],
@@ -66,9 +65,6 @@ def gallery(samples: pd.DataFrame, classes: Mapping[str, str], params: Params, d
         "columns": columns,
         "sizes": [len(file) for file in files],
         "midi": files,
-        "keys": keys,
-        "labels": list(names.parents),
-        "pieces": list(names.pieces),
         "words": {name: words(name) for name in (*schema.FEATURES, "novelty")} | _ON_CARD,
         "shown": list(_ON_CARD),
         "shares": [name for name in (*schema.FEATURES, "novelty") if name in _SHARES],
@@ -134,24 +130,12 @@ def _job(
     }
 
 
-class _Names:
-    """Names of pieces and parents, each stored once; a sample refers to them by number."""
-
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        self._paths = paths
-        self.pieces: dict[str, int] = {}
-        self.parents: dict[str, int] = {}
-
-    def piece(self, piece_id: str) -> int:
-        """The number of a piece's path in the corpus."""
-        return self.pieces.setdefault(self._paths.get(piece_id, piece_id), len(self.pieces))
-
-    def parent(self, text: str) -> int:
-        """The number of a parent's name: the path of a piece instead of its id, and the bar in words."""
-        kind, _, name = text.partition(":")
-        place, _, bar = name.rpartition("@") if kind in ("piece", "file") and "@" in name else (name, "", "")
-        path = self._paths.get(place, place) if kind == "piece" else place
-        return self.parents.setdefault(f"{path}, bar {bar}" if bar else path, len(self.parents))
+def _parent_name(text: str, paths: Mapping[str, str]) -> str:
+    """A parent for people: the path of a piece instead of its id, and the bar in words."""
+    kind, _, name = text.partition(":")
+    place, _, bar = name.rpartition("@") if kind in ("piece", "file") and "@" in name else (name, "", "")
+    path = paths.get(place, place) if kind == "piece" else place
+    return f"{path}, bar {bar}" if bar else path
 
 
 def _edits(text: Any) -> list[list[Any]] | None:
@@ -162,13 +146,13 @@ def _edits(text: Any) -> list[list[Any]] | None:
     return [[name, rounded(asked), rounded(edits["measured"].get(name))] for name, asked in edits["asked"].items()]
 
 
-def _nearest(data: Path, steps_per_beat: int, names: _Names) -> dict[str, list[Any]]:
+def _nearest(data: Path, steps_per_beat: int, paths: Mapping[str, str]) -> dict[str, list[Any]]:
     """Per sample, the training window nearest to one of its windows: piece, beat, semitones, distance."""
     table = tables.read(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     table = table.dropna(subset=["distance"]).sort_values(["distance", "start_step"], kind="stable")
     return {
         row["id"]: [
-            names.piece(row["piece_id"]),
+            paths[row["piece_id"]],
             1 + int(row["piece_start_step"]) // steps_per_beat,
             int(row["semitones"]),
             rounded(row["distance"]),
@@ -189,7 +173,7 @@ def _alike(rows: pd.DataFrame) -> list[int | None]:
         for first in range(0, len(z), _BLOCK):
             block = slice(first, first + _BLOCK)
             distance = squares[block, None] + squares - 2 * z[block] @ z.T
-            distance[np.arange(len(distance)), np.arange(first, first + len(distance))] = np.inf
+            np.fill_diagonal(distance[:, first:], np.inf)  # a sample and itself
             # rounded: the number of threads changes the last digits, and must not decide between equal distances
             for i, other in enumerate(distance.round(6).argmin(axis=1).tolist()):
                 result[int(place[first + i])] = int(place[other])

@@ -23,8 +23,9 @@ from jaxtyping import Bool
 
 from midivae.config.params import Params
 from midivae.config.streams import Stream
+from midivae.measures.likeness import Match, matched
 from midivae.models import WindowModel, coding
-from midivae.music.roll import FRAME, Layout, Roll
+from midivae.music.roll import Layout, Roll
 from midivae.render import pictures
 from midivae.render.charts import number
 from midivae.report.training import Trained
@@ -54,8 +55,8 @@ def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> 
         path = paths[held_out.piece_ids[int(windows.piece[window])]]
         row = [_cell(path, f"from beat {starts[window]}", Roll(original[i], config.layout), beats_per_bar)]
         for model, planes in rebuilt.items():
-            note = f"F1 {number(_f1(original[i], planes[i]))}"
-            row.append(_cell(model, note, Roll(planes[i], config.layout), beats_per_bar))
+            match = Match.of(matched(planes[i : i + 1], original[i : i + 1]))
+            row.append(_cell(model, f"F1 {number(match.frame_f1)}", Roll(planes[i], config.layout), beats_per_bar))
         rows.append(row)
     return {"rows": rows, "parts": _legend(config.layout), "windows": len(windows)}
 
@@ -80,13 +81,6 @@ def _reconstruct(model: WindowModel, corpus: loader.Corpus, index: np.ndarray) -
     with torch.inference_mode():
         mu, _ = model.encode(torch.from_numpy(x.astype(np.float32)))
     return coding.decode(model, mu.numpy())
-
-
-def _f1(original: Bool[np.ndarray, "T N 2 P"], rebuilt: Bool[np.ndarray, "T N 2 P"]) -> float:
-    """F1 of sounding cells; 1 if both rolls are silent."""
-    a, b = original[:, :, FRAME], rebuilt[:, :, FRAME]
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

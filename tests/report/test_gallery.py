@@ -28,10 +28,8 @@ def test_the_page_has_every_sample_and_its_file(data: Path, html: str) -> None:
         at += size
         assert columns["notes"] == row["notes"]
         assert columns["novelty"] == pytest.approx(row["novelty"], rel=1e-3)
-        assert found["keys"][columns["key"]] == row["key"]
-        assert [found["labels"][parent] for parent in columns["parents"]] == [
-            shown_parent(text, data) for text in row["parents"]
-        ]
+        assert columns["key"] == row["key"]
+        assert columns["parents"] == [shown_parent(text, data) for text in row["parents"]]
         assert columns["weights"] == pytest.approx(row["weights"], rel=1e-3)
     assert at == len(files)
 
@@ -63,7 +61,7 @@ def test_neighbours_by_hand(data: Path, html: str) -> None:
     piece, beat, semitones, distance = found["columns"]["nearest"][ids.index("sample-0000000")]
     assert (beat, semitones) == (1 + row["piece_start_step"] // 4, row["semitones"])
     assert distance == pytest.approx(row["distance"], rel=1e-3)
-    assert found["pieces"][piece] == piece_paths(data / "rolls")[row["piece_id"]]
+    assert piece == piece_paths(data / "rolls")[row["piece_id"]]
 
 
 def test_of_a_large_catalog_the_first_of_each_job() -> None:

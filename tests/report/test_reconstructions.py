@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 from reported import PIECE, params
 
-from midivae.music.roll import FRAME
 from midivae.render import pictures
 from midivae.report import reconstructions
 from midivae.report.training import read_trained
@@ -62,11 +60,3 @@ def test_reconstructions_stand_beside_the_music(data: Path) -> None:
     assert row[0]["name"] in {PIECE, *(f"{i}.mid" for i in range(23))}
     assert [cell["name"] for cell in row[1:]] == ["mlp", "autoencoder"]
     assert shown(section["rows"][0][0]).any()  # held-out music is not silent
-
-
-def test_f1_by_hand() -> None:
-    a, b = np.zeros((2, 4, 1, 2, 3), bool)
-    assert reconstructions._f1(a, b) == 1
-    a[0:2, 0, FRAME, 0] = True  # two cells
-    b[1:4, 0, FRAME, 0] = True  # three cells, one in common: 2 * 1 / 5
-    assert reconstructions._f1(a, b) == pytest.approx(0.4)

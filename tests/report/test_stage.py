@@ -19,7 +19,7 @@ def test_hostile_names_are_text(html: str, page: Page) -> None:
     for name in (SOURCE, LICENCE, HIGH, LOW):
         assert name in text
     assert HIGH in unpacked(html)[0]["jobs"][0]["parts"]  # the browser's tests look at how these are shown
-    assert any(PIECE in label for label in unpacked(html)[0]["labels"])
+    assert any(PIECE in name for parents in unpacked(html)[0]["columns"]["parents"] for name in parents)
     tags = [tag for tag, _ in page.elements]
     assert not {"iframe", "object", "embed", "link", "base", "img", "audio", "video", "b", "source"} & set(tags) - {"b"}
     assert tags.count("style") == 1

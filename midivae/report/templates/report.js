@@ -1,5 +1,5 @@
-// The gallery of the report: unpacks the samples in the page, draws their rolls when they come into sight, filters,
-// sorts and plays them. All text goes in as text, never as markup.
+// The gallery of the report: unpacks the samples of the page, draws a roll when it scrolls into view, filters, sorts and
+// plays samples.
 const name = (text) => make("bdi", {}, text);
 const ICONS = {play: "M3 1.5v13l11-6.5z", pause: "M3 1.5h3.5v13H3zM9.5 1.5H13v13H9.5z"};
 function icon(kind) {
@@ -32,16 +32,15 @@ const file = (i) => MIDI.subarray(OFFSETS[i], OFFSETS[i + 1]);
 const job = (i) => DATA.jobs[DATA.columns.job[i]];
 const id = (i) => `${job(i).name}-${String(DATA.columns.index[i]).padStart(7, "0")}`;
 const silent = (i) => DATA.columns.notes[i] === 0;
-const key = (i) => (silent(i) ? "silent" : DATA.keys[DATA.columns.key[i]] || "no key");
+const key = (i) => (silent(i) ? "silent" : DATA.columns.key[i] || "no key");
 const long = (i) => DATA.columns.n_steps[i] > 192;
 
-// --- what is said of a sample ----------------------------------------------------------------------------------------
+// --- the texts of a sample ----------------------------------------------------------------------------------------
 function nearest(i) {
-  const found = DATA.columns.nearest[i];
-  if (!found) return null;
-  const [piece, beat, semitones, distance] = found;
+  if (!DATA.columns.nearest[i]) return null;
+  const [piece, beat, semitones, distance] = DATA.columns.nearest[i];
   const moved = semitones ? `, moved by ${semitones} semitones` : "";
-  return make("p", {}, "nearest in training: ", name(DATA.pieces[piece]), `, beat ${number(beat)}${moved}, distance ${number(distance)}`);
+  return make("p", {}, "nearest in training: ", name(piece), `, beat ${number(beat)}${moved}, distance ${number(distance)}`);
 }
 
 function origin(i) {
@@ -50,16 +49,16 @@ function origin(i) {
     const line = make("p", {}, parents[i].length > 1 ? "parents: " : "parent: ");
     parents[i].forEach((parent, at) => {
       const weight = weights[i] && weights[i].length ? ` × ${number(weights[i][at])}` : "";
-      line.append(at ? "; " : "", name(DATA.labels[parent]), weight);
+      line.append(at ? "; " : "", name(parent), weight);
     });
     if (radius[i] !== null) line.append(`; radius ${number(radius[i])}`);
     lines.push(line);
   }
   if (edits[i]) {
-    const said = edits[i].map(([attribute, asked, got]) => `${words(attribute)}: asked ${number(asked)}, came ${number(got)}`);
-    lines.push(make("p", {}, said.join("; ")));
+    const changes = edits[i].map(([attribute, asked, got]) => `${words(attribute)}: requested ${number(asked)}, measured ${number(got)}`);
+    lines.push(make("p", {}, changes.join("; ")));
   }
-  if (lead[i]) lines.push(make("p", {}, `the first ${number(lead[i])} steps are the parent's`));
+  if (lead[i]) lines.push(make("p", {}, `the first ${number(lead[i])} steps come from the parent`));
   return lines;
 }
 
@@ -74,7 +73,7 @@ function figures(i, names) {
 }
 
 // --- rolls -----------------------------------------------------------------------------------------------------------
-const LEFT = 26, FOOT = 14; // pixels beside and below a roll
+const LEFT = 26, FOOT = 14; // pixels playNext and below a roll
 
 function draw(canvas, i) {
   const box = canvas.getBoundingClientRect(), scale = Math.min(2, window.devicePixelRatio || 1);
@@ -100,8 +99,8 @@ function draw(canvas, i) {
   }
 }
 
-// canvases in or near sight hold a picture, all others give theirs back
-const inSight = new IntersectionObserver((entries) => {
+// a canvas holds a picture while it is in or near the view; otherwise it frees its memory
+const observer = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const canvas = entry.target, i = Number(canvas.dataset.sample);
     if (entry.isIntersecting) { draw(canvas, i); shown.add(canvas); } else if (shown.delete(canvas)) canvas.width = canvas.height = 1;
@@ -121,8 +120,8 @@ function card(i) {
   const link = job(i).midi_files ? make("a", {href: `../samples/midi/${job(i).name}/${title}.mid`}, title) : title;
   heading.append(link, make("span", {}, `${key(i)} · ${number(tempo[i])} BPM · ${clock(seconds[i])}`));
   const play = make("button", {type: "button", class: "play", "aria-label": `Play ${title}`, disabled: silent(i), onclick: () => toggle(i)}, icon("play"));
-  const said = `Piano roll of ${title}: ${key(i)}, ${number(DATA.columns.notes[i])} notes, ${number(DATA.columns.n_steps[i])} steps`;
-  const canvas = make("canvas", {role: "img", "aria-label": said, "data-sample": i});
+  const description = `Piano roll of ${title}: ${key(i)}, ${number(DATA.columns.notes[i])} notes, ${number(DATA.columns.n_steps[i])} steps`;
+  const canvas = make("canvas", {role: "img", "aria-label": description, "data-sample": i});
   const paper = make("div", {class: "paper"}, canvas);
   paper.addEventListener("click", (event) => seek(i, (event.clientX - canvas.getBoundingClientRect().left - LEFT) / (canvas.getBoundingClientRect().width - LEFT)));
   const frame = make("div", {class: "frame"}, paper);
@@ -136,11 +135,11 @@ function card(i) {
   row.append(make("button", {type: "button", class: "small", "aria-label": `Save ${title} as a MIDI file`, onclick: () => save(i)}, "save .mid"));
   const alike = DATA.columns.alike[i];
   if (alike !== null) row.append(make("button", {type: "button", class: "small", "aria-label": `Show ${id(alike)}, the nearest to ${title} in latent space`, onclick: () => search(id(alike))}, `nearest latent: ${id(alike)}`));
-  const whole = make("article", {class: `sample${long(i) ? " wide" : ""}`, "aria-label": title, "data-id": title},
+  const article = make("article", {class: `sample${long(i) ? " wide" : ""}`, "aria-label": title, "data-id": title},
     make("div", {class: "head"}, play, heading), frame, figures(i, DATA.shown), ...origin(i), nearest(i), more, row);
-  inSight.observe(canvas);
-  if (i === playing) mark(whole, true);
-  return whole;
+  observer.observe(canvas);
+  if (i === playing) mark(article, true);
+  return article;
 }
 
 const save = (i) => saveFile(new Blob([file(i)], {type: "audio/midi"}), `${id(i)}.mid`);
@@ -148,7 +147,7 @@ const save = (i) => saveFile(new Blob([file(i)], {type: "audio/midi"}), `${id(i)
 // --- sound -----------------------------------------------------------------------------------------------------------
 let playing = null, music = null, order = [];
 const player = new Player(() => finished());
-window.midivaePlayer = player; // for whoever measures what is heard
+window.midivaePlayer = player; // for tests of the sound
 
 function finished() {
   paint();
@@ -192,8 +191,8 @@ function mark(node, on) {
 
 function paint() {
   for (const node of document.querySelectorAll(".sample")) {
-    const mine = playing !== null && node.dataset.id === id(playing);
-    if (mine || node.classList.contains("playing")) mark(node, mine);
+    const isPlaying = playing !== null && node.dataset.id === id(playing);
+    if (isPlaying || node.classList.contains("playing")) mark(node, isPlaying);
   }
   const sounding = Boolean(player.timer);
   $("toggle").replaceChildren(icon(sounding ? "pause" : "play"));
@@ -208,57 +207,56 @@ function follow() {
   $("time").textContent = `${clock(at)} / ${clock(music.seconds)}`;
   const cursor = document.querySelector(".sample.playing .cursor");
   if (cursor) {
-    const whole = DATA.columns.duration_s[playing] || music.seconds, paper = cursor.parentNode, frame = paper.parentNode;
-    const x = LEFT + (at / whole) * (paper.clientWidth - LEFT);
+    const seconds = DATA.columns.duration_s[playing] || music.seconds, paper = cursor.parentNode, frame = paper.parentNode;
+    const x = LEFT + (at / seconds) * (paper.clientWidth - LEFT);
     cursor.style.left = `${x}px`;
     if (player.timer && frame.scrollWidth > frame.clientWidth && (x < frame.scrollLeft || x > frame.scrollLeft + frame.clientWidth - 40)) frame.scrollLeft = x - 60;
   }
   if (player.timer) requestAnimationFrame(follow);
 }
 
-function beside(step) {
+function playNext(step) {
   const audible = order.filter((i) => !silent(i)), at = audible.indexOf(playing);
   if (!audible.length) return;
   start(audible[(at + step + audible.length) % audible.length], 0);
 }
 
-// --- choosing --------------------------------------------------------------------------------------------------------
+// --- filtering and sorting --------------------------------------------------------------------------------------------------------
 const state = {job: null, page: 0};
 const value = (field) => $(field).value;
 
-function chosen() {
+function selected() {
   const wanted = value("search").trim().toLowerCase(), inKey = value("key"), measure = value("measure");
   const low = value("low") === "" ? -Infinity : Number(value("low")), high = value("high") === "" ? Infinity : Number(value("high"));
-  const ranged = low !== -Infinity || high !== Infinity, quiet = $("audible").checked, found = [];
+  const ranged = low !== -Infinity || high !== Infinity, audible = $("audible").checked, matching = [];
   for (let i = 0; i < DATA.sizes.length; i++) {
     if (state.job !== null && DATA.columns.job[i] !== state.job) continue;
-    if (quiet && silent(i)) continue;
+    if (audible && silent(i)) continue;
     if (inKey && key(i) !== inKey) continue;
     if (ranged) {
       const here = DATA.columns[measure][i];
       if (here === null || here < low || here > high) continue;
     }
     if (wanted && !text(i).includes(wanted)) continue;
-    found.push(i);
+    matching.push(i);
   }
   const by = value("sort");
   if (by) {
     const sign = $("descending").checked ? -1 : 1, column = by === "nearest" ? DATA.columns.nearest.map((n) => (n ? n[3] : null)) : DATA.columns[by];
-    found.sort((a, b) => {
+    matching.sort((a, b) => {
       const [x, y] = [column[a], column[b]];
-      if (x === null || y === null) return (x === null) - (y === null) || a - b; // what has no value comes last
+      if (x === null || y === null) return (x === null) - (y === null) || a - b; // missing values come last
       return sign * (x - y) || a - b;
     });
   }
-  return found;
+  return matching;
 }
 
 const texts = [];
 function text(i) {
   if (texts[i] === undefined) {
-    const piece = DATA.columns.nearest[i] ? DATA.pieces[DATA.columns.nearest[i][0]] : "";
-    const parents = (DATA.columns.parents[i] || []).map((parent) => DATA.labels[parent]);
-    texts[i] = [id(i), piece, ...parents].join("\n").toLowerCase();
+    const [piece = ""] = DATA.columns.nearest[i] || [];
+    texts[i] = [id(i), piece, ...(DATA.columns.parents[i] || [])].join("\n").toLowerCase();
   }
   return texts[i];
 }
@@ -269,54 +267,54 @@ function legend(of) {
   return line;
 }
 
-function group(at, found) {
-  const of = DATA.jobs[at], mine = found.filter((i) => DATA.columns.job[i] === at), some = mine.slice(0, DATA.per_job);
-  order.push(...some);
+function group(at, matching) {
+  const of = DATA.jobs[at], ofJob = matching.filter((i) => DATA.columns.job[i] === at), first = ofJob.slice(0, DATA.per_job);
+  order.push(...first);
   const section = make("section", {class: "group", "aria-label": `Job ${of.name}`});
-  section.append(make("h3", {}, make("span", {class: `chip ${of.kind}`}), `Job ${of.name}`), make("p", {class: "about"}, `${of.about} · ${number(mine.length)} of ${number(of.count)} samples`), legend(of));
-  section.append(make("div", {class: "cards"}, ...some.map(card)));
-  if (mine.length > some.length) section.append(make("p", {class: "more"}, make("button", {type: "button", onclick: () => choose(at)}, `All ${number(mine.length)} of ${of.name}`)));
+  section.append(make("h3", {}, make("span", {class: `chip ${of.kind}`}), `Job ${of.name}`), make("p", {class: "about"}, `${of.about} · ${number(ofJob.length)} of ${number(of.count)} samples`), legend(of));
+  section.append(make("div", {class: "cards"}, ...first.map(card)));
+  if (ofJob.length > first.length) section.append(make("p", {class: "more"}, make("button", {type: "button", onclick: () => choose(at)}, `All ${number(ofJob.length)} of ${of.name}`)));
   return section;
 }
 
 function show() {
-  const found = chosen(), grouped = state.job === null && !value("sort") && !value("search").trim();
-  inSight.disconnect();
+  const matching = selected(), grouped = state.job === null && !value("sort") && !value("search").trim();
+  observer.disconnect();
   shown.clear();
   order = [];
-  state.found = found;
+  state.matching = matching;
   state.page = 0;
   for (const button of $("jobs").children) button.setAttribute("aria-pressed", String(button.dataset.job === String(state.job)));
   const list = $("list");
   list.replaceChildren();
   $("more").hidden = true;
-  if (!found.length) list.append(make("p", {class: "empty"}, "No sample is like that; take a filter away."));
-  else if (grouped) list.append(...DATA.jobs.map((_, at) => at).filter((at) => found.some((i) => DATA.columns.job[i] === at)).map((at) => group(at, found)));
+  if (!matching.length) list.append(make("p", {class: "empty"}, "No sample matches; remove a filter."));
+  else if (grouped) list.append(...DATA.jobs.map((_, at) => at).filter((at) => matching.some((i) => DATA.columns.job[i] === at)).map((at) => group(at, matching)));
   else {
     const of = state.job === null ? null : DATA.jobs[state.job];
     list.append(make("h3", {}, of ? `Job ${of.name}` : "Samples of all jobs"));
     if (of) list.append(make("p", {class: "about"}, of.about), legend(of));
     list.append(make("div", {class: "cards", id: "cards"}));
-    further();
+    showMore();
   }
-  told();
+  showCount();
 }
 
 const PAGE = 48;
-function further() {
-  const next = state.found.slice(state.page * PAGE, (state.page + 1) * PAGE), cards = next.map(card);
+function showMore() {
+  const next = state.matching.slice(state.page * PAGE, (state.page + 1) * PAGE), cards = next.map(card);
   state.page += 1;
   order.push(...next);
   $("cards").append(...cards);
-  const left = state.found.length - order.length;
+  const left = state.matching.length - order.length;
   $("more").hidden = left <= 0;
   $("further").textContent = `Show ${Math.min(PAGE, left)} more`;
   return cards;
 }
 
-function told() {
-  const more = order.length < state.found.length ? `, ${number(order.length)} of them shown` : "";
-  $("count").textContent = `${number(state.found.length)} of ${number(DATA.sizes.length)} samples${more}`;
+function showCount() {
+  const more = order.length < state.matching.length ? `, ${number(order.length)} of them shown` : "";
+  $("count").textContent = `${number(state.matching.length)} of ${number(DATA.sizes.length)} samples${more}`;
 }
 
 function choose(at) {
@@ -344,7 +342,7 @@ function clear() {
 
 function fill() {
   const option = (value, label) => make("option", {value}, label);
-  $("key").append(option("", "any"), ...DATA.keys.map((key) => option(key, key)));
+  $("key").append(option("", "any"), ...[...new Set(DATA.columns.key)].filter(Boolean).sort().map((key) => option(key, key)));
   if (DATA.columns.notes.some((notes) => notes === 0)) $("key").append(option("silent", "silent"));
   for (const measure of ["novelty", ...DATA.measures]) $("measure").append(option(measure, words(measure)));
   $("sort").append(option("", "job"), option("novelty", words("novelty")), option("nearest", "distance from training"), option("duration_s", "seconds"), ...DATA.measures.map((measure) => option(measure, words(measure))));
@@ -353,7 +351,7 @@ function fill() {
   $("jobs").append(button(null, "all jobs", null, DATA.sizes.length), ...DATA.jobs.map((of, at) => button(at, of.name, of.kind, of.shown)));
 }
 
-// which jobs the charts show
+// the jobs that the charts show
 for (const box of document.querySelectorAll("[data-set]")) {
   box.addEventListener("change", () => {
     for (const node of document.querySelectorAll(`.${box.dataset.set}`)) node.classList.toggle("off", !box.checked);
@@ -368,12 +366,12 @@ unpack().then(() => {
   $("controls").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(show, 150); });
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("clear").addEventListener("click", () => { state.job = null; clear(); show(); });
-  $("further").addEventListener("click", () => { const cards = further(); told(); if (cards.length) cards[0].querySelector("button, a").focus(); });
+  $("further").addEventListener("click", () => { const cards = showMore(); showCount(); if (cards.length) cards[0].querySelector("button, a").focus(); });
   $("toggle").addEventListener("click", () => { if (playing !== null) toggle(playing); });
   $("seek").addEventListener("input", () => { if (playing !== null) start(playing, Number($("seek").value)); });
   $("volume").addEventListener("input", () => player.speakers.setVolume(Number($("volume").value)));
-  $("before").addEventListener("click", () => beside(-1));
-  $("after").addEventListener("click", () => beside(1));
+  $("before").addEventListener("click", () => playNext(-1));
+  $("after").addEventListener("click", () => playNext(1));
   $("close").addEventListener("click", () => { player.stop(); paint(); $("player").hidden = true; });
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }).catch((error) => {
