@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -54,6 +55,7 @@ from hardware import hardware
 from midivae.config.compute import Compute
 from midivae.config.ingest import Ingest, Parts
 from midivae.config.params import Params
+from midivae.ingest import shards
 from midivae.ingest import stage as ingest
 from midivae.storage import tables
 from midivae.storage.schema import CORPUS
@@ -135,9 +137,9 @@ def _ours(paths: list[Path], scratch: Path) -> dict[str, Callable[[], object]]:
         os.environ["MIDIVAE_HOME"] = str(scratch / "work")
 
     def work(settings: Params) -> None:
-        corpus = ingest.Corpus.read(data / "corpus")
-        for chunk in ingest.plan(corpus, settings, ingest.ids_made(settings.ingest)):
-            ingest.make_chunk(chunk, lambda _: None)
+        corpus = tables.read(data / "corpus" / "corpus.parquet", CORPUS)
+        for shard in shards.plan(corpus, data / "corpus" / "midi", settings.ingest):
+            shards.make_shard(shard, lambda _: None)
 
     contestants: dict[str, Callable[[], object]] = {}
     for name, layout in LAYOUTS.items():
@@ -147,25 +149,22 @@ def _ours(paths: list[Path], scratch: Path) -> dict[str, Callable[[], object]]:
     return contestants
 
 
-def _peers() -> dict[str, Callable[[Path], object]]:
-    import miditok
-    import muspy
-    import pretty_midi
-    import pypianoroll
+def _peer(name: str) -> Callable[[Path], object]:
+    """What a peer does with a file; only its own package is imported."""
+    peer = importlib.import_module(name)
+    if name == "pretty_midi":
+        return lambda path: _roll_of_pretty_midi(peer.PrettyMIDI(str(path)))
+    if name == "muspy":
+        return lambda path: peer.read_midi(path).adjust_resolution(STEPS_PER_BEAT).to_pianoroll_representation()
+    if name == "pypianoroll":
+        return lambda path: peer.read(path, resolution=STEPS_PER_BEAT)
+    tokenizer = peer.REMI()
+    return lambda path: tokenizer(symusic.Score(path))
 
-    tokenizer = miditok.REMI()
 
-    def roll_of_pretty_midi(path: Path) -> np.ndarray:
-        midi = pretty_midi.PrettyMIDI(str(path))
-        steps_per_second = STEPS_PER_BEAT * midi.get_tempo_changes()[1][0] / 60
-        return midi.get_piano_roll(fs=steps_per_second)
-
-    return {
-        "pretty_midi": roll_of_pretty_midi,
-        "muspy": lambda p: muspy.read_midi(p).adjust_resolution(STEPS_PER_BEAT).to_pianoroll_representation(),
-        "pypianoroll": lambda p: pypianoroll.read(p, resolution=STEPS_PER_BEAT),
-        "miditok": lambda p: tokenizer(symusic.Score(p)),
-    }
+def _roll_of_pretty_midi(midi: Any) -> np.ndarray:
+    roll: np.ndarray = midi.get_piano_roll(fs=STEPS_PER_BEAT * midi.get_tempo_changes()[1][0] / 60)
+    return roll
 
 
 def _parse(data: list[bytes]) -> None:
@@ -186,9 +185,9 @@ def measure(
     notes = sum(symusic.Score.from_midi(one).note_num() for one in data)
     for work, _ in everybody.values():
         work()  # warm up: caches of files, code and memory
-    for name, each in _peers().items() if args.peers else ():
-        if name in args.peers:
-            everybody[name] = (lambda each=each: [_or_none(each, path) for path in few]), len(few)  # type: ignore[misc]
+    for name in args.peers:
+        work = _peer(name)
+        everybody[name] = (lambda work=work: [_or_none(work, path) for path in few]), len(few)  # type: ignore[misc]
     gc.collect()
     gc.freeze()  # what the peers' modules keep is looked through in nobody's time
     rounds = []

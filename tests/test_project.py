@@ -45,7 +45,9 @@ def packages(files: Iterable[Path]) -> set[str]:
 
 
 ASSETS = sorted(
-    path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".typed", ".o"}
+    path
+    for path in PACKAGE.rglob("*")
+    if path.is_file() and "__pycache__" not in path.parts and path.suffix not in {".py", ".typed"}
 )
 
 

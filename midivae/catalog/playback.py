@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int, UInt8
 from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
 from midivae.music import grid, midi, roll
+from midivae.music.notes import Notes
 from midivae.music.roll import Layout
 
 _LIMITS = IngestLimits()
@@ -57,42 +58,26 @@ def play(
         layout: of the rolls.
     """
     reasons: dict[int, str] = {}
-    parsed: dict[int, midi.Parsed] = {}
+    packed = np.zeros((len(files), int(n_steps.max(initial=0)), layout.bytes_per_step), np.uint8)
     for index, data in enumerate(files):
         try:
-            parsed[index] = midi.parse(data, _LIMITS)
+            in_parts, rows = _roll(midi.read(data, _LIMITS), int(n_steps[index]), layout)
         except MidiError as error:
             if error.code != "no_notes":
                 reasons[index] = str(error)
-    refused = midi.join(list(parsed.values()))[1] if parsed else {}
-    reasons |= {list(parsed)[place]: str(error) for place, error in refused.items()}
-    parsed = {index: file for index, file in parsed.items() if index not in reasons}
-    found = {index: _notes_of_parts(file, layout) for index, file in parsed.items()}
-    wrong = {i: found.get(i, 0) for i in range(len(files)) if i not in reasons and found.get(i, 0) != notes[i]}
-    reasons |= {index: f"the file has {n} notes" for index, n in wrong.items()}
-    packed = np.zeros((len(files), int(n_steps.max(initial=0)), layout.bytes_per_step), np.uint8)
-    if parsed:
-        packed[np.array(list(parsed))] = _rolls(list(parsed.values()), n_steps[np.array(list(parsed))], packed, layout)
+                continue
+            in_parts, rows = 0, packed[index, :0]
+        if in_parts != notes[index]:
+            reasons[index] = f"the file has {in_parts} notes"
+        packed[index, : len(rows)] = rows
     return Played(packed, layout, reasons)
 
 
-def _notes_of_parts(file: midi.Parsed, layout: Layout) -> int:
-    """Notes in tracks that are called like a part."""
-    return sum(n for n, name in zip(file.counts, file.names, strict=True) if name in layout.parts)
-
-
-def _rolls(
-    parsed: Sequence[midi.Parsed], n_steps: Int[np.ndarray, " M"], room: UInt8[np.ndarray, "B T X"], layout: Layout
-) -> UInt8[np.ndarray, "M T X"]:
-    """The rolls of files that can be read, each as long as there is room."""
-    batch, _ = midi.join(parsed)
-    of_track = np.array([layout.parts.index(name) if name in layout.parts else -1 for name in batch.track_names])
-    part = np.repeat(of_track, batch.track_notes)
-    piece = np.repeat(np.arange(len(parsed)), batch.notes)
-    resolution = batch.ticks_per_quarter[piece]
-    onset, offset = grid.quantise(batch.onset_tick, batch.duration_tick, resolution, layout.steps_per_beat)
-    mine = np.flatnonzero((part >= 0) & (onset < n_steps[piece]))
-    offset = np.minimum(offset, n_steps[piece])
-    pitch, lengths = batch.pitch.astype(np.int64), np.full(len(parsed), room.shape[1])
-    rolls = roll.rasterise(piece[mine], part[mine], pitch[mine], onset[mine], offset[mine], lengths, layout)
-    return np.stack([columns.T for columns in rolls])
+def _roll(notes: Notes, n_steps: int, layout: Layout) -> tuple[int, UInt8[np.ndarray, "T X"]]:
+    """How many notes are in tracks that are named like a part, and their roll, cut after `n_steps`."""
+    of_track = [layout.parts.index(name) if name in layout.parts else -1 for name in notes.track_names]
+    part = np.array(of_track)[notes.track]
+    onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
+    inside = np.where(onset < n_steps, part, -1)
+    columns = roll.rasterise(notes.pitch, inside, onset, np.minimum(offset, n_steps), n_steps, layout).columns
+    return int(np.count_nonzero(part >= 0)), columns.T

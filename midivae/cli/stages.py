@@ -94,9 +94,9 @@ def _ingest(stage: Stage, params: Params, data: Path, explain: Path | None) -> N
     if explain is None:
         _run(stage, params, data)
         return
-    from midivae.ingest import stage as ingest
+    from midivae.ingest import facts
 
-    print_line(ingest.explain(explain, params.ingest))
+    print_line(facts.explain(explain, params.ingest))
 
 
 def _list_corpora(ctx: click.Context, option: click.Parameter, is_set: bool) -> None:

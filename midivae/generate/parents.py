@@ -185,8 +185,7 @@ def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
     except InputError as error:
         raise InputError(f"parent file:{path}: {error}; name another, or train on other parts") from error
     roll = from_notes(notes, part, layout)
-    signatures = np.array([tuple(each) for each in notes.time_signatures], np.int64).reshape(-1, 3)
-    bars = grid.bar_starts(signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(roll.planes))
+    bars = grid.bar_starts(notes.time_signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(roll.planes))
     return Corpus(
         pack(roll.planes),
         np.array([0, len(roll.planes)]),

@@ -1,10 +1,9 @@
 """The music of one file, and the forms that it takes.
 
 notes     The notes of a file, as columns.
-grid      Ticks to steps and back.
+grid      Ticks to steps and back, and bar lines.
 midi      Bytes of a MIDI file to notes and back.
 parts     Which part of a roll a note belongs to.
 roll      Notes to piano rolls and back.
-kernels   The loops of ingest over notes.
-native    Compiles such loops once and keeps their machine code.
+raster    The compiled loop that sets the cells of a roll.
 """

@@ -1,17 +1,15 @@
-"""Ticks <-> steps: the rounding rule, once.
+"""Ticks <-> steps, and bar lines: the rule that says where a note starts, and the rule that says where a bar starts.
 
 Conventions: a *tick* is the MIDI file's own unit, `ticks_per_quarter` of them to a quarter note; a *step* is a cell of
 the grid, `steps_per_beat` of them to a quarter note (4 by default: sixteenths). One beat is one quarter note, whatever
-the time signature. Everything is integer arithmetic, so that no platform rounds differently.
+the time signature. Results are exact integers, so that no platform rounds differently.
 
-Offers: `to_steps`, `to_ticks`, `quantise` (onsets and durations together), `bar_starts`, and `batch_bar_starts` for the
-files of a batch.
+Offers: `to_steps`, `to_ticks`, `quantise` (onsets and durations together), `bar_starts` (in steps) and `bar_ticks`.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -19,17 +17,10 @@ from jaxtyping import Int
 Ints = Int[np.ndarray, "..."]
 
 
-def to_steps(ticks: Ints, ticks_per_quarter: int | Ints, steps_per_beat: int) -> Ints:
-    """The step nearest to each tick, halves up: floor(tick * steps_per_beat / ticks_per_quarter + 1/2).
-
-    One division in double precision is exact here and ten times as fast as one of integers: the quotient of two
-    integers lies at least 1 / divisor below the next whole number, which is more than rounding adds as long as the
-    dividend is below 2**52. Ticks below 2**31 and 96 steps a beat keep it below 2**39.
-    """
-    steps = np.asarray(ticks) * (2.0 * steps_per_beat)
-    steps += ticks_per_quarter
-    steps /= 2.0 * np.asarray(ticks_per_quarter)
-    return np.asarray(np.floor(steps, out=steps).astype(np.int64))
+def to_steps(ticks: Ints, ticks_per_quarter: int, steps_per_beat: int) -> Ints:
+    """The step nearest to each tick, halves up: floor(tick * steps_per_beat / ticks_per_quarter + 1/2)."""
+    doubled = 2 * steps_per_beat * np.asarray(ticks, np.int64) + ticks_per_quarter
+    return doubled // (2 * ticks_per_quarter)
 
 
 def to_ticks(steps: Ints, ticks_per_quarter: int, steps_per_beat: int) -> Ints:
@@ -37,9 +28,7 @@ def to_ticks(steps: Ints, ticks_per_quarter: int, steps_per_beat: int) -> Ints:
     return to_steps(steps, steps_per_beat, ticks_per_quarter)
 
 
-def quantise(
-    onset_tick: Ints, duration_tick: Ints, ticks_per_quarter: int | Ints, steps_per_beat: int
-) -> tuple[Ints, Ints]:
+def quantise(onset_tick: Ints, duration_tick: Ints, ticks_per_quarter: int, steps_per_beat: int) -> tuple[Ints, Ints]:
     """Onset and offset steps of notes; a note lasts at least one step.
 
     Onset and offset are rounded each to its own nearest step, so that abutting notes stay abutting.
@@ -54,72 +43,40 @@ def quantise(
 
 
 def bar_starts(
-    time_signatures: Int[np.ndarray, "S 3"], ticks_per_quarter: int, steps_per_beat: int, n_steps: int
+    time_signatures: Sequence[tuple[int, int, int]], ticks_per_quarter: int, steps_per_beat: int, n_steps: int
 ) -> Int[np.ndarray, " R"]:
-    """The steps in `[0, n_steps)` at which bars start.
+    """The steps in `[0, n_steps)` at which bars start; a bar that starts between two steps counts at the nearest.
 
-    Each row of `time_signatures` is `(tick, numerator, denominator)`. A change of signature starts a bar; a file
-    without any is in 4/4. A numerator of 1 that lasts longer than one bar says nothing about bars (POP909 writes 1/4
-    for pop songs): it is read as 4/4. A bar whose length falls between steps starts at the nearest step.
+    Args:
+        time_signatures: as `bar_ticks` takes them.
     """
-    rows = time_signatures.tolist()
-    if not rows or rows[0][0] > 0:
-        rows.insert(0, [0, 4, 4])
-    end_tick = _end_tick(n_steps, ticks_per_quarter, steps_per_beat)
-    bars = [_bars(row, until, ticks_per_quarter) for row, until in pairwise([*rows, [end_tick]])]
-    steps = to_steps(np.concatenate(bars), ticks_per_quarter, steps_per_beat)
-    distinct = np.diff(steps, prepend=-1) > 0  # bars shorter than a step fall together
+    end_tick = -(-n_steps * ticks_per_quarter // steps_per_beat)  # the first tick at or after the end of the last step
+    steps = to_steps(bar_ticks(time_signatures, ticks_per_quarter, end_tick), ticks_per_quarter, steps_per_beat)
+    distinct = np.diff(steps, prepend=-1) > 0  # several bars shorter than a step may start on one
     return steps[distinct & (steps < n_steps)]
 
 
-def batch_bar_starts(
-    time_signatures: Int[np.ndarray, "S 4"],
-    ticks_per_quarter: Int[np.ndarray, " Q"],
-    steps_per_beat: int,
-    n_steps: Int[np.ndarray, " Q"],
-) -> tuple[Int[np.ndarray, " _"], Int[np.ndarray, " Q"]]:
-    """`bar_starts` of many files: end to end, and how many each has.
+def bar_ticks(
+    time_signatures: Sequence[tuple[int, int, int]], ticks_per_quarter: int, end_tick: int
+) -> Int[np.ndarray, " R"]:
+    """The ticks at which bars start, from 0 to the first that is not before `end_tick`.
 
-    Rows of `time_signatures` open with the index of their file, and ascend. Files with one signature from the start
-    on, nearly all, are done at once where their bars are whole steps.
+    A change of signature starts a bar. A file without any is in 4/4. A numerator of 1 that lasts longer than one bar
+    does not describe the bars (POP909 writes 1/4 for pop songs) and is read as 4/4.
+
+    Args:
+        time_signatures: (tick, numerator, denominator), in order of the ticks.
     """
-    files = np.arange(len(n_steps))
-    own = np.searchsorted(time_signatures[:, 0], np.append(files, len(files)))  # rows of file i: own[i] to own[i + 1]
-    rows = np.concatenate([time_signatures[:, 1:], [[0, 4, 4]]])[np.where(np.diff(own) > 0, own[:-1], -1)]
-    tick, numerator, denominator = rows.T
-    says_nothing = _says_nothing(
-        numerator, denominator, _end_tick(n_steps, ticks_per_quarter, steps_per_beat), ticks_per_quarter
-    )
-    numerator, denominator = np.where(says_nothing, 4, numerator), np.where(says_nothing, 4, denominator)
-    per_bar, rest = np.divmod(4 * steps_per_beat * numerator, denominator)
-    plain = (np.diff(own) <= 1) & (tick == 0) & (rest == 0)
-    counts = np.where(plain, -(-n_steps // np.maximum(per_bar, 1)), 0)
-    starts = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts *= np.repeat(per_bar, counts)
-    if plain.all():
-        return starts, counts
-    each = np.split(starts, np.cumsum(counts)[:-1])
-    for i in np.flatnonzero(~plain).tolist():
-        signatures = time_signatures[own[i] : own[i + 1], 1:]
-        each[i] = bar_starts(signatures, int(ticks_per_quarter[i]), steps_per_beat, int(n_steps[i]))
-    return np.concatenate(each), np.array([len(one) for one in each])
-
-
-def _end_tick(n_steps: Any, ticks_per_quarter: Any, steps_per_beat: int) -> Any:
-    """The first tick at or behind the end of the last step; integers or arrays of them."""
-    return -(-n_steps * ticks_per_quarter // steps_per_beat)
-
-
-def _says_nothing(numerator: Any, denominator: Any, span: Any, ticks_per_quarter: Any) -> Any:
-    """Whether a numerator is 1 and yet holds for more ticks than one bar; integers or arrays of them."""
-    return (numerator == 1) & (span * denominator > 4 * ticks_per_quarter)
-
-
-def _bars(signature: list[int], until: list[int], ticks_per_quarter: int) -> Ints:
-    """The ticks at which bars start, from one signature to the next event."""
-    tick, numerator, denominator = signature
-    span = until[0] - tick
-    if _says_nothing(numerator, denominator, span, ticks_per_quarter):
-        numerator, denominator = 4, 4
-    n_bars = max(0, -(-span * denominator // (4 * ticks_per_quarter * numerator)))
-    return tick + np.arange(n_bars) * (4 * ticks_per_quarter * numerator) // denominator
+    rows = list(time_signatures)
+    if not rows or rows[0][0] > 0:
+        rows.insert(0, (0, 4, 4))
+    whole = 4 * ticks_per_quarter  # ticks of a whole note
+    ends = [*(tick for tick, _, _ in rows[1:]), max(end_tick, rows[-1][0])]
+    bars = []
+    for (tick, numerator, denominator), end in zip(rows, ends, strict=True):
+        if numerator == 1 and (end - tick) * denominator > whole:
+            numerator, denominator = 4, 4
+        n_bars = -((tick - end) * denominator // (whole * numerator))
+        bars.append(tick + np.arange(n_bars + 1) * (whole * numerator) // denominator)
+    ticks = np.concatenate([*(of_signature[:-1] for of_signature in bars[:-1]), bars[-1]])
+    return np.asarray(ticks[: np.searchsorted(ticks, end_tick) + 1])

@@ -5,19 +5,20 @@ one); times in ticks, `ticks_per_quarter` of them to a quarter note; pitches and
 middle C).
 
 Shapes:
-    N  notes of a piece    M  notes of many pieces    K  their tracks    E  their events    Q  pieces
+    N  notes of a piece
 
 Offers: `Notes`, and with `Notes.to_pretty_midi` / `Notes.from_pretty_midi` the bridge for people who work in
-pretty_midi (imported only when one of the two is called); `Batch`, the notes of many pieces end to end.
+pretty_midi (imported only when one of the two is called).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -108,10 +109,13 @@ class Notes:
 
     @property
     def duration_s(self) -> float:
-        """Seconds from tick 0 to the end of the last note."""
-        if len(self.tempos) == 1 and self.tempos[0].tick == 0:
-            return self.end_tick * self.tempos[0].us_per_quarter / (1e6 * self.ticks_per_quarter)
-        return float(self.seconds(np.array([self.end_tick]))[0])
+        """Seconds from tick 0 to the end of the last note; summed in integers."""
+        end = self.end_tick
+        tempos = [Tempo.from_qpm(DEFAULT_TEMPO), *self.tempos]
+        ticks = [min(tempo.tick, end) for tempo in tempos] + [end]
+        spans = [until - tick for tick, until in pairwise(ticks)]
+        weighted = sum(span * tempo.us_per_quarter for span, tempo in zip(spans, tempos, strict=True))
+        return weighted / (1e6 * self.ticks_per_quarter)
 
     def sorted(self) -> Notes:
         """The same notes ordered by (onset_tick, track, pitch, duration_tick)."""
@@ -145,13 +149,13 @@ class Notes:
         onsets = self.seconds(self.onset_tick)
         offsets = self.seconds(self.onset_tick.astype(np.int64) + self.duration_tick)
         for index, name in enumerate(self.track_names):
-            mine = np.flatnonzero(self.track == index)
-            if len(mine) == 0:
+            notes = np.flatnonzero(self.track == index)
+            if len(notes) == 0:
                 continue
-            instrument = pretty_midi.Instrument(int(self.program[mine[0]]), bool(self.is_drum[mine[0]]), name)
+            instrument = pretty_midi.Instrument(int(self.program[notes[0]]), bool(self.is_drum[notes[0]]), name)
             instrument.notes = [
                 pretty_midi.Note(int(self.velocity[i]), int(self.pitch[i]), float(onsets[i]), float(offsets[i]))
-                for i in mine
+                for i in notes
             ]
             midi.instruments.append(instrument)
         return midi
@@ -180,113 +184,3 @@ class Notes:
                 for s in midi.time_signature_changes
             ),
         )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The notes of many pieces end to end: what `Notes` says of one, in arrays, so that no piece costs a call.
-
-    Every track has notes, and every piece has tracks.
-
-    Attributes:
-        pitch, onset_tick, duration_tick: per note, as in `Notes`.
-        track_notes: notes of each track; the notes of a track, and the tracks of a piece, follow each other.
-        program, is_drum, track_names: per track.
-        tracks: tracks of each piece.
-        ticks_per_quarter: per piece.
-        tempos: rows (piece, tick, us_per_quarter), in order of pieces and ticks, one per tick.
-        time_signatures: rows (piece, tick, numerator, denominator), likewise.
-    """
-
-    pitch: UInt8[np.ndarray, " M"]
-    onset_tick: Int[np.ndarray, " M"]
-    duration_tick: Int[np.ndarray, " M"]
-    track_notes: Int64[np.ndarray, " K"]
-    program: UInt8[np.ndarray, " K"]
-    is_drum: Bool[np.ndarray, " K"]
-    track_names: list[str]
-    tracks: Int64[np.ndarray, " Q"]
-    ticks_per_quarter: Int64[np.ndarray, " Q"]
-    tempos: Int64[np.ndarray, "_ 3"]
-    time_signatures: Int64[np.ndarray, "_ 4"]
-
-    def __len__(self) -> int:
-        return len(self.tracks)
-
-    @property
-    def piece_of_track(self) -> Int64[np.ndarray, " K"]:
-        """The piece of each track."""
-        return np.repeat(np.arange(len(self.tracks)), self.tracks)
-
-    @property
-    def first_track(self) -> Int64[np.ndarray, " Q"]:
-        """The first track of each piece."""
-        first: np.ndarray = np.cumsum(self.tracks) - self.tracks
-        return first
-
-    @property
-    def first_note(self) -> Int64[np.ndarray, " K"]:
-        """The first note of each track."""
-        first: np.ndarray = np.cumsum(self.track_notes) - self.track_notes
-        return first
-
-    @property
-    def notes(self) -> Int64[np.ndarray, " Q"]:
-        """Notes of each piece."""
-        if len(self) == 0:
-            return np.zeros(0, np.int64)
-        counts: np.ndarray = np.add.reduceat(self.track_notes, self.first_track)
-        return counts
-
-    def end_tick(self) -> Int64[np.ndarray, " Q"]:
-        """As `Notes.end_tick`, of each piece."""
-        if len(self) == 0:
-            return np.zeros(0, np.int64)
-        first = self.first_note[self.first_track]
-        ends: np.ndarray = np.maximum.reduceat(self.onset_tick.astype(np.int64) + self.duration_tick, first)
-        return ends
-
-    def tempo_qpm(self, end_tick: Int64[np.ndarray, " Q"]) -> Float[np.ndarray, " Q"]:
-        """As `Notes.tempo_qpm`, of each piece."""
-        longest = _longest(self.tempos, end_tick)
-        us = np.where(longest >= 0, np.append(self.tempos[:, 2], 1)[longest], 60e6 / DEFAULT_TEMPO)
-        qpm: np.ndarray = 60e6 / us
-        return qpm
-
-    def time_signature(self, end_tick: Int64[np.ndarray, " Q"]) -> Int64[np.ndarray, "Q 2"]:
-        """Numerator and denominator of `Notes.time_signature`, of each piece."""
-        longest = _longest(self.time_signatures, end_tick)
-        rows = np.concatenate([self.time_signatures[:, 2:], [[4, 4]]])  # row -1: where a file names none
-        held: np.ndarray = rows[longest]
-        return held
-
-    def duration_s(self, end_tick: Int64[np.ndarray, " Q"]) -> Float[np.ndarray, " Q"]:
-        """As `Notes.duration_s`, of each piece; summed in integers, so that no neighbour moves a rounding."""
-        piece, tick, us = self.tempos.T
-        end = end_tick[piece]
-        span = np.minimum(_next_tick(self.tempos, end_tick), end) - np.minimum(tick, end)
-        spent = np.zeros(len(self), np.int64)  # microseconds times ticks per quarter
-        np.add.at(spent, piece, span * us)
-        first = np.searchsorted(piece, np.arange(len(self)))
-        begins = np.where(np.isin(np.arange(len(self)), piece), np.append(tick, 0)[first], end_tick)
-        spent += np.minimum(begins, end_tick) * round(60e6 / DEFAULT_TEMPO)
-        seconds: np.ndarray = spent / (1e6 * self.ticks_per_quarter)
-        return seconds
-
-
-def _next_tick(events: Int64[np.ndarray, "E _"], end_tick: Int64[np.ndarray, " Q"]) -> Int64[np.ndarray, " E"]:
-    """The tick until which each event holds: that of the next one, or the end of its piece."""
-    piece, tick = events[:, 0], events[:, 1]
-    last = np.append(piece[1:] != piece[:-1], True)[: len(piece)]
-    until: np.ndarray = np.where(last, np.maximum(end_tick[piece], tick), np.append(tick[1:], 0)[: len(tick)])
-    return until
-
-
-def _longest(events: Int64[np.ndarray, "E _"], end_tick: Int64[np.ndarray, " Q"]) -> Int64[np.ndarray, " Q"]:
-    """For each piece the row of the event that holds longest, the first of those that tie; -1 where it has none."""
-    piece, span = events[:, 0], _next_tick(events, end_tick) - events[:, 1]
-    order = np.lexsort((-span, piece))  # stable: of equal spans the first stays first
-    first = np.searchsorted(piece, np.arange(len(end_tick)))
-    has_any = np.append(piece, -1)[first] == np.arange(len(end_tick))
-    longest: np.ndarray = np.where(has_any, np.append(order, -1)[first], -1)
-    return longest

@@ -8,11 +8,10 @@ Offers: `assign_parts`, and `DRUMS`, the name of the one part that has no pitch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64
 
 from midivae.config.ingest import Parts
 from midivae.music.notes import Notes
@@ -28,21 +27,12 @@ _FAMILY[96:104] = _FAMILY[112:128] = -1
 
 def assign_parts(notes: Notes, parts: Parts) -> Int64[np.ndarray, " N"]:
     """For each note the index of its part in `parts.names`; -1: it belongs to none."""
-    if parts.rule == "track":
-        none = np.zeros(len(notes.track_names), np.uint8)
-        return np.asarray(parts_of_tracks(none, none.astype(bool), notes.track_names, parts)[notes.track])
-    return parts_of_tracks(notes.program, notes.is_drum, (), parts)
-
-
-def parts_of_tracks(
-    program: UInt8[np.ndarray, " K"], is_drum: Bool[np.ndarray, " K"], names: Sequence[str], parts: Parts
-) -> Int64[np.ndarray, " K"]:
-    """For each track the index of its part in `parts.names`; -1: it belongs to none."""
     if parts.rule == "merged":
-        return np.where(is_drum, -1, 0)
+        return np.where(notes.is_drum, -1, 0)
     if parts.rule == "program":
-        return np.where(is_drum, 0, _FAMILY[program])
-    return np.array([_part_of_name(name, parts) for name in names], np.int64)
+        return np.where(notes.is_drum, 0, _FAMILY[notes.program])
+    of_track = np.array([_part_of_name(name, parts) for name in notes.track_names], np.int64)
+    return np.asarray(of_track[notes.track])
 
 
 def _part_of_name(name: str, parts: Parts) -> int:

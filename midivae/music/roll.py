@@ -17,23 +17,23 @@ Rules, when notes become a roll:
     4. Where notes of one part and pitch overlap, the earlier ends where the later starts, and the later lasts until no
        note of that pitch sounds any more.
 
-Offers: `Layout`, `Roll`, `pack` / `unpack`, `rasterise` (notes of many pieces at once to packed rolls), `from_notes` /
-`to_notes` and `batch_to_notes`.
+Offers: `Layout`, `Roll`, `pack` / `unpack`, `rasterise` (steps of notes to a packed roll), `from_notes` / `to_notes`,
+`batch_to_notes`, and `cell_runs` (the notes of rolls, as runs of cells).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Integer, UInt8
 
 from midivae.errors import SchemaError
-from midivae.music import grid, kernels
+from midivae.music import grid
 from midivae.music.notes import Notes, Tempo, TimeSignature
 from midivae.music.parts import DRUMS
 
@@ -118,79 +118,46 @@ def unpack(packed: UInt8[np.ndarray, "*B T X"], layout: Layout) -> Bool[np.ndarr
     return bits.view(bool).reshape(*packed.shape[:-1], len(layout.parts), 2, layout.pitches)
 
 
-@dataclass(frozen=True)
-class Rasterised:
-    """Packed rolls of many pieces, and what became of their notes.
+class Raster(NamedTuple):
+    """A packed roll, and how many of the notes it was made of it holds.
 
     Attributes:
-        columns: the rolls one after the other, each column by column.
-        n_steps: T of each piece.
-        layout: how to read them.
-        kept, out_of_range, merged: notes per piece; every note given is in one of the three.
+        columns: the roll, column by column.
+        kept, out_of_range, merged: notes by rules 2 and 3; every note of a part is in one of the three.
     """
 
-    columns: UInt8[np.ndarray, " _"]
-    n_steps: Int[np.ndarray, " Q"]
-    layout: Layout
-    kept: Int[np.ndarray, " Q"]
-    out_of_range: Int[np.ndarray, " Q"]
-    merged: Int[np.ndarray, " Q"]
-
-    def __iter__(self) -> Iterator[UInt8[np.ndarray, "X T"]]:
-        """The columns of each piece, as a view."""
-        ends = np.cumsum(self.n_steps) * self.layout.bytes_per_step
-        for end, steps in zip(ends.tolist(), self.n_steps.tolist(), strict=True):
-            size = steps * self.layout.bytes_per_step
-            yield self.columns[end - size : end].reshape(self.layout.bytes_per_step, steps)
+    columns: UInt8[np.ndarray, "X T"]
+    kept: int
+    out_of_range: int
+    merged: int
 
 
 def rasterise(
-    piece: Int[np.ndarray, " M"],
+    pitch: Integer[np.ndarray, " M"],
     part: Int[np.ndarray, " M"],
-    pitch: Int[np.ndarray, " M"],
     onset_step: Int[np.ndarray, " M"],
     offset_step: Int[np.ndarray, " M"],
-    n_steps: Int[np.ndarray, " Q"],
+    n_steps: int,
     layout: Layout,
-) -> Rasterised:
-    """Packed rolls of many pieces, from their notes in any order.
+) -> Raster:
+    """The packed roll of one piece.
 
     Args:
-        piece: which piece each note belongs to, 0 to Q - 1.
-        part: index into `layout.parts`.
         pitch: MIDI pitch.
-        onset_step, offset_step: when it sounds; `0 <= onset_step < offset_step <= n_steps[piece]`.
-        n_steps: length of each piece.
+        part: index into `layout.parts`; -1 leaves the note out.
+        onset_step, offset_step: when it sounds; `0 <= onset_step < offset_step <= n_steps` for notes of a part.
+        n_steps: length of the roll.
         layout: where each cell goes.
 
     Raises:
-        ValueError: a note does not lie in its roll.
+        ValueError: a note does not lie in the roll.
     """
-    n_pieces, size = len(n_steps), layout.bytes_per_step
-    ends = np.append(n_steps, 0)[piece]
-    if not ((onset_step >= 0) & (onset_step < offset_step) & (offset_step <= ends)).all():
-        raise ValueError(f"a note does not lie within its roll of at most {n_steps.max(initial=0)} steps")
-    if not ((part >= 0) & (part < len(layout.parts))).all():
-        raise ValueError(f"a note's part is none of the {len(layout.parts)} of the layout")
-    order = np.argsort(piece, kind="stable")
-    columns, counts = np.zeros(int(n_steps.sum()) * size, np.uint8), np.zeros((n_pieces, 3), np.int64)
-    kernels.raster(
-        0,
-        n_pieces,
-        np.searchsorted(piece[order], np.arange(n_pieces + 1)),  # to the kernel each note is a track
-        np.arange(len(piece) + 1),
-        part[order].astype(np.int64),
-        pitch[order].astype(np.uint8),
-        onset_step[order].astype(np.int64),
-        offset_step[order].astype(np.int64),
-        n_steps.astype(np.int64),
-        layout.pitch_low,
-        layout.pitches,
-        size,
-        columns,
-        counts,
-    )
-    return Rasterised(columns, n_steps, layout, *counts.T)
+    from midivae.music import raster  # here, as numba takes long to import, and most commands make no roll
+
+    columns = np.zeros((layout.bytes_per_step, n_steps), np.uint8)
+    row = pitch.astype(np.int64) - layout.pitch_low
+    counts = raster.fill(columns, row, part, onset_step, offset_step, len(layout.parts), layout.pitches)
+    return Raster(columns, *counts)
 
 
 def sounding(planes: Bool[np.ndarray, "*B T N K P"]) -> Bool[np.ndarray, "*B T N P"]:
@@ -228,15 +195,9 @@ def from_notes(notes: Notes, part: Int[np.ndarray, " N"], layout: Layout, n_step
         part: for each note the index of its part in `layout.parts`; -1 leaves it out.
         n_steps: length of the roll; None: up to the last offset of a note that has a part.
     """
-    mine = part >= 0
-    onset, offset = grid.quantise(
-        notes.onset_tick[mine], notes.duration_tick[mine], notes.ticks_per_quarter, layout.steps_per_beat
-    )
-    length = int(offset.max(initial=0)) if n_steps is None else n_steps
-    piece = np.zeros(len(onset), np.int64)
-    pitch = notes.pitch[mine].astype(np.int64)
-    rolls = rasterise(piece, part[mine], pitch, onset, offset, np.array([length]), layout)
-    (columns,) = rolls
+    onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
+    length = int(offset[part >= 0].max(initial=0)) if n_steps is None else n_steps
+    columns = rasterise(notes.pitch, part, onset, offset, length, layout).columns
     return Roll(unpack(np.ascontiguousarray(columns.T), layout), layout)
 
 

@@ -61,15 +61,11 @@ def format_of(path: PurePath) -> str:
 
 
 def _bar_lines(notes: Notes) -> np.ndarray:
-    """Where bars start and where the last one ends, in quarters; one step of the grid is one tick."""
-    rows = [(signature.tick, signature.numerator, signature.denominator) for signature in notes.time_signatures]
-    signatures = np.array(rows, np.int64).reshape(-1, 3)
-    end, quarter = notes.end_tick, notes.ticks_per_quarter
-    longest = max((4 * quarter * numerator // denominator for _, numerator, denominator in rows), default=0)
-    last = end + max(longest, 4 * quarter) + 1  # after the end of the last bar
-    starts = np.append(grid.bar_starts(signatures, quarter, quarter, last), last)
-    lines: np.ndarray = starts[: np.searchsorted(starts, end) + 1] / quarter
-    return lines
+    """Where bars start and where the last one ends, in quarters; of too long music a part with too many bars."""
+    signatures, quarter = notes.time_signatures, notes.ticks_per_quarter
+    longest = max([4.0, *(4 * numerator / denominator for _, numerator, denominator in signatures)])  # bar, in quarters
+    end_tick = min(notes.end_tick, int(longest * quarter * (MOST_BARS + 1)))
+    return grid.bar_ticks(signatures, quarter, end_tick) / quarter
 
 
 def _title(notes: Notes, name: str) -> str:

@@ -108,15 +108,13 @@ def decompress(frame: bytes, size: int) -> bytes:
     return data
 
 
-def read(path: Path, table: Table, columns: Sequence[str] | None = None, mapped: bool = False) -> pa.Table:
+def read(path: Path, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads a Parquet file that holds `table`, verifying page checksums.
 
     Args:
         path: the file.
         table: what it must hold.
         columns: which to read; None: all.
-        mapped: whether to read it where the system keeps it: half the memory and time, for files that are replaced and
-            never written to.
 
     Raises:
         InputError: no such file.
@@ -124,9 +122,9 @@ def read(path: Path, table: Table, columns: Sequence[str] | None = None, mapped:
         CorruptError: the bytes are damaged.
     """
     with _translated(path):
-        file = pq.ParquetFile(path, memory_map=mapped, page_checksum_verification=True)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         _check_header(path, file.schema_arrow, table)
-        rows = file.read(columns=list(columns) if columns is not None else None, use_threads=not mapped)
+        rows = file.read(columns=list(columns) if columns is not None else None)
         if rows.num_rows != file.metadata.num_rows:
             raise ValueError(f"{rows.num_rows} rows where its footer says {file.metadata.num_rows}")
         return rows

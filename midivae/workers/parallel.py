@@ -13,12 +13,11 @@ Conventions: times in seconds, sizes in bytes. The executor under all this is a 
 that own one child each, or `distributed.Client.get_executor` when `compute.scheduler` names a Dask scheduler, whose
 workers then own the children.
 
-Offers: `fan_out`, `Outcome`, `Failure`, `Beat`, `local_workers`, `keep_memory`, `SETTINGS` and `NO_ITEM`.
+Offers: `fan_out`, `Outcome`, `Failure`, `Beat`, `local_workers`, `SETTINGS` and `NO_ITEM`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import pickle
@@ -41,7 +40,7 @@ from midivae.config.compute import Compute
 from midivae.errors import ParamsError, WorkerError
 from midivae.workers.child import LENGTH, NO_ITEM, Beat, Page, send
 
-__all__ = ["NO_ITEM", "SETTINGS", "Beat", "Failure", "Outcome", "fan_out", "keep_memory", "local_workers"]
+__all__ = ["NO_ITEM", "SETTINGS", "Beat", "Failure", "Outcome", "fan_out", "local_workers"]
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +51,11 @@ IN_FLIGHT = 2  # specs per worker that are submitted at a time: one in work, one
 _CHUNK = 1 << 20  # bytes read from a child at a time
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # glibc keeps what is freed for the next arrays instead of giving it back and faulting it in again: a third of the time
-# of rasterising rolls. By the options' names in mallopt(3): their numbers in malloc.h, and values in bytes
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": (-3, 32 * 2**20), "MALLOC_TRIM_THRESHOLD_": (-1, 2**30)}
+# of rasterising rolls; names as in mallopt(3), values in bytes
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 2**30}
 SETTINGS = {  # environment of a child
     **dict.fromkeys(_THREADS, "1"),  # a child is one of several
-    **{name: str(size) for name, (_, size) in _MALLOC.items()},
+    **{name: str(size) for name, size in _MALLOC.items()},
 }
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from midivae.workers.child import main; main({page}, {parent})"
 
@@ -112,20 +111,6 @@ class _Call(NamedTuple):
     job: bytes
     time_limit_s: float | None
     memory_bytes: int | None
-
-
-def keep_memory() -> None:
-    """Lets this process too use again what it frees, as its children do.
-
-    For work that goes through as many bytes as a corpus has, table after table: fresh memory costs the system more
-    time than what is done with it. Arrow's own allocator gives back at once.
-    """
-    import pyarrow as pa  # here, as not everything that fans out has it
-
-    pa.set_memory_pool(pa.system_memory_pool())
-    with suppress(AttributeError):  # another C library
-        for option, size in _MALLOC.values():
-            ctypes.CDLL(None).mallopt(option, size)
 
 
 # --- fan-out ----------------------------------------------------------------------------------------------------------

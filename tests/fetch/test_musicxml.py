@@ -112,7 +112,7 @@ def quarters(notes: Notes, track: int) -> list[tuple[Fraction, Fraction, int]]:
 
 
 def bar_lines(notes: Notes, end: Fraction) -> list[Fraction]:
-    rows = np.array(notes.time_signatures)
+    rows = notes.time_signatures
     return [Fraction(int(s), FINE) for s in grid.bar_starts(rows, notes.ticks_per_quarter, FINE, int(end * FINE))]
 
 
@@ -202,7 +202,7 @@ def test_bar_signatures(edges: list[int], nominal: list[TimeSignature], wanted: 
 def test_bar_signatures_put_lines_at_every_measure(lengths: list[int]) -> None:
     edges = np.cumsum([0, *lengths]).tolist()
     signatures = musicxml.bar_signatures(edges[:-1], edges[-1], FOUR_FOUR, 120)
-    lines = grid.bar_starts(np.array(signatures), 120, 120, edges[-1]).tolist()  # a step per tick
+    lines = grid.bar_starts(signatures, 120, 120, edges[-1]).tolist()  # a step per tick
     halves = set(edges[:-1]) - set(lines)
     assert set(lines) <= set(edges[:-1])
     for half in halves:  # 480 ticks are a 4/4 bar

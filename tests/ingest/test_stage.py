@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,13 +28,13 @@ from midivae.config.ingest import Ingest, Parts, Split
 from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError
 from midivae.ingest import stage as ingest
-from midivae.music import kernels, midi, native, roll
+from midivae.ingest.pieces import split_of
+from midivae.music import midi, roll
 from midivae.music.notes import Notes, Tempo
 from midivae.music.roll import Layout
 from midivae.storage import folders, tables
-from midivae.storage.schema import PIECES, SHARD
+from midivae.storage.schema import FACTS, PIECES, SHARD
 from midivae.windows import loader
-from midivae.workers.parallel import Failure
 
 SHARED = Path(__file__).parents[3] / "shared" / "corpora"
 
@@ -140,8 +140,8 @@ def test_same_bytes_with_any_workers_and_after_any_history(tmp_path: Path, monke
     assert fresh("two", 2) == (alone, [31])
     # five files come, three others go: only the five are parsed
     assert fresh("grown", 1, {**tunes(*range(26)), "empty.mid": b"", **tunes(90, 91, 92)}) == (alone, [30, 4])
-    # from 2 shards of pieces to 4: nothing is parsed twice
-    assert fresh("outgrown", 1, tunes(*range(12))) == (alone, [12, 19])
+    # from 2 shards of pieces to 4: all are made again
+    assert fresh("outgrown", 1, tunes(*range(12))) == (alone, [12, 31])
     assert fresh("again", 1, wanted) == (alone, [31, 0])
 
 
@@ -161,19 +161,15 @@ def test_damaged_work_is_made_again(tmp_path: Path, own_work_dir: Path) -> None:
             assert victim.read_bytes() == good
 
 
-def test_work_that_gathers_is_tidied_and_changes_nothing(
-    tmp_path: Path, own_work_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "LEAST_TIDY", 2)
-    for last in range(8, 15):  # a file more each time: a pair of tables each time
+def test_work_holds_what_the_corpus_has(tmp_path: Path, own_work_dir: Path) -> None:
+    for last in range(8, 15):  # a file more each time: the rows of the others are used again
         as_fetched(tmp_path, tunes(*range(last)))
         assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == (8 if last == 8 else 1)
-        assert len(list(own_work_dir.rglob("facts-*"))) <= 2 + 2 * 1
     grown = contents(tmp_path / "rolls")
-    as_fetched(tmp_path, tunes(3))  # of 14 rows 13 are of no use now: they go
+    as_fetched(tmp_path, tunes(3))
     assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 0
-    (facts,) = own_work_dir.rglob("facts-*")
-    assert tables.read(facts, ingest.FACTS).num_rows == 1
+    (facts,) = own_work_dir.rglob("facts.parquet")
+    assert tables.read(facts, FACTS).num_rows == 1
     as_fetched(tmp_path, tunes(*range(14)))
     assert ingest.run(params(pieces_per_shard=16), tmp_path)["parsed"] == 13
     assert contents(tmp_path / "rolls") == grown
@@ -214,12 +210,12 @@ def test_near_duplicates_share_a_cluster_unless_that_is_switched_off(tmp_path: P
 
 def test_splits_are_stable_and_near_their_fractions() -> None:
     names = [f"{i:016x}" for i in range(20_000)]
-    splits = pd.Series([ingest.split_of(name, Split(valid=0.1, test=0.2)) for name in names])
+    splits = pd.Series([split_of(name, Split(valid=0.1, test=0.2)) for name in names])
     shares = splits.value_counts(normalize=True)
     # the standard deviation of a share of 0.2 among 20,000 is 0.003
     assert abs(shares["test"] - 0.2) < 0.012
     assert abs(shares["valid"] - 0.1) < 0.012
-    other = pd.Series([ingest.split_of(name, Split(valid=0.1, test=0.2, seed=1)) for name in names])
+    other = pd.Series([split_of(name, Split(valid=0.1, test=0.2, seed=1)) for name in names])
     assert 0.3 < (splits != other).mean() < 0.6
 
 
@@ -233,12 +229,12 @@ def test_a_corpus_may_bring_its_own_split(tmp_path: Path) -> None:
     table = pieces(tmp_path)
     assert table.split[[f"tune-{i:03d}.mid" for i in range(5)]].tolist() == ["train", "test", "valid", "test", "train"]
     assert table.split[["higher.mid", "same.mid"]].tolist() == ["test", "valid"]
-    assert table.split["tune-005.mid"] == ingest.split_of(table.cluster["tune-005.mid"], Split())
+    assert table.split["tune-005.mid"] == split_of(table.cluster["tune-005.mid"], Split())
     assert pd.isna(table.split["empty.mid"])
     assert table.groupby("cluster").split.agg(set).map(len).eq(1).all()
     ingest.run(params(), tmp_path)  # unless it is asked for, what the corpus says does not count
     accepted = pieces(tmp_path).dropna(subset="cluster")
-    assert accepted.split.tolist() == [ingest.split_of(cluster, Split()) for cluster in accepted.cluster]
+    assert accepted.split.tolist() == [split_of(cluster, Split()) for cluster in accepted.cluster]
     as_fetched(tmp_path, files)
     with pytest.raises(InputError, match=r"ingest\.split\.own is set, and no file .* has a split of its own"):
         ingest.run(params(split={"own": True}), tmp_path)
@@ -266,34 +262,7 @@ def test_a_corpus_of_which_nothing_is_accepted_is_an_error(tmp_path: Path) -> No
         ingest.run(params(), tmp_path)
 
 
-def test_a_file_that_breaks_its_worker_costs_one_file(tmp_path: Path) -> None:
-    as_fetched(tmp_path, tunes(*range(5)))
-    corpus = ingest.Corpus.read(tmp_path / "corpus")
-    (chunk,) = ingest.plan(corpus, params(), ingest.ids_made(params().ingest))
-    once = ingest._blame(chunk, Failure("crashed", 2, "signal 9"))
-    assert once is not None
-    assert once.condemned == {}  # somebody may have killed the worker
-    other = ingest._blame(once, Failure("crashed", 3, "signal 9"))
-    assert other is not None
-    assert other.condemned == {}
-    hung = ingest._blame(chunk, Failure("timeout", 2, "no sign of life"))
-    assert hung is not None
-    assert hung.condemned == {chunk.files[2].sha256: "timeout"}
-    again = ingest._blame(once, Failure("crashed", 2, "signal 11"))
-    assert again is not None
-    assert again.condemned == {chunk.files[2].sha256: "crashed"}
-    # a failure after the last file is no file's: the chunk is tried file by file, and given up if that fails too
-    slow = ingest._blame(chunk, Failure("memory", len(chunk.files), "no memory"))
-    assert slow is not None
-    assert slow.one_by_one
-    assert ingest._blame(slow, Failure("memory", None, "no memory")) is None
-    assert ingest.make_chunk(again, lambda _: None) == 5
-    facts = tables.read(again.facts, ingest.FACTS).to_pylist()
-    assert [row["reason"] for row in facts].count("crashed") == 1
-    beats: list[int] = []
-    assert ingest.make_chunk(replace(slow, work=tmp_path / "slow"), beats.append) == 5
-    assert beats == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # so that what comes after the reading has a culprit too
-
+FACTS_KEPT = "ingest/*/[0-9]*/facts.parquet"  # below the work directory, of shards that are done
 
 RUN = """
 import sys
@@ -306,41 +275,22 @@ ingest.run(Params(compute=Compute(workers=1), ingest=Ingest(pieces_per_shard=8))
 """
 
 
-LIGHT = """
-import pickle, sys
-fn, chunk = pickle.load(sys.stdin.buffer)
-fn(chunk, lambda _: None)
-print([name for name in ("numba", "torch") if name in sys.modules])
-"""
-
-
-def test_a_worker_loads_nothing_that_takes_long(tmp_path: Path) -> None:
-    as_fetched(tmp_path, tunes(*range(8)))
-    native.prepare(kernels.__name__)  # as the parent of workers does
-    corpus = ingest.Corpus.read(tmp_path / "corpus")
-    (chunk,) = ingest.plan(corpus, params(), ingest.ids_made(params().ingest))
-    job = pickle.dumps((ingest.make_chunk, chunk))
-    process = subprocess.run([sys.executable, "-c", LIGHT], input=job, check=True, capture_output=True)
-    assert process.stdout == b"[]\n"
-
-
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, own_work_dir: Path) -> None:
     as_fetched(tmp_path, tunes(*range(120)))
     process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + WAIT_S
-    while len(list(own_work_dir.rglob("facts-*.parquet"))) < 3 and process.poll() is None:
+    while len(list(own_work_dir.glob(FACTS_KEPT))) < 3 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    finished = len(list(own_work_dir.rglob("facts-*.parquet")))
+    finished = len(list(own_work_dir.glob(FACTS_KEPT)))
     summary = ingest.run(params(), tmp_path)
     assert summary["found"] == summary["accepted"] == 120
     if finished < 16:  # else it was too fast to be killed in the middle
         assert 0 < summary["parsed"] < 120  # type: ignore[operator]
     resumed = contents(tmp_path / "rolls")
-    for path in own_work_dir.rglob("*.parquet"):
-        path.unlink()
+    shutil.rmtree(own_work_dir)
     ingest.run(params(), tmp_path)
     assert contents(tmp_path / "rolls") == resumed
 
@@ -352,8 +302,8 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path, own_work_dir: Path) -> No
     process = subprocess.Popen([sys.executable, "-c", RUN.replace("workers=1", "workers=2"), str(tmp_path)])
     deadline = time.monotonic() + WAIT_S
     killed = 0
-    for enough in (3, 8, 13):  # tables of facts of 26
-        while len(list(own_work_dir.rglob("facts-*.parquet"))) < enough and process.poll() is None:
+    for enough in (3, 8, 13):  # shards of 32
+        while len(list(own_work_dir.glob(FACTS_KEPT))) < enough and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         for child in _children_of(process.pid)[:1]:
@@ -363,8 +313,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path, own_work_dir: Path) -> No
     assert killed >= 1
     disturbed = contents(tmp_path / "rolls")
     assert "crashed" not in set(pieces(tmp_path).reason)
-    for path in own_work_dir.rglob("*.parquet"):
-        path.unlink()
+    shutil.rmtree(own_work_dir)
     assert ingest.run(params(), tmp_path)["parsed"] == len(files)
     assert contents(tmp_path / "rolls") == disturbed
 
@@ -401,8 +350,8 @@ def test_a_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "shared"))
     as_fetched(tmp_path / "there", files)
     with two_workers(tmp_path) as (address, first, _):
-        made = tmp_path / "shared" / "ingest"
-        killer = threading.Thread(target=kill_when, args=(first, lambda: len(list(made.rglob("facts-*"))) >= 4))
+        kept = tmp_path / "shared"
+        killer = threading.Thread(target=kill_when, args=(first, lambda: len(list(kept.glob(FACTS_KEPT))) >= 4))
         killer.start()
         settings = params().model_copy(update={"compute": Compute(scheduler=address)})
         assert ingest.run(settings, tmp_path / "there")["found"] == len(files)

@@ -39,7 +39,7 @@ def test_a_note_lasts_a_step_at_least_and_abutting_notes_stay_so() -> None:
 
 
 def bars(signatures: list[tuple[int, int, int]], n_steps: int, resolution: int = 480) -> list[int]:
-    return grid.bar_starts(np.array(signatures, np.int64).reshape(-1, 3), resolution, 4, n_steps).tolist()
+    return grid.bar_starts(signatures, resolution, 4, n_steps).tolist()
 
 
 def test_bars_of_a_file_without_signature_are_four_quarters() -> None:
@@ -79,13 +79,16 @@ def test_bars_are_even_under_one_signature(n_steps: int, signature: tuple[int, i
 signature = st.tuples(st.integers(0, 4000), st.integers(1, 12), st.sampled_from([1, 2, 4, 8, 16, 32, 64]))
 
 
-@given(st.lists(st.tuples(st.lists(signature, max_size=3), st.integers(1, 960), st.integers(0, 300)), max_size=6))
-def test_bars_of_many_files_are_those_of_each(files: list[tuple[list[tuple[int, int, int]], int, int]]) -> None:
-    sorted_files = [(sorted({s[0]: s for s in signatures}.values()), *rest) for signatures, *rest in files]
-    rows = [(i, *row) for i, (signatures, _, _) in enumerate(sorted_files) for row in signatures]
-    resolution = np.array([r for _, r, _ in files], np.int64)
-    n_steps = np.array([n for _, _, n in files], np.int64)
-    starts, counts = grid.batch_bar_starts(np.array(rows, np.int64).reshape(-1, 4), resolution, 4, n_steps)
-    each = [bars(signatures, n, r) for signatures, r, n in sorted_files]
-    assert counts.tolist() == [len(one) for one in each]
-    assert starts.tolist() == [start for one in each for start in one]
+@given(st.lists(signature, max_size=3), st.integers(1, 960), st.integers(1, 300))
+def test_bars_follow_each_other_from_the_start_to_the_end(
+    signatures: list[tuple[int, int, int]], resolution: int, n_steps: int
+) -> None:
+    by_tick = sorted({s[0]: s for s in signatures}.values())
+    end_tick = n_steps * resolution
+    ticks = grid.bar_ticks(by_tick, resolution, end_tick).tolist()
+    assert ticks[0] == 0
+    assert ticks[-2] < end_tick <= ticks[-1]
+    assert ticks == sorted(set(ticks)) or resolution < 16  # a bar of 1/64 lasts less than a tick then
+    assert {tick for tick, _, _ in by_tick if tick < end_tick} <= set(ticks)
+    starts = bars(by_tick, n_steps, resolution)
+    assert starts == sorted({s for tick in ticks if (s := (2 * 4 * tick + resolution) // (2 * resolution)) < n_steps})

@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 import zipfile
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import mido
@@ -255,35 +257,28 @@ metre = st.builds(TimeSignature, st.integers(0, 5000), st.integers(1, 12), st.sa
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(grid_events(), st.lists(tempo, max_size=4), st.lists(metre, max_size=4)), max_size=5))
-def test_many_files_at_once_are_each_as_alone(
-    pieces: list[tuple[list[tuple[int, int, int]], list[Tempo], list[TimeSignature]]],
+@given(grid_events(), st.lists(tempo, max_size=4), st.lists(metre, max_size=4))
+def test_events_of_a_file_are_the_last_of_each_tick(
+    events: list[tuple[int, int, int]], tempos: list[Tempo], metres: list[TimeSignature]
 ) -> None:
-    files = [
-        midi.write(notes_of(events, events[:1], programs=(3, 5), tempos=tuple(tempos), time_signatures=tuple(metres)))
-        for events, tempos, metres in pieces
-    ]
-    alone = [midi.read(data) for data in files]
-    batch, refused = midi.join([midi.parse(data, IngestLimits()) for data in files])
-    assert not refused
-    assert batch.notes.tolist() == [len(notes) for notes in alone]
-    assert batch.pitch.tolist() == [pitch for notes in alone for pitch in notes.pitch.tolist()]
-    assert np.repeat(batch.program, batch.track_notes).tolist() == [p for n in alone for p in n.program.tolist()]
-    end_tick = batch.end_tick()
-    assert end_tick.tolist() == [notes.end_tick for notes in alone]
-    assert batch.tempo_qpm(end_tick).tolist() == [notes.tempo_qpm for notes in alone]
-    assert batch.time_signature(end_tick).tolist() == [list(notes.time_signature[1:]) for notes in alone]
-    assert batch.duration_s(end_tick).tolist() == pytest.approx([notes.duration_s for notes in alone])
+    written = notes_of(events, tempos=tuple(tempos), time_signatures=tuple(metres))
+    notes = midi.read(midi.write(written))
+    assert [t.tick for t in notes.tempos] == sorted({t.tick for t in tempos})
+    assert {s.tick for s in notes.time_signatures} <= {s.tick for s in metres}
+    assert all(one[1:] != other[1:] for one, other in pairwise(notes.time_signatures))
+    assert notes.duration_s == pytest.approx(float(notes.seconds(np.array([notes.end_tick]))[0]))
 
 
-def test_a_file_with_values_that_cannot_be_is_named_among_others() -> None:
-    good = midi.parse(hand_made(), IngestLimits())
-    low = core.NoteTickList.from_numpy(*(np.array([v], t) for v, t in ((0, "i4"), (480, "i4"), (-1, "i1"), (9, "i1"))))
-    early = core.NoteTickList.from_numpy(*(np.array([v], t) for v, t in ((-5, "i4"), (9, "i4"), (60, "i1"), (9, "i1"))))
-    one_note = {"counts": [1], "programs": [0], "drums": [False], "names": ["x"]}
-    bad = [good._replace(notes=[notes.__getstate__()], **one_note) for notes in (low, early)]
-    _, refused = midi.join([good, bad[0], good, bad[1]])
-    assert {index: error.code for index, error in refused.items()} == {1: "bad_pitch", 3: "bad_time"}
+def test_a_value_that_cannot_be_has_a_reason() -> None:
+    good = notes_of([(0, 480, 60)])
+    for change, code in (
+        ({"pitch": np.array([255], np.uint8)}, "bad_pitch"),
+        ({"onset_tick": np.array([-5], np.int32)}, "bad_time"),
+        ({"duration_tick": np.array([2**31 - 1], np.int32), "onset_tick": np.array([1], np.int32)}, "bad_time"),
+    ):
+        with pytest.raises(MidiError) as caught:
+            midi._checked(replace(good, **change))
+        assert caught.value.code == code
 
 
 def test_notes_are_those_of_symusics_arrays() -> None:
@@ -299,6 +294,6 @@ def test_notes_are_those_of_symusics_arrays() -> None:
     }
     for name, column in columns.items():
         assert column.tolist() == np.concatenate([track[name] for track in wanted]).tolist()
-    parsed = midi.parse(hand_made(), IngestLimits())
+    pickles = [track.notes.__getstate__() + bytes(4) for track in score.tracks if track.notes]
     with pytest.raises(RuntimeError, match=r"pickles are not what midivae reads \(symusic"):
-        midi.join([parsed._replace(notes=[one + bytes(4) for one in parsed.notes])])
+        midi._records(pickles, [len(track["time"]) for track in wanted])

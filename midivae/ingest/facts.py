@@ -1,0 +1,175 @@
+"""One MIDI file: its bytes to a roll, and what is known of it.
+
+Offers: `describe_file` (bytes to a row of facts and a row of a shard), `rejection`, `layout_of`, `compile_loops`, and
+`explain` (one file, in words).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from midivae.config.ingest import Ingest, IngestLimits, Parts
+from midivae.errors import InputError, MidiError
+from midivae.ingest import sketches
+from midivae.measures.keys import KEYS, best_scale
+from midivae.music import grid, midi, roll
+from midivae.music.notes import Notes
+from midivae.music.parts import assign_parts
+from midivae.music.roll import Layout
+from midivae.storage import tables
+from midivae.storage.schema import FACTS
+
+Row = dict[str, Any]
+
+
+def layout_of(ingest: Ingest) -> Layout:
+    """How the rolls of these params are laid out."""
+    return Layout(ingest.parts.names, ingest.pitch_low, ingest.pitches, ingest.steps_per_beat)
+
+
+def describe_file(sha256: str, data: bytes, ingest: Ingest) -> tuple[Row, Row | None]:
+    """The file's row of `schema.FACTS`, and its row of `schema.SHARD`, which a rejected file does not have."""
+    facts = dict.fromkeys(FACTS.columns.names) | {"piece_id": sha256[:16], "sha256": sha256, "accepted": True}
+    try:
+        notes, reader = midi.read_with_name(data, ingest.limits)
+        facts |= {"reader": reader, "tracks": len(notes.track_names), "notes_found": len(notes)}
+        return facts, _roll_of(notes, facts, ingest)
+    except MidiError as error:
+        return facts | rejection(sha256, error), None
+
+
+def compile_loops() -> None:
+    """Describes a file of one note, so that the loops are compiled, or loaded from numba's cache.
+
+    Without this the first file would wait for the compiler, some seconds, and might break its time limit.
+    """
+    zero = np.zeros(1, np.int32)
+    small = np.zeros(1, np.uint8)
+    notes = Notes(small, small, zero, zero + 480, zero, small, np.zeros(1, bool), ("",), ticks_per_quarter=480)
+    settings = Ingest(parts=Parts(rule="merged"), limits=IngestLimits(min_steps=1, min_notes=1))
+    describe_file("", midi.write(notes), settings)
+
+
+def rejection(sha256: str, error: MidiError) -> Row:
+    """What the facts say of a file that is not used."""
+    return {
+        "piece_id": sha256[:16],
+        "sha256": sha256,
+        "accepted": False,
+        "reason": error.code,
+        "detail": error.detail,
+    }
+
+
+def _roll_of(notes: Notes, facts: Row, ingest: Ingest) -> Row:
+    """The file's row of a shard; adds to its facts what becomes known on the way.
+
+    Raises:
+        MidiError: the notes cannot become a roll, or too few do.
+    """
+    layout, limits = layout_of(ingest), ingest.limits
+    part = assign_parts(notes, ingest.parts)
+    onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
+    n_steps = int(offset[part >= 0].max(initial=0))
+    _check_length(n_steps, ingest)
+    raster = roll.rasterise(notes.pitch, part, onset, offset, n_steps, layout)
+    bars = grid.bar_starts(notes.time_signatures, notes.ticks_per_quarter, layout.steps_per_beat, n_steps)
+    music, signature = sketches.describe(notes, onset)
+    facts |= {
+        "music": music,
+        "sketch": signature.tobytes(),
+        "notes_kept": raster.kept,
+        "notes_unassigned": int(np.count_nonzero(part < 0)),
+        "notes_out_of_range": raster.out_of_range,
+        "notes_merged": raster.merged,
+        "steps": n_steps,
+        "bars": len(bars),
+        "duration_s": notes.duration_s,
+        "tempo_qpm": notes.tempo_qpm,
+        "time_signature": f"{notes.time_signature.numerator}/{notes.time_signature.denominator}",
+        "key": _key(notes, part),
+    }
+    if raster.kept < limits.min_notes:
+        detail = f"{raster.kept} notes in the roll; ingest.limits.min_notes is {limits.min_notes}"
+        raise MidiError("few_notes", detail)
+    return {
+        "piece_id": facts["piece_id"],
+        "parts": layout.parts,
+        "n_steps": n_steps,
+        "planes": tables.compress(raster.columns),
+        "bar_starts": bars,
+        "tempo_qpm": notes.tempo_qpm,
+        "programs": _programs(notes, part, len(layout.parts)),
+    }
+
+
+def _check_length(n_steps: int, ingest: Ingest) -> None:
+    limits = ingest.limits
+    if n_steps == 0:
+        wanted = ", ".join(ingest.parts.names)
+        raise MidiError("no_part", f"no note belongs to any of the parts {wanted} (rule `{ingest.parts.rule}`)")
+    if n_steps > limits.max_steps:
+        raise MidiError("too_long", f"{n_steps} steps; ingest.limits.max_steps is {limits.max_steps}")
+    if n_steps < limits.min_steps:
+        raise MidiError("short", f"{n_steps} steps; ingest.limits.min_steps is {limits.min_steps}")
+
+
+def _key(notes: Notes, part: Int64[np.ndarray, " N"]) -> str | None:
+    """The key that holds most notes of the parts, drums left out; None without any."""
+    counts = np.bincount(notes.pitch[(part >= 0) & ~notes.is_drum] % 12, minlength=12)
+    best = int(best_scale(counts[None])[0][0])
+    return KEYS[best] if best >= 0 else None
+
+
+def _programs(notes: Notes, part: Int64[np.ndarray, " N"], n_parts: int) -> Int64[np.ndarray, " _"]:
+    """For each part the program that plays most of its notes; -1 without notes."""
+    assigned = part >= 0
+    counts = np.bincount(part[assigned] * 128 + notes.program[assigned], minlength=n_parts * 128).reshape(n_parts, 128)
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+def explain(path: Path, ingest: Ingest) -> str:
+    """What ingest makes of one MIDI file, in words: how it is read, what becomes of its notes, or why it is rejected.
+
+    Raises:
+        InputError: no such file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error})") from error
+    facts, _ = describe_file(hashlib.sha256(data).hexdigest(), data, ingest)
+    lines = [f"{path.name}: {facts['piece_id']}, {len(data)} bytes"]
+    if facts["reader"] is not None:
+        lines.append(f"read by {facts['reader']}: {facts['notes_found']} notes in {facts['tracks']} tracks")
+        lines += _tracks_in_words(midi.read(data, ingest.limits), ingest)
+    if facts["notes_kept"] is not None:
+        lines.append(
+            f"of its notes {facts['notes_kept']} are in the roll, {facts['notes_unassigned']} belong to no part, "
+            f"{facts['notes_out_of_range']} lie outside its pitches, {facts['notes_merged']} start where another does"
+        )
+        lines.append(
+            f"{facts['steps']} steps, {facts['bars']} bars, {facts['duration_s']:.1f} s, {facts['tempo_qpm']:.1f} BPM, "
+            f"{facts['time_signature']}, {facts['key'] or 'no key'}"
+        )
+    verdict = "accepted" if facts["accepted"] else f"rejected as {facts['reason']}: {facts['detail']}"
+    return "\n".join([*lines, verdict])
+
+
+def _tracks_in_words(notes: Notes, ingest: Ingest) -> list[str]:
+    """A line per track: its notes, and the part they go to."""
+    part = assign_parts(notes, ingest.parts)
+    lines = []
+    for track, name in enumerate(notes.track_names):
+        own = np.flatnonzero(notes.track == track)
+        first = own[0]  # a track has one program and one part
+        played = "drums" if notes.is_drum[first] else f"program {notes.program[first]}"
+        goes_to = ingest.parts.names[part[first]] if part[first] >= 0 else "no part"
+        lines.append(f"  track {name[:60]!r}: {len(own)} notes, {played}, to {goes_to}")
+    return lines
