@@ -46,7 +46,7 @@ from midivae.measures import baselines, distances
 from midivae.measures.control import Row
 from midivae.models import WindowModel
 from midivae.storage import folders, schema, tables
-from midivae.storage.files import write_bytes, write_json
+from midivae.storage.files import rounded, write_bytes, write_json
 from midivae.storage.paths import METRICS, compared_folders
 from midivae.storage.schema import FEATURES, HELD_OUT
 from midivae.windows import loader
@@ -494,10 +494,10 @@ def _parent_metrics(rows: Sequence[Row]) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers in 6 digits, which any machine agrees on; missing ones as None."""
+    """A value for JSON: numbers are rounded, missing ones are None."""
     if not isinstance(value, float):
         return value
-    return None if np.isnan(value) else float(f"{value:.6g}")
+    return None if np.isnan(value) else rounded(value)
 
 
 def _summary(rows: Measured) -> list[Row]:

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field
 from midivae.config.base import validated
 from midivae.config.jobs import Job
 from midivae.errors import ParamsError
+from midivae.storage.files import rounded
 
 GRID = 256  # steps of the square in each direction: products of two coordinates are exact in 32 bits
 JOB = "kept"  # the job of kept samples
@@ -47,13 +48,9 @@ def _to_cents(value: float) -> float:
     return round(value, 2)
 
 
-def _to_digits(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
 Parent = Annotated[str, AfterValidator(_valid_parent)]
 Coordinate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_to_grid)]
-Change = Annotated[float, Field(gt=-100, lt=100, allow_inf_nan=False), AfterValidator(_to_digits)]
+Change = Annotated[float, Field(gt=-100, lt=100, allow_inf_nan=False), AfterValidator(rounded)]
 Tempo = Annotated[float, Field(ge=TEMPO_QPM[0], le=TEMPO_QPM[1], allow_inf_nan=False), AfterValidator(_to_cents)]
 
 

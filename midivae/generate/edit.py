@@ -32,6 +32,7 @@ from midivae.measures import features
 from midivae.models import coding, latent
 from midivae.models.latent import Changes, Controls
 from midivae.music.roll import Layout
+from midivae.storage.files import rounded
 
 STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of a change: the strength whose result is closest to the request is kept
 
@@ -76,7 +77,7 @@ class Edited:
         """The requested and the measured changes of a row, in 6 digits; NaN is null."""
 
         def plain(values: Mapping[str, float]) -> dict[str, float | None]:
-            return {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in values.items()}
+            return {name: None if np.isnan(value) else rounded(value) for name, value in values.items()}
 
         measured = {name: float(values[row]) for name, values in self.measured.items()}
         return json.dumps({"asked": plain(request), "measured": plain(measured)})

@@ -48,7 +48,7 @@ from midivae.errors import CorruptError, InputError
 from midivae.measures import features
 from midivae.models import coding
 from midivae.models.flow import Prior
-from midivae.storage.files import file_sha256, read_json, write_bytes
+from midivae.storage.files import file_sha256, read_json, rounded, write_bytes
 from midivae.storage.paths import WEIGHTS
 from midivae.windows import loader
 
@@ -383,8 +383,8 @@ class Controls:
 
 
 def _digits(values: np.ndarray) -> object:
-    """Numbers in 7 digits, as nested lists."""
-    nested: object = np.vectorize(lambda value: float(f"{value:.7g}"), otypes=[object])(values).tolist()
+    """Numbers with 7 digits, as nested lists."""
+    nested: object = np.vectorize(lambda value: rounded(value, digits=7), otypes=[object])(values).tolist()
     return nested
 
 

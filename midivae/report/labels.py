@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from midivae.storage import files
+
 UNITS = {
     "notes": "notes",
     "density": "notes per beat",
@@ -49,7 +51,7 @@ def rounded(value: Any) -> float | int | None:
     """A number with four significant digits; None for a missing value."""
     if value is None or pd.isna(value):
         return None
-    short = float(f"{value:.4g}")
+    short = files.rounded(value, digits=4)
     return int(short) if short.is_integer() else short
 
 

@@ -1,6 +1,6 @@
 """Reads and writes single files: whole or not at all, by a temporary name that is synced and renamed.
 
-Offers: `write_file`, `write_bytes`, `write_json` / `read_json`, `read_csv`, `copy_file` and `file_sha256`.
+Offers: `write_file`, `write_bytes`, `write_json` / `read_json`, `read_csv`, `copy_file`, `file_sha256` and `rounded`.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ def read_csv(path: Path, stage: str) -> Any:
         raise InputError(f"{path}: no such file; run stage `{stage}`") from None
     except ValueError as error:
         raise CorruptError(f"{path}: not readable as CSV ({error}); rerun stage `{stage}`") from error
+
+
+def rounded(value: float, *, digits: int = 6) -> float:
+    """A number with so many significant digits: the others differ between processors."""
+    return float(f"{value:.{digits}g}")
 
 
 def file_sha256(path: Path) -> str:

@@ -41,7 +41,7 @@ from midivae.models.transformer import Transformer
 from midivae.music.roll import FRAME, ONSET
 from midivae.storage import folders, tables
 from midivae.storage.code import code_version
-from midivae.storage.files import file_sha256, write_bytes, write_json
+from midivae.storage.files import file_sha256, rounded, write_bytes, write_json
 from midivae.storage.paths import CONFIG, CORPUS_TABLE, CURVES, METRICS, WEIGHTS, compared_folders, model_folder
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
@@ -402,9 +402,9 @@ def _counts(real: Bool[np.ndarray, "B T N 2 P"], found: Bool[np.ndarray, "B T N 
 def _agreement(counts: Int[np.ndarray, " 8"]) -> dict[str, float | int]:
     frame_right, frame_real, frame_found, onset_right, onset_real, onset_found, exact, steps = counts.tolist()
     return {
-        "frame_f1": _rounded(2 * frame_right / max(1, frame_real + frame_found)),
-        "onset_f1": _rounded(2 * onset_right / max(1, onset_real + onset_found)),
-        "step_accuracy": _rounded(exact / steps),
+        "frame_f1": rounded(2 * frame_right / max(1, frame_real + frame_found)),
+        "onset_f1": rounded(2 * onset_right / max(1, onset_real + onset_found)),
+        "step_accuracy": rounded(exact / steps),
     }
 
 
@@ -414,7 +414,7 @@ def _likelihood(nats: Float[Tensor, " W"], kl: Float[Tensor, " W"] | None, steps
     if kl is not None:
         means |= {"kl_nats": kl.mean().item(), "elbo_nats": -(nats + kl).mean().item()}
     per_step = {f"{name}_per_step": mean * len(nats) / steps for name, mean in means.items()}
-    return {name: _rounded(value) for name, value in (means | per_step).items()}
+    return {name: rounded(value) for name, value in (means | per_step).items()}
 
 
 def _latent(mu: Float[Tensor, "W Z"], logvar: Float[Tensor, "W Z"]) -> dict[str, float | int]:
@@ -424,17 +424,12 @@ def _latent(mu: Float[Tensor, "W Z"], logvar: Float[Tensor, "W Z"]) -> dict[str,
     return {
         "active_units": int((variance > ACTIVE).sum()),
         "latent": mu.shape[1],
-        "mu_mean_max": _rounded(mu.mean(0).abs().max().item()),
-        "mu_std_mean": _rounded(variance.sqrt().mean().item()),
-        "sigma_mean": _rounded((0.5 * logvar).exp().mean().item()),
-        "aggregate_std_min": _rounded(total.min().item()),
-        "aggregate_std_max": _rounded(total.max().item()),
+        "mu_mean_max": rounded(mu.mean(0).abs().max().item()),
+        "mu_std_mean": rounded(variance.sqrt().mean().item()),
+        "sigma_mean": rounded((0.5 * logvar).exp().mean().item()),
+        "aggregate_std_min": rounded(total.min().item()),
+        "aggregate_std_max": rounded(total.max().item()),
     }
-
-
-def _rounded(value: float) -> float:
-    """Six digits: what the last bits of a sum hold says nothing."""
-    return float(f"{value:.6g}")
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -460,7 +455,7 @@ def _prior_metrics(trained: Trained, splits: Splits, settings: Train) -> dict[st
         return {}
     test = fit_prior.encoded(trained.model, splits.corpora["test"], settings.view, 0, settings.seed)
     found = fit_prior.nats(trained.model.prior, test, settings.seed)
-    return {"prior": {f"{name}_nats": _rounded(value) for name, value in found.items()}}
+    return {"prior": {f"{name}_nats": rounded(value) for name, value in found.items()}}
 
 
 def _write(
