@@ -273,9 +273,10 @@ def test_a_run_without_heartbeats_is_declared_crashed(project: Project, prefect:
         "POST", "/automations/filter", {"automations": {"name": {"any_": ["midivae heartbeats"]}}}
     )
     automation["trigger"]["within"] = 10  # seconds, the least
-    prefect.ask("PUT", f"/automations/{automation['id']}", automation)
-    said = project.folder.parent / "alert"
-    project.settings(alert=[sys.executable, "-c", f"import sys; open({str(said)!r}, 'w').write(sys.argv[1])"])
+    body = {name: value for name, value in automation.items() if name not in ("id", "created", "updated")}
+    prefect.ask("PUT", f"/automations/{automation['id']}", body)
+    alerted = project.folder.parent / "alert"
+    project.settings(alert=[sys.executable, "-c", f"import sys; open({str(alerted)!r}, 'w').write(sys.argv[1])"])
     here = prefect.deployment("nightly")
     later = {"scheduled_time": "2099-01-01T00:00:00Z"}
     body = {"state": {"type": "SCHEDULED", "name": "Late", "state_details": later}}
@@ -297,8 +298,8 @@ def test_a_run_without_heartbeats_is_declared_crashed(project: Project, prefect:
     }
     prefect.ask("POST", "/events", [heartbeat])  # the last one
     assert prefect.ended(run["id"])["state"]["message"] == "no heartbeat"
-    until(said.exists, "the alert")
-    assert said.read_text() == f"{run['name']}: Crashed: no heartbeat"
+    until(alerted.exists, "the alert")
+    assert alerted.read_text() == f"{run['name']}: Crashed: no heartbeat"
     project.settings()
 
 

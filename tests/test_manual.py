@@ -24,7 +24,7 @@ from test_project import ROOT, blocks, commands
 from midivae.cli import main as cli
 from midivae.config.params import Params, parse
 from midivae.evaluate import stage as evaluate
-from midivae.generate import parts
+from midivae.generate import edit, parts
 from midivae.generate import stage as generate
 from midivae.generate.edit import STRENGTHS
 from midivae.generate.one_key import OUTSIDE
@@ -90,7 +90,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(latent, "CALIBRATED_ON", 8)
         patch.setattr(parts, "fan_out", in_this_process)
         patch.setattr(coding, "BLOCK", 8)  # few samples are made here
-        patch.setattr(modes, "STRENGTHS", (1.0, 2.0))
+        patch.setattr(edit, "STRENGTHS", (1.0, 2.0))
         as_fetched(folder / "data", files)
         params = asking_for([fewer(job) for job in JOBS])
         for room in (ingest, train, generate, evaluate):
