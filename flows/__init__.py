@@ -1,24 +1,25 @@
-"""When the pipeline runs, unattended: Prefect calls DVC, DVC calls midivae.
+"""Runs the pipeline unattended: Prefect calls DVC, DVC calls midivae.
 
-pipeline   every stage of dvc.yaml, one task each
-nightly    take what is new, run the pipeline, compare with the champion, promote or keep
-batch      an order: more samples of the champion
-watch      runs that are said to run and do not
+The flows:
+    pipeline   every stage of dvc.yaml, one task each
+    nightly    a night: collect new music, run the pipeline, compare with the champion, promote or keep
+    batch      more samples of the champion
+    watch      declares a run crashed when its heartbeats stop
 
-    flows/
-      __main__.py    `python -m flows`: serve, nightly, batch, watch, rollback
-      serve.py       one machine: server, worker, deployments
-      nightly.py pipeline.py batch.py watch.py     the flows
-      board.py       what people see of a run: artifacts
-      repository.py  the clone, its commits and tags: git and GTO
-      dvc.py         stages under DVC
-      process.py     commands that leave nothing behind      guard.py  the process that sees to it
-      settings.py    nightly.yaml
+Other modules:
+    __main__   `python -m flows`: serve, nightly, batch, rollback
+    serve      Prefect's server, a worker and the deployments on one machine
+    board      the artifacts of a run, which people see in Prefect's page
+    repository the nights' clone, its commits and tags: git and GTO
+    dvc        stages under DVC
+    process    runs commands and leaves no process behind
+    guard      the process that ends a command when its flow ends
+    settings   nightly.yaml
 
-Nothing here knows music: what is taken in, which model is better, how a version is published is for the commands of
-`midivae` to say (`midivae inbox`, `gate`, `drift`, `publish`, `order`). `midivae` knows nothing of this package.
+The flows know nothing of music: the commands of `midivae` collect files, compare models and publish versions
+(`midivae inbox`, `gate`, `drift`, `publish`, `order`). `midivae` does not import this package.
 
-Importing it keeps Prefect, DVC and GTO from sending anything anywhere, unless the environment says otherwise.
+Importing it turns off the telemetry of Prefect, DVC and GTO, unless the environment says otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OFFLINE = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
     "ITERATIVE_DO_NOT_TRACK": "1",  # GTO's
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # for a flow without a server, on a busy machine
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",  # for a flow without a server on a busy machine
 }
 for _name, _value in OFFLINE.items():
     os.environ.setdefault(_name, _value)
