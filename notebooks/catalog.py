@@ -153,12 +153,12 @@ def _(mo):
 
 @app.cell
 def _(read, data, mo, np, out, playback, plt):
-    path = read.samples(data, where="method == 'slerp'", sort="sample_id", latents=True)
+    path = read.samples(data, where="method = 'slerp'", sort="sample_id", latents=True)
     mo.stop(path.empty, "no path of mode blend in this catalog")
     _weight = np.array(path["weights"].tolist())[:, 1]
     _end = int(np.flatnonzero(_weight == 1)[0]) + 1  # the first path ends where its second parent has all
     path, _weight = path.iloc[:_end], _weight[:_end]
-    _files = read.samples(data, where="method == 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
+    _files = read.samples(data, where="method = 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
     rolls = playback.play(
         [each["bytes"] for each in _files["midi"]],
         path["notes"].to_numpy(np.int64),
@@ -198,7 +198,7 @@ def _(mo):
 
 @app.cell
 def _(export, read, data, out):
-    picked = read.samples(data, where="scale_consistency > 0.9 and notes > 0", sort="-novelty", limit=10)
+    picked = read.samples(data, where="scale_consistency > 0.9 AND notes > 0", sort="-novelty", limit=10)
     written = export.to_folder(data, picked, out)
     picked[["sample_id", "mode", "key", "notes", "polyphony", "novelty"]]
     return picked, written

@@ -188,7 +188,7 @@ def test_the_python_of_the_docs_runs(project: Project, page: str) -> None:
 
 
 def test_the_queries_of_the_readme_run(project: Project) -> None:
-    lines = [line for line in commands(ROOT / "README.md") if re.match(r"midivae (catalog|export) ", line)]
+    lines = [line for line in commands(ROOT / "README.md") if re.match(r"midivae (catalog|export|query) ", line)]
     assert len(lines) >= 2
     for line in lines:
         out = project.call(*shlex.split(line)).stdout

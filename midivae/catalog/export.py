@@ -1,6 +1,6 @@
 """Writing samples as .mid files, with a table of them.
 
-Offers: `to_folder`.
+Offers: `to_folder`, `to_csv`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from midivae.catalog.read import SAMPLE_ID, files
+from midivae.catalog.files import catalog_of
+from midivae.catalog.read import SAMPLE_ID
 from midivae.errors import CorruptError, ParamsError
 from midivae.storage import schema, tables
 from midivae.storage.files import write_bytes
@@ -39,7 +40,7 @@ def to_folder(folder: Path, rows: pd.DataFrame, target: Path) -> int:
     wanted = [_checked_id(str(name)) for name in rows["sample_id"]]
     target.mkdir(parents=True, exist_ok=True)
     written = 0
-    for file in files(folder):
+    for file in catalog_of(folder):
         mine = pc.field("sample_id").isin(pa.array(wanted, pa.string()))
         found = tables.scan([file], schema.CATALOG, ["sample_id", "midi"], mine)
         for row in found.to_pylist():
@@ -49,7 +50,7 @@ def to_folder(folder: Path, rows: pd.DataFrame, target: Path) -> int:
         raise CorruptError(
             f"{folder}: {len(set(wanted)) - written} of {len(set(wanted))} samples are not in the catalog"
         )
-    write_bytes(target / "catalog.csv", _csv(rows))
+    write_bytes(target / "catalog.csv", to_csv(rows))
     return written
 
 
@@ -59,11 +60,13 @@ def _checked_id(name: str) -> str:
     return name
 
 
-def _csv(rows: pd.DataFrame) -> bytes:
+def to_csv(rows: pd.DataFrame) -> bytes:
     """The rows as CSV: lists as JSON, and no text that a spreadsheet would take for a formula."""
     plain = rows.drop(columns="midi", errors="ignore")
-    text = plain.apply(lambda column: column.map(_cell) if not pd.api.types.is_numeric_dtype(column) else column)
-    data: bytes = text.to_csv(index=False, lineterminator="\n").encode()
+    for name in plain.columns:
+        if not pd.api.types.is_numeric_dtype(plain[name]):
+            plain[name] = pd.Series(map(_cell, plain[name]), plain.index, dtype=object)
+    data: bytes = plain.to_csv(index=False, lineterminator="\n").encode()
     return data
 
 

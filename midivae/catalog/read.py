@@ -1,6 +1,6 @@
 """Reading the catalog of samples: all rows or some, latents, layouts, MIDI bytes.
 
-Offers: `samples`, `latents` (as a 2-D array), `layout` (of a job's rolls), `midi_bytes` (of samples by name), `files`.
+Offers: `samples`, `latents` (as a 2-D array), `layout` (of a job's rolls), `midi_bytes` (of samples by name).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float32
 
-from midivae.catalog.query import SortKey, check_column, compile_filter, sort_keys
+from midivae.catalog.files import catalog_of
+from midivae.catalog.query import check_column, select
 from midivae.errors import InputError, ParamsError
 from midivae.music.roll import Layout
-from midivae.storage import schema, tables
-from midivae.storage.paths import KEPT, catalog_files, job_of
+from midivae.storage import tables
+from midivae.storage.paths import job_of
+from midivae.storage.schema import CATALOG
 
 _HEAVY = ("z", "midi")  # columns that are read only when asked for: most of the catalog's bytes
 SAMPLE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}-\d{7,18}")
@@ -38,8 +40,8 @@ def samples(
 
     Args:
         folder: the data folder, its `samples`, or the catalog itself.
-        where: only the samples for which this filter holds (`query`).
-        sort: the columns to sort by, `key,-novelty` (`query`).
+        where: only the samples for which this SQL condition is true (`query.select`).
+        sort: the columns to sort by, `key,-novelty` (`query.select`).
         columns: which to read; None: all but `z` and `midi`.
         latents: also read `z`; `latents(rows)` gives it as one array.
         limit: at most so many samples.
@@ -49,15 +51,12 @@ def samples(
         ParamsError: `where` or `sort` cannot be understood, or names an unknown column.
         SchemaError, CorruptError: the files are of another version, or damaged.
     """
-    table = schema.CATALOG
-    found = table.columns
-    chosen = _chosen(columns, latents, found)
-    keys = sort_keys(sort, found)
-    rows = tables.scan(files(folder), table, _with(chosen, keys), compile_filter(where, found))
-    if keys:
-        rows = rows.take(pc.sort_indices(rows, sort_keys=keys))  # missing values go last
-    rows = rows.slice(0, limit).select(chosen)
-    return _to_pandas(rows)
+    if columns is None:
+        columns = [name for name in CATALOG.columns.names if name not in _HEAVY]
+    for name in columns:
+        check_column(name)
+    names = [*columns, "z"] if latents and "z" not in columns else columns
+    return _to_pandas(select(folder, names, where, sort, limit))
 
 
 def latents(rows: pd.DataFrame) -> Float32[np.ndarray, "B Z"]:
@@ -82,9 +81,9 @@ def layout(folder: Path, job: str) -> Layout:
     Raises:
         InputError: the catalog has no such job.
     """
-    for file in files(folder):
+    for file in catalog_of(folder):
         if job_of(file) == job:
-            return Layout.from_json(tables.read_extra(file, schema.CATALOG, "layout"))
+            return Layout.from_json(tables.read_extra(file, CATALOG, "layout"))
     raise InputError(f"{folder}: no job {job!r} in the catalog; rerun stage `generate` with it")
 
 
@@ -102,39 +101,12 @@ def midi_bytes(folder: Path, sample_ids: Sequence[str]) -> dict[str, bytes]:
                 "lists them"
             )
     mine = pc.field("sample_id").isin(pa.array(list(sample_ids), pa.string()))
-    rows = tables.scan(files(folder), schema.CATALOG, ["sample_id", "midi"], mine).to_pylist()
+    rows = tables.scan(catalog_of(folder), CATALOG, ["sample_id", "midi"], mine).to_pylist()
     found = {row["sample_id"]: row["midi"]["bytes"] for row in rows}
     missing = [name for name in sample_ids if name not in found]
     if missing:
         raise InputError(f"{folder}: no sample {missing[0]!r} in the catalog; `midivae catalog` lists them")
     return found
-
-
-def files(folder: Path) -> list[Path]:
-    """The Parquet files of the catalog in, or just below, a folder; what people kept of a data folder comes last."""
-    kept = catalog_files(folder / KEPT / "catalog")
-    for place in (folder / "samples" / "catalog", folder / "catalog", folder):
-        files = catalog_files(place)
-        if files and place.name == "catalog":
-            return files + kept
-    if kept:
-        return kept
-    raise InputError(
-        f"{folder}: no catalog of samples there or in samples/catalog; run stage `generate`, or name --data"
-    )
-
-
-def _chosen(columns: Sequence[str] | None, latents: bool, found: pa.Schema) -> list[str]:
-    """The columns to give back."""
-    for name in columns or ():
-        check_column(name, found)
-    chosen = list(columns) if columns is not None else [name for name in found.names if name not in _HEAVY]
-    return [*chosen, "z"] if latents and "z" not in chosen else chosen
-
-
-def _with(chosen: list[str], keys: list[SortKey]) -> list[str]:
-    """The columns to read: those to give back, and those to sort by."""
-    return list(dict.fromkeys([*chosen, *(name for name, _ in keys)]))
 
 
 def _to_pandas(rows: pa.Table) -> pd.DataFrame:

@@ -1,9 +1,10 @@
-"""The commands that read the catalog of samples: `catalog` and `export`."""
+"""The commands that read the catalog of samples: `catalog`, `query` and `export`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from midivae.cli.base import PATH, command, data_option, options, print_json, pr
 if TYPE_CHECKING:
     import pandas as pd
 
+_BYTES = "column '{}' holds bytes of files, which cannot be printed; `midivae export` writes the files"
 OVERVIEW = ("sample_id", "model", "key", "notes", "density", "polyphony", "scale_consistency", "novelty", "duration_s")
 
 query_options = options(
-    click.option("--where", metavar="FILTER", help="Only these samples: \"polyphony > 2 and key == 'G major'\"."),
+    click.option("--where", metavar="SQL", help="Only these samples: \"polyphony > 2 AND key = 'G major'\"."),
     click.option("--sort", metavar="COLUMN[,...]", help="In the order of these columns; missing values come last."),
     click.option("--descending", is_flag=True, help="Largest first."),
     click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many samples."),
@@ -48,7 +50,7 @@ def _query(
 
 @command(
     "midivae catalog --limit 10",
-    "midivae catalog --where \"polyphony > 2 and key == 'G major'\" --sort novelty --json",
+    "midivae catalog --where \"polyphony > 2 AND key = 'G major'\" --sort novelty --json",
     "midivae catalog --columns sample_id,tempo_qpm,novelty --sort novelty --descending",
 )
 @query_options
@@ -57,22 +59,55 @@ def _query(
 def catalog(columns: str | None, as_json: bool, **query: Any) -> None:
     """List samples of the catalog.
 
-    A filter is written as in Python, over the columns of the catalog: comparisons, `and`, `or`, `not`, `in`, `is None`,
-    sums and products.
+    --where takes an SQL condition over the columns of the catalog, as `midivae query` does.
     """
     names = [name.strip() for name in columns.split(",")] if columns is not None else None
     if names is not None and "midi" in names:
-        raise errors.ParamsError("column 'midi' holds bytes of files, which cannot be printed; use `midivae export`")
+        raise errors.ParamsError(_BYTES.format("midi"))
     rows = _query(**query, columns=names or (None if as_json else OVERVIEW))
     for line in _json_lines(rows) if as_json else _table(rows):
         print_line(line)
     click.echo(f"{len(rows)} samples", err=True)
 
 
+@command(
+    'midivae query "SELECT job, avg(polyphony) FROM samples GROUP BY job"',
+    'midivae query "SELECT key, count(*) AS samples FROM samples WHERE novelty > 0.9 GROUP BY key ORDER BY 2" --csv',
+    'midivae query "DESCRIBE samples"',
+)
+@click.argument("sql", metavar="SQL")
+@click.option("--json", "form", flag_value="json", help="An object of JSON per line.")
+@click.option("--csv", "form", flag_value="csv", help="A table of CSV.")
+@data_option
+def query(sql: str, form: str | None, data: Path) -> None:
+    """Run a SELECT of SQL over the catalog, and print the result as a table.
+
+    The views are `samples`, a row per sample, and `pieces`, a row per file that stage `ingest` read; docs/data.md lists
+    their columns. The SQL is DuckDB's. A query changes nothing, and reads no other files.
+    """
+    from midivae.catalog.query import query as run
+
+    result = run(data.resolve(), sql)
+    for field in result.schema:
+        if "binary" in str(field.type):  # also in lists and structs
+            raise errors.ParamsError(_BYTES.format(field.name))
+    rows = result.to_pandas(integer_object_nulls=True)
+    for line in {"json": _json_lines, "csv": _csv_lines, None: _table}[form](rows):
+        print_line(line)
+    click.echo(f"{len(rows)} rows", err=True)
+
+
+def _csv_lines(rows: pd.DataFrame) -> list[str]:
+    from midivae.catalog.export import to_csv
+
+    return to_csv(rows).decode().splitlines()
+
+
 def _table(rows: pd.DataFrame) -> list[str]:
     """The rows in columns; a number has three digits, or is a whole number."""
     if rows.empty:
         return []
+    rows = rows.apply(lambda column: column.fillna("") if column.dtype == object else column)
     return str(rows.to_string(index=False, na_rep="", float_format=_short)).splitlines()
 
 
@@ -84,7 +119,7 @@ def _json_lines(rows: pd.DataFrame) -> Iterator[str]:
     """Each row as a JSON object; missing values are null."""
     columns = [[_plain(value) for value in rows[name].to_numpy()] for name in rows.columns]
     for values in zip(*columns, strict=True):
-        yield json.dumps(dict(zip(rows.columns, values, strict=True)))
+        yield json.dumps(dict(zip(rows.columns, values, strict=True)), default=str)
 
 
 def _plain(value: Any) -> Any:
@@ -93,13 +128,17 @@ def _plain(value: Any) -> Any:
 
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Decimal):  # DuckDB's type of large sums
+        return int(value) if value == int(value) else float(value)
     if isinstance(value, float | np.floating):  # a 32-bit 0.9 is written 0.9, not 0.8999999761581421
         return None if np.isnan(value) else float(str(value))
     return value.item() if isinstance(value, np.generic) else value
 
 
 @command(
-    "midivae export --where \"key == 'G major'\" g-major/",
+    "midivae export --where \"key = 'G major'\" g-major/",
     "midivae export --sort novelty --descending --limit 20 newest/",
 )
 @query_options
@@ -107,7 +146,7 @@ def _plain(value: Any) -> Any:
 def export(target: Path, data: Path, **query: Any) -> None:
     """Write samples of the catalog to the folder OUT: a .mid file each, and catalog.csv.
 
-    Without options, all samples. The filter is that of `midivae catalog`.
+    Without options, all samples. --where is that of `midivae catalog`.
     """
     from midivae.catalog.export import to_folder
 
@@ -115,4 +154,4 @@ def export(target: Path, data: Path, **query: Any) -> None:
     print_json({"written": to_folder(data, rows, target), "folder": str(target)})
 
 
-COMMANDS = (catalog, export)
+COMMANDS = (catalog, query, export)

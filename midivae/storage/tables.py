@@ -3,8 +3,8 @@
 Parquet pages carry checksums, and every reader verifies them: a flipped bit is an error with a name. The same table
 gives the same bytes.
 
-Offers: `write` / `read`, `is_whole`, `read_extra`, `read_columns` and `scan` (many files of one table), `compress` /
-`decompress`.
+Offers: `write` / `read`, `is_whole`, `read_extra`, `read_columns`, `scan` and `dataset` (many files of one table),
+`compress` / `decompress`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from midivae.storage.schema import Table
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc  # takes a tenth of a second, and a worker process needs none of it
+    import pyarrow.dataset as ds
 
 log = logging.getLogger(__name__)
 
@@ -172,14 +173,22 @@ def scan(paths: Sequence[Path], table: Table, columns: Sequence[str], where: pc.
     Raises:
         InputError, SchemaError, CorruptError: as `read`.
     """
+    with _translated(paths[0].parent):
+        return dataset(paths, table).to_table(columns=list(columns), filter=where)
+
+
+def dataset(paths: Sequence[Path], table: Table) -> ds.Dataset:
+    """Files that all hold `table`, as a dataset of pyarrow that verifies page checksums when it is read.
+
+    Raises:
+        InputError, SchemaError, CorruptError: as `read`.
+    """
     import pyarrow.dataset as ds  # imports pandas: half of what a worker process would need to start
 
     for path in paths:
         _check_header(path, read_columns(path), table)
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    with _translated(paths[0].parent):
-        files = ds.dataset(list(map(str, paths)), format=ds.ParquetFileFormat(default_fragment_scan_options=checked))
-        return files.to_table(columns=list(columns), filter=where)
+    return ds.dataset(list(map(str, paths)), format=ds.ParquetFileFormat(default_fragment_scan_options=checked))
 
 
 @contextmanager

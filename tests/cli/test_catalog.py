@@ -67,7 +67,7 @@ def test_catalog_filters_sorts_limits_and_picks_columns(samples: Path) -> None:
         assert result.exit_code == 0, result.output
         return [json.loads(line) for line in result.stdout.splitlines()]
 
-    assert listed("--where", "key == 'C major'") == [{"sample_id": "sample-0000001", "z": [0.1, 0.2]}]
+    assert listed("--where", "key = 'C major'") == [{"sample_id": "sample-0000001", "z": [0.1, 0.2]}]
     order = [row["sample_id"][-1] for row in listed("--sort", "novelty")]
     assert order == ["1", "0", "2"]  # missing values come last, either way
     assert [row["sample_id"][-1] for row in listed("--sort", "novelty", "--descending")] == ["0", "1", "2"]
@@ -90,7 +90,50 @@ def test_catalog_prints_a_table(samples: Path) -> None:
 def test_catalog_says_what_is_wrong_with_a_filter(samples: Path) -> None:
     result = invoke("catalog", "--data", samples, "--where", "polyfony > 2")
     assert result.exit_code == errors.ParamsError.exit_code
-    assert "nearest: polyphony" in result.stderr
+    assert '"polyphony"' in result.stderr
+
+
+def test_an_old_filter_is_told_the_new_form(samples: Path) -> None:
+    result = invoke("catalog", "--data", samples, "--where", "polyphony > 2 and key == 'G major'")
+    assert result.exit_code == errors.ParamsError.exit_code
+    assert "write \"polyphony > 2 and key = 'G major'\"" in result.stderr
+
+
+QUERY = "SELECT key, count(*) AS n, sum(index) AS total, max(novelty) AS novelty FROM samples GROUP BY key ORDER BY key"
+
+
+def test_query_prints_a_table(samples: Path) -> None:
+    result = invoke("query", "--data", samples, QUERY)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["key", "n", "total", "novelty"]
+    assert lines[1:] == [["C", "major", "1", "2", "0.1"], ["G", "major", "1", "1", "0.9"], ["1", "3"]]
+    assert result.stderr == "3 rows\n"
+    assert invoke("query", "--data", samples, "SELECT 1 WHERE false").stdout == ""
+
+
+def test_query_prints_json_and_csv(samples: Path) -> None:
+    lines = invoke("query", "--data", samples, QUERY, "--json").stdout.splitlines()
+    assert json.loads(lines[0]) == {"key": "C major", "n": 1, "total": 2, "novelty": 0.1}
+    assert json.loads(lines[2]) == {"key": None, "n": 1, "total": 3, "novelty": None}
+    values = "SELECT DATE '2026-11-27' AS day, {'a': [1, 2]} AS s, NULL AS x, 1.5 AS d"
+    [line] = invoke("query", "--data", samples, values, "--json").stdout.splitlines()
+    assert json.loads(line) == {"day": "2026-11-27", "s": {"a": [1, 2]}, "x": None, "d": 1.5}
+    assert invoke("query", "--data", samples, QUERY, "--csv").stdout.splitlines() == [
+        "key,n,total,novelty",
+        "C major,1,2,0.1",
+        "G major,1,1,0.9",
+        ",1,3,",
+    ]
+
+
+def test_query_refuses_what_it_cannot_print_or_must_not_do(samples: Path) -> None:
+    result = invoke("query", "--data", samples, "SELECT midi FROM samples")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "`midivae export` writes the files" in result.stderr
+    result = invoke("query", "--data", samples, "DELETE FROM samples")
+    assert result.exit_code == 2
+    assert "midivae query: SQL 'DELETE FROM samples': must be one SELECT" in result.stderr
 
 
 def test_catalog_is_quiet_when_its_reader_goes(samples: Path) -> None:

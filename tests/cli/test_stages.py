@@ -135,7 +135,7 @@ def test_exit_codes_of_different_kinds_differ() -> None:
         (["ingest", "--nonsense"], "No such option"),
         (["nonsense"], "No such command"),
         (["catalog", "--descending"], "midivae catalog: --descending goes with --sort"),
-        (["catalog", "--columns", "midi"], "use `midivae export`"),
+        (["catalog", "--columns", "midi"], "`midivae export` writes the files"),
     ],
 )
 def test_bad_arguments_exit_2(

@@ -32,7 +32,7 @@ def test_a_kept_sample_is_in_the_catalog_with_its_lineage(session: Session, data
     assert session.keep(settings) == {"sample_id": "kept-0000000", "new": True}
     assert session.keep(settings) == {"sample_id": "kept-0000000", "new": False}
     assert session.keep(some(session, seed=13))["sample_id"] == "kept-0000001"
-    listed = CliRunner().invoke(cli.midivae, ["catalog", "--data", str(data), "--json", "--where", "job == 'kept'"])
+    listed = CliRunner().invoke(cli.midivae, ["catalog", "--data", str(data), "--json", "--where", "job = 'kept'"])
     row, other = (json.loads(line) for line in listed.stdout.splitlines())
     assert row["sample_id"] == "kept-0000000"
     assert row["mode"] == "explore"

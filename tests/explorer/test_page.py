@@ -102,7 +102,7 @@ def test_a_person_finds_hears_and_keeps(tab: Any, session: Session, server: Serv
     # kept, with its lineage; and the address is that of this settings
     tab.locator("#keep").click()
     waits(tab, "#kept", "kept-0000000")
-    [row] = read.samples(data, "job == 'kept'").to_dict("records")
+    [row] = read.samples(data, "job = 'kept'").to_dict("records")
     assert row["weights"].tolist() == [0.1875, 0.0625, 0.5625, 0.1875]
     assert row["radius"] == pytest.approx(0.05)
     assert json.loads(row["edits"])["asked"]["register"] > 0

@@ -60,7 +60,7 @@ def test_the_same_settings_are_the_same_music_in_another_session(session: Sessio
 def test_other_models_and_samples_as_parents(session: Session) -> None:
     assert session.about("mlp")["model"] == "mlp"
     assert session.make(some(session, model="mlp")).row["model"].to_pylist() == ["mlp"]
-    sample = read.samples(session._data, "sample_id == 'a-0000001'", latents=True)
+    sample = read.samples(session._data, "sample_id = 'a-0000001'", latents=True)
     found = session.make(Settings.parse({"parents": ["sample:a-0000001"]}))
     assert np.array_equal(found.samples.z[0], sample["z"][0])  # its own latent, not what it is encoded to
     with pytest.raises(InputError, match="not in the catalog"):

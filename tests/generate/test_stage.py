@@ -231,7 +231,7 @@ def test_silent_samples_are_rows_with_valid_midi(trained: Path, data: Path, here
     found = rows(data)
     assert found["notes"].tolist() == [0, 0, 0]
     for column in ("key", "novelty", "polyphony"):
-        assert len(read.samples(data, f"{column} is None")) == 3  # missing, not NaN
+        assert len(read.samples(data, f"{column} IS NULL")) == 3  # missing, not NaN
     for file in found["midi"]:
         assert pretty_midi.PrettyMIDI(io.BytesIO(file["bytes"])).instruments == []
 

@@ -65,7 +65,7 @@ def test_rolls_are_drawn_when_they_come_into_sight(page: Any) -> None:
 def test_a_job_can_be_chosen_and_filtered(page: Any, data: Path) -> None:
     page.get_by_role("button", name="sample 9").click()
     assert titles(page) == [f"sample-{i:07}" for i in range(9)]
-    rows = read.samples(data, "job == 'sample'")
+    rows = read.samples(data, "job = 'sample'")
     key = rows["key"].mode()[0]
     page.locator("#key").select_option(key)
     until(page, f"document.querySelectorAll('.sample').length === {int((rows['key'] == key).sum())}")
