@@ -1,12 +1,12 @@
-"""How long it takes from a knob to the first sound: `python bench/explore.py data`.
+"""Time from a change of a control to the first sound: `python bench/explore.py data`.
 
-A real server on loopback, its page in a headless Chromium where one is found (MIDIVAE_CHROMIUM, or on PATH), a key
-pressed on a knob again and again, each time after another seed, so that no find was asked for before. Two figures, in
-milliseconds: *music*, until the server has answered a client without a page; *sound*, from the key to the time at which
-the audio clock plays the first note.
+Starts a real server on loopback and opens its page in a headless Chromium, if one is found (MIDIVAE_CHROMIUM, or on
+PATH). It presses a key on a control again and again, each time after another seed, so that no settings are asked for
+twice. Two figures, in milliseconds: *music*, until the server has answered a client without a page; *sound*, from the
+key press until the audio clock plays the first note.
 
-Ceiling: 300 ms, about where a sound no longer seems to be made by the hand (the aim of the project). No peer is known
-whose page plays a window of a VAE as a knob is turned.
+Ceiling: 300 ms, the aim of the project; a later sound no longer seems to answer the hand. No peer is known whose page
+plays a window of a VAE while a knob is turned.
 """
 
 from __future__ import annotations

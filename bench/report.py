@@ -1,8 +1,7 @@
-"""How large the report is, and how long a browser takes to open it: `python bench/report.py data --samples 2000`.
+"""Size of the report, and time until a browser shows it: `python bench/report.py data --samples 2000`.
 
-Opens the page in a headless Chromium, with a fresh profile each time, after one that does not count. Opened means that
-the samples are unpacked and the first cards stand; `drawn` that the rolls in sight are drawn as well. The last line is
-JSON.
+Opens the page in a headless Chromium with a new profile each time; the first time does not count. *Opened*: the samples
+are unpacked and the first cards are shown. *Drawn*: the visible rolls are drawn as well. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def until(page: Any, expression: str) -> None:
 
 
 def opened(browser: Any, address: str, width: int) -> tuple[float, float]:
-    """Seconds until the page is ready, and until a roll in sight is drawn."""
+    """Seconds until the page is ready, and until a visible roll is drawn."""
     page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
     start = time.perf_counter()
     page.goto(address)

@@ -1,7 +1,7 @@
-"""The catalog of samples in a notebook: query it, draw it, pick from it, export what was picked.
+"""The catalog of samples in a notebook: query, plot, select and export samples.
 
-To look at and change, `marimo edit notebooks/catalog.py`; as a page without code, `marimo run notebooks/catalog.py`; as
-a program that draws into a folder, `python notebooks/catalog.py --data data --out picked`.
+`marimo edit notebooks/catalog.py` opens it with its code, `marimo run notebooks/catalog.py` as a page without code.
+`python notebooks/catalog.py --data data --out picked` runs it as a program that writes figures and files to a folder.
 """
 
 import marimo
@@ -33,15 +33,15 @@ def _(mo):
     mo.md(
         """
         # The catalog of samples
-        `midivae generate` wrote a row per sample. Here they are read, drawn and picked. Everything below runs again
-        when you change a query, so change them.
+        `midivae generate` wrote one row per sample. This notebook reads, plots and selects them. When you change a
+        query, everything that depends on it runs again.
         """
     )
 
 
 @app.cell
 def _(mo, pathlib):
-    # `--data` and `--out` on the command line; the project's own folder without them
+    # the options `--data` and `--out` of the command line
     data = pathlib.Path(str(mo.cli_args().get("data") or "data"))
     out = pathlib.Path(str(mo.cli_args().get("out") or "picked"))
     out.mkdir(parents=True, exist_ok=True)
@@ -59,9 +59,9 @@ def _(read, data):
 def _(mo):
     mo.md(
         """
-        ## What they are like
-        A feature of each job's samples beside the same feature of music that no training saw. What lies elsewhere than
-        the grey area is not like the corpus.
+        ## Distributions of features
+        Each plot shows a feature of the samples of each job, and in grey the same feature of held-out music. Samples
+        outside the grey area are unlike the corpus.
         """
     )
 
@@ -69,7 +69,7 @@ def _(mo):
 @app.cell
 def _(mo, samples):
     _names = list(samples["job"].value_counts().index)
-    jobs = mo.ui.multiselect(_names, value=_names[:3], label="Jobs")  # the largest ones, until you choose
+    jobs = mo.ui.multiselect(_names, value=_names[:3], label="Jobs")  # the largest jobs at first
     jobs
     return (jobs,)
 
@@ -79,7 +79,7 @@ def _(data, jobs, np, out, pd, plt, samples):
     held_out = pd.read_parquet(data / "evaluation" / "features_real.parquet")
 
     def distribution(axes, feature):
-        """Shares of values in common bins, from as far out as real music goes by half its range."""
+        """Shares of values in common bins; they extend the range of held-out music by half of it on each side."""
         real = held_out[feature].dropna()
         low, high = real.quantile([0.01, 0.99])
         every = pd.concat([real, samples[feature].dropna()])
@@ -104,8 +104,8 @@ def _(data, jobs, np, out, pd, plt, samples):
 def _(mo):
     mo.md(
         """
-        ## What was asked, and what came
-        A row of mode `edit` has both in its column `edits`. On the line, what came is what was asked.
+        ## Requested and measured changes
+        A row of mode `edit` has both in its column `edits`. On the line they are equal.
         """
     )
 
@@ -121,7 +121,7 @@ def _(json, pd, samples):
         ],
         columns=["attribute", "asked", "measured"],
     ).dropna()
-    # 1: whoever asks for more always gets more
+    # 1: a larger requested change always gives a larger measured change
     ranks = asked.groupby("attribute").apply(lambda rows: rows["asked"].corr(rows["measured"], "spearman"))
     ranks.round(2) if len(asked) else "no job of mode edit in this catalog"
     return (asked,)
@@ -145,8 +145,8 @@ def _(mo):
     mo.md(
         """
         ## From one piece to another
-        A path of mode `blend`: the first and the last picture are its two parents as the model heard them. Below, how
-        far from the first the others are: their latents, and the cells of their rolls.
+        A path of mode `blend`. The first and the last picture are its two parents as the model rebuilds them. The plots
+        below show the distance of each picture to the first: of the latents, and of the cells of the rolls.
         """
     )
 
@@ -156,16 +156,16 @@ def _(read, data, mo, np, out, playback, plt):
     path = read.samples(data, where="method = 'slerp'", sort="sample_id", latents=True)
     mo.stop(path.empty, "no path of mode blend in this catalog")
     _weight = np.array(path["weights"].tolist())[:, 1]
-    _end = int(np.flatnonzero(_weight == 1)[0]) + 1  # the first path ends where its second parent has all
+    _end = int(np.flatnonzero(_weight == 1)[0]) + 1  # the first path ends where its second parent has weight 1
     path, _weight = path.iloc[:_end], _weight[:_end]
     _files = read.samples(data, where="method = 'slerp'", sort="sample_id", columns=["midi"], limit=_end)
     rolls = playback.play(
-        [each["bytes"] for each in _files["midi"]],
+        [file["bytes"] for file in _files["midi"]],
         path["notes"].to_numpy(np.int64),
         path["n_steps"].to_numpy(np.int64),
         read.layout(data, path["job"].iloc[0]),
     ).planes(slice(0, _end))
-    _sounding = rolls.any(axis=(2, 3))  # [B, T, P]: in any part, starting or going on
+    _sounding = rolls.any(axis=(2, 3))  # [B, T, P]: in any part, onset or frame
     _z = read.latents(path)
     _apart = np.linalg.norm(_z - _z[0], axis=1)
     _differ = (_sounding ^ _sounding[0]).sum(axis=(1, 2)) / (_sounding | _sounding[0]).sum(axis=(1, 2)).clip(1)
@@ -189,9 +189,9 @@ def _(read, data, mo, np, out, playback, plt):
 def _(mo):
     mo.md(
         """
-        ## Pick and export
-        A query as the command line has it, and the ten with least in common with the training pieces. `export` writes
-        a `.mid` file for each, and `catalog.csv`.
+        ## Select and export
+        The same query as on the command line: the ten samples with the most new bars. `export` writes a `.mid` file for
+        each of them, and `catalog.csv`.
         """
     )
 

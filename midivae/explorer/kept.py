@@ -21,7 +21,6 @@ from midivae.errors import CorruptError, InputError
 from midivae.explorer.settings import JOB, UPLOAD_NAME, Settings
 from midivae.generate.context import Samples
 from midivae.generate.rows import LoadedJob
-from midivae.music.roll import Layout
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import copy_file, file_sha256, write_bytes
 from midivae.storage.paths import catalog_file
@@ -92,10 +91,6 @@ class Kept:
         columns = ["sample_id", "model", "key", "notes", "parents", "radius"]
         rows: list[dict[str, Any]] = tables.read(self._catalog, schema.CATALOG, columns).to_pylist()
         return rows[::-1]
-
-    def layout(self) -> Layout:
-        """The layout of the kept samples."""
-        return Layout.from_json(tables.read_extra(self._catalog, schema.CATALOG, "layout"))
 
     def upload(self, name: str) -> Path | None:
         """An uploaded file among the parents of a kept sample; None if there is none of this name and hash."""

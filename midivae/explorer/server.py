@@ -9,6 +9,7 @@ Offers: `Server`.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from types import TracebackType
@@ -47,7 +48,7 @@ class Server:
         try:
             self._socket = socket.create_server((HOST, port))
         except OSError as error:
-            reason = f"port {port} of {HOST}: {error.strerror or error}"
+            reason = f"port {port} of {HOST}: {os.strerror(error.errno or 0)}"
             raise InputError(f"{reason}; name another port with --port") from None
         self.port: int = self._socket.getsockname()[1]
         self.token = secrets.token_urlsafe(24)

@@ -253,7 +253,7 @@ class Session:
     def _known(self, loaded: LoadedJob, sample_id: str) -> sources.ParentSample:
         """A sample of the catalog: its music, and its latent if it is of this model."""
         row = self._row(sample_id)
-        layout = self.kept.layout() if row["job"] == JOB else read.layout(self._data, row["job"])
+        layout = read.layout(self.kept.folder if row["job"] == JOB else self._data, row["job"])
         n_steps = np.array([row["n_steps"]], np.int64)
         played = playback.play([row["midi"]["bytes"]], np.array([int(row["notes"])], np.int64), n_steps, layout)
         if played.reasons:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -44,14 +45,13 @@ def _to_grid(value: float) -> float:
     return round(value * GRID) / GRID
 
 
-def _to_cents(value: float) -> float:
-    return round(value, 2)
-
+_to_cents = partial(round, ndigits=2)
+Finite = partial(Field, allow_inf_nan=False)
 
 Parent = Annotated[str, AfterValidator(_valid_parent)]
-Coordinate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_to_grid)]
-Change = Annotated[float, Field(gt=-100, lt=100, allow_inf_nan=False), AfterValidator(rounded)]
-Tempo = Annotated[float, Field(ge=TEMPO_QPM[0], le=TEMPO_QPM[1], allow_inf_nan=False), AfterValidator(_to_cents)]
+Coordinate = Annotated[float, Finite(ge=0, le=1), AfterValidator(_to_grid)]
+Change = Annotated[float, Finite(gt=-100, lt=100), AfterValidator(rounded)]
+Tempo = Annotated[float, Finite(ge=TEMPO_QPM[0], le=TEMPO_QPM[1]), AfterValidator(_to_cents)]
 
 
 class Settings(Job):
@@ -62,7 +62,7 @@ class Settings(Job):
     count: Literal[1] = 1
     parents: Annotated[tuple[Parent, ...], Field(min_length=1, max_length=MOST_PARENTS)]
     at: tuple[Coordinate, Coordinate] = (0.5, 0.5)  # the point: from the left, and from the top
-    radius: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False), AfterValidator(_to_cents)] = 0.0
+    radius: Annotated[float, Finite(ge=0, le=10), AfterValidator(_to_cents)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the direction, and of the draws of the cells
     changes: Annotated[dict[str, Change], Field(max_length=32)] = Field(default_factory=dict)
     tempo_qpm: Tempo | None = None

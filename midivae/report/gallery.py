@@ -86,14 +86,9 @@ def pack(data: Mapping[str, Any]) -> str:
 
 def _first_of_each(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most `most` rows: all of small jobs, and the same number of first samples of each larger job."""
-    counts = sorted(rows["job"].value_counts().tolist())
-    limit, left = max(counts, default=0), most
-    for index, count in enumerate(counts):
-        share = left // (len(counts) - index)
-        if count > share:
-            limit = max(1, share)
-            break
-        left -= count
+    counts = rows["job"].value_counts().to_numpy()
+    limits = np.arange(1, counts.max(initial=0) + 1)
+    limit = max(1, int((np.minimum(counts[:, None], limits).sum(axis=0) <= most).sum()))
     return rows[rows.groupby("job", sort=False).cumcount() < limit]
 
 

@@ -78,8 +78,8 @@ def test_a_kept_sample_is_a_parent_too(session: Session) -> None:
 
 def test_a_sample_of_other_weights_is_not_opened(session: Session) -> None:
     name = session.keep(some(session))["sample_id"]
-    desk = session._desk(session.models[0])
-    desk.model_sha256 = "0" * 64
+    loaded = session._loaded(session.models[0])
+    loaded.model_sha256 = "0" * 64
     with pytest.raises(InputError, match="has other weights now"):
         session.reopen(name)
     with pytest.raises(InputError, match="made by mode sample, not kept"):

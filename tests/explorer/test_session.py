@@ -70,11 +70,11 @@ def test_other_models_and_samples_as_parents(session: Session) -> None:
 def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk, row = session._desk(session.models[0]), session._row("a-0000000")
-    assert session._known(desk, "a-0000000").z is not None
+    loaded, row = session._loaded(session.models[0]), session._row("a-0000000")
+    assert session._known(loaded, "a-0000000").z is not None
     for other in ({"transpose": 2}, {"lead_steps": 16}, {"method": "merged"}, {"model_sha256": "0"}):
         monkeypatch.setattr(session, "_row", lambda _, other=other: {**row, **other})
-        assert session._known(desk, "a-0000000").z is None
+        assert session._known(loaded, "a-0000000").z is None
 
 
 def test_nobody_keeps_in_a_published_version(data: Path) -> None:
