@@ -1,8 +1,14 @@
 """Stage `evaluate`: the samples beside held-out music.
 
-stage           The stage: reads samples, rolls and models and writes `data/evaluation`.
-samples         The jobs of a catalog as sets to be measured.
-set_measures    All that is measured of a set, block by block.
-set_distances   How far a set is from held-out music, beside how far that is from itself.
-by_mode         What is asked of each mode of generation: one table per question.
+stage                The stage: reads samples, rolls and models and writes `data/evaluation`.
+context              What sets are measured against: the training pieces, the held-out windows, the encoder.
+windows              Sets of music as blocks of windows.
+measured_set         A set with everything that is measured of its windows.
+samples              The jobs of a catalog, measured.
+held_out_distances   How far a set is from held-out music, beside how far that is from itself.
+by_mode              What each mode of generation promises: a table per question.
+latents              Where models put held-out windows.
+verdict              The verdict on the article.
+summaries            Tables that summarise sets.
+metrics              The content of metrics.json.
 """

@@ -1,16 +1,19 @@
-"""What is asked of each mode of generation, beside what real music does: a table per question.
+"""What each mode of generation promises, measured beside real music: a table per question.
 
-    control.csv    edit: what was asked, and what came of it (`control.control`)
+    control.csv    edit: what was requested, and what changed (`control.control`)
     paths.csv      blend: what lies between two parents (`control.path_row`)
     parents.csv    reconstruct, vary, edit: how far samples are from their parent, and from the parents of others
     longform.csv   song: key, and how alike neighbouring frames are, beside real pieces of that length (`longform`)
-    seams.csv      continue: what changes where the new begins, beside the bar lines of real music (`longform.seams`)
+    seams.csv      continue: what changes where the new music begins, beside the bar lines of real music
     ensemble.csv   ensemble: how far parts are from each other, beside real music, and beside parts of different pieces
 
-A job of another mode has no row in the tables that do not ask about it. Parents are found by name: pieces in the
-corpus, samples in the catalog; a parent that is a file of somebody's has no roll here, and its samples are left out.
+A job has no rows in the tables of other modes. Parents are found by name: pieces in the corpus, samples in the catalog.
+A parent that is a file has no roll here, and its samples are left out.
 
-Offers: `Tables` and `tables`; the columns of each.
+Shapes:
+    B  samples    T  steps    N  parts    K  planes    P  pitches    F  pairs of frames
+
+Offers: `ModeTables` and `mode_tables`; `Reference`; the columns of each table.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from midivae.config.streams import Stream
-from midivae.evaluate import samples as jobs
-from midivae.evaluate import set_measures
-from midivae.evaluate.samples import Job
-from midivae.evaluate.set_distances import mean
-from midivae.evaluate.set_measures import Gathered, World
+from midivae.evaluate.context import Context, HeldOut
+from midivae.evaluate.held_out_distances import mean
+from midivae.evaluate.measured_set import MeasuredSet
+from midivae.evaluate.samples import MeasuredJob, sample_planes
+from midivae.evaluate.windows import cut_pieces, unpacked, windows_of_pieces
 from midivae.measures import control, features, harmony, likeness, longform
 from midivae.measures.control import Row
 from midivae.measures.notes import transposed
@@ -48,7 +51,7 @@ LONGFORM_COLUMNS = (
 )
 SEAM_COLUMNS = ("job", "measure", "bars", "rows", "mean", "real_rows", "real_mean", "real_sd")
 ENSEMBLE_COLUMNS = ("set", "method", "rows", "tonal_distance", "sd", "scale_consistency")
-MERGED_REAL = "held-out, merged"  # parts of different pieces: what does not cohere
+MERGED = "held-out, merged"  # parts of different pieces: music that does not cohere
 _AT_ONCE = 256
 
 Planes = Bool[np.ndarray, "B T N 2 P"]
@@ -56,8 +59,8 @@ Index = Int[np.ndarray, " _"]
 
 
 @dataclass
-class Tables:
-    """The rows of each table, and figures for the metrics."""
+class ModeTables:
+    """The rows of each table."""
 
     control: list[Row] = field(default_factory=list)
     paths: list[Row] = field(default_factory=list)
@@ -80,93 +83,91 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Real:
-    """Held-out music and the training pieces: where parents and comparisons are found."""
+class Reference:
+    """Real music: held-out windows, and the training pieces, which may be parents."""
 
-    held_out: loader.Corpus
-    windows: loader.Windows
-    gathered: Gathered
+    held_out: HeldOut
+    measured: MeasuredSet
     training: loader.Corpus
     seed: int
 
 
-def tables(found: Sequence[Job], real: Real, world: World, catalog: Path) -> Tables:
+def mode_tables(jobs: Sequence[MeasuredJob], reference: Reference, context: Context, catalog: Path) -> ModeTables:
     """All tables, jobs in the order in which they are given."""
-    made = Tables()
-    sd = _units(real.gathered, world) if any(job.mode == "edit" for job in found) else {}
-    for job in found:
+    tables = ModeTables()
+    sd = _units(reference.measured, context) if any(job.mode == "edit" for job in jobs) else {}
+    for job in jobs:
         match job.mode:
             case "edit":
-                made.control += control.control(job.name, job.rows["edits"].tolist(), sd)
-                made.parents += _parents(job, real, world, catalog)
+                tables.control += control.control(job.name, job.rows["edits"].tolist(), sd)
+                tables.parents += _parents(job, reference, context, catalog)
             case "reconstruct" | "vary":
-                made.parents += _parents(job, real, world, catalog)
+                tables.parents += _parents(job, reference, context, catalog)
             case "blend":
-                made.paths += _paths(job, world)
+                tables.paths += _paths(job, context)
             case "song":
-                made.longform += _longform(job, real, world)
+                tables.longform += _longform(job, reference, context)
             case "continue":
-                made.seams += _seams(job, real, world)
+                tables.seams += _seams(job, reference, context)
             case "ensemble":
-                made.ensemble += _ensemble(job, world)
-    made.ensemble = [*_real_ensemble(real, world), *made.ensemble] if len(world.layout.pitched) > 1 else []
-    return made
+                tables.ensemble += _ensemble(job)
+    several = len(context.layout.pitched) > 1
+    tables.ensemble = [*_real_ensemble(reference, context), *tables.ensemble] if several else []
+    return tables
 
 
-def _units(gathered: Gathered, world: World) -> dict[str, float]:
-    """How much each attribute varies over held-out windows."""
+def _units(measured: MeasuredSet, context: Context) -> dict[str, float]:
+    """The standard deviation of each attribute over held-out windows."""
     blocks = [
-        features.attributes(planes, world.layout) for planes in set_measures.blocks_of(gathered.packed, world.layout)
+        features.attributes(planes, context.layout) for planes in unpacked(measured.windows.packed, context.layout)
     ]
     return control.units({name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
 
 
 # --- blend ------------------------------------------------------------------------------------------------------------
-def _paths(job: Job, world: World) -> list[Row]:
-    n = len(job.rolls)
-    parents, weights = ([each.tolist() for each in job.rows[name][:n]] for name in ("parents", "weights"))
-    found = control.paths_of(parents, weights)
+def _paths(job: MeasuredJob, context: Context) -> list[Row]:
+    parents, weights = ([value.tolist() for value in job.of_first(name)] for name in ("parents", "weights"))
     rows = []
-    for number, path in enumerate(found):
-        planes = roll.unpack(job.rolls[path.rows], world.layout)
+    for number, path in enumerate(control.paths_of(parents, weights)):
+        planes = roll.unpack(job.rolls[path.rows], context.layout)
         from_first = likeness.apart(planes, np.repeat(planes[:1], len(planes), axis=0))
-        nats = world.bigram.nats(harmony.chords(planes, world.layout))
-        rows.append(control.path_row(path, number, job.name, from_first, likeness.apart(planes[:-1], planes[1:]), nats))
+        steps = likeness.apart(planes[:-1], planes[1:])
+        nats = context.bigram.nats(harmony.chords(planes, context.layout))
+        rows.append(control.path_row(path, number, job.name, from_first, steps, nats))
     return rows
 
 
 # --- reconstruct, vary, edit ------------------------------------------------------------------------------------------
-def _parents(job: Job, real: Real, world: World, catalog: Path) -> list[Row]:
+def _parents(job: MeasuredJob, reference: Reference, context: Context, catalog: Path) -> list[Row]:
     """Rows of parents.csv: one for each radius in the job, or one for all samples."""
-    wanted = job.rows.iloc[: len(job.rolls)]
-    names = [parents[0] if len(parents) == 1 else None for parents in wanted["parents"].map(list)]
-    rolls = _rolls_of(sorted({name for name in names if name is not None}), real, world, catalog)
-    mine = np.array([index for index, name in enumerate(names) if name in rolls], np.int64)
-    if len(mine) == 0:
-        return []
-    radius = wanted["radius"].astype(float).to_numpy()[mine]
-    made: list[Row] = []
-    for each in np.unique(radius):  # NaN once
-        rows = mine[(radius == each) | (np.isnan(radius) & np.isnan(each))]
-        made.append(_against_parents(job, rows, [str(names[row]) for row in rows], rolls, world, float(each)))
-    return made
+    names = [parents[0] if len(parents) == 1 else None for parents in map(list, job.of_first("parents"))]
+    rolls = _rolls_of(sorted({name for name in names if name is not None}), reference, context, catalog)
+    usable = np.array([index for index, name in enumerate(names) if name in rolls], np.int64)
+    radius = job.of_first("radius").astype(float)[usable]
+    table = []
+    for value in np.unique(radius):  # NaN is there once
+        rows = usable[(radius == value) | (np.isnan(radius) & np.isnan(value))]
+        table.append(_against_parents(job, rows, [str(names[row]) for row in rows], rolls, context, float(value)))
+    return table
 
 
 def _against_parents(
-    job: Job, rows: Index, names: Sequence[str], rolls: dict[str, np.ndarray], world: World, radius: float
+    job: MeasuredJob, rows: Index, names: Sequence[str], rolls: dict[str, np.ndarray], context: Context, radius: float
 ) -> Row:
     distinct = list(dict.fromkeys(names))
-    other = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))  # a parent that is another's
-    by = job.rows["transpose"].to_numpy(np.int64)[rows]
-    matches, near, far = [], [np.zeros(0)], [np.zeros(0)]
+    other = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))  # a parent of another sample
+    shift = job.of_first("transpose").astype(np.int64)[rows]
+    matches, near, far = [], [], []
     for at in range(0, len(rows), _AT_ONCE):
         block = slice(at, at + _AT_ONCE)
-        made = roll.unpack(job.rolls[rows[block]], world.layout)[:, : world.view.steps]
-        parents = transposed(np.stack([rolls[name] for name in names[block]]), world.layout, by[block])
-        others = transposed(np.stack([rolls[other[name]] for name in names[block]]), world.layout, by[block])
-        matches.append(likeness.matched(made, parents))
-        near.append(likeness.apart(made, parents))
-        far.append(likeness.apart(made, others))
+        samples = roll.unpack(job.rolls[rows[block]], context.layout)[:, : context.view.steps]
+        parents, others = (
+            transposed(np.stack([rolls[name] for name in of]), context.layout, shift[block])
+            for of in (names[block], [other[name] for name in names[block]])
+        )
+        matches.append(likeness.matched(samples, parents))
+        near.append(likeness.apart(samples, parents))
+        far.append(likeness.apart(samples, others))
     match, distance, to_others = likeness.Match.of(np.sum(matches, axis=0)), np.concatenate(near), np.concatenate(far)
     if len(distinct) < 2:
         to_others = np.full(1, np.nan)
@@ -185,28 +186,29 @@ def _against_parents(
     }
 
 
-def _rolls_of(names: Sequence[str], real: Real, world: World, catalog: Path) -> dict[str, Bool[np.ndarray, "T N 2 P"]]:
+def _rolls_of(
+    names: Sequence[str], reference: Reference, context: Context, catalog: Path
+) -> dict[str, Bool[np.ndarray, "T N 2 P"]]:
     """The first window of each parent that can be found, by its name in the catalog.
 
-    What is held into a window starts there, as it does in every sample: none of them knows what was before.
+    A note that is held into a window starts there, as in every sample: none has the music before it.
     """
-    found: dict[str, np.ndarray] = {}
-    for corpus in (real.held_out, real.training):
+    rolls: dict[str, np.ndarray] = {}
+    for corpus in (reference.held_out.corpus, reference.training):
         number = {piece_id: index for index, piece_id in enumerate(corpus.piece_ids)}
-        here = [(name, *_place(name)) for name in names if name.startswith("piece:")]
-        mine = [
-            (name, number[piece_id], bar)
-            for name, piece_id, bar in here
+        places = [(name, *_place(name)) for name in names if name.startswith("piece:")]
+        here = [
+            (name, number[piece_id], corpus.bar_starts[number[piece_id]][bar - 1])
+            for name, piece_id, bar in places
             if piece_id in number and 0 < bar <= len(corpus.bar_starts[number[piece_id]])
         ]
-        if mine:
-            piece = np.array([index for _, index, _ in mine])
-            start = np.array([corpus.bar_starts[index][bar - 1] for _, index, bar in mine])
-            planes = coding.complete(set_measures.pieces_as(corpus, piece, start, world.view, world.view.steps))
-            found |= {name: planes[i] for i, (name, _, _) in enumerate(mine)}
+        if here:
+            found, piece, start = zip(*here, strict=True)
+            planes = cut_pieces(corpus, np.array(piece), np.array(start), context.view, context.view.steps)
+            rolls |= dict(zip(found, coding.complete(planes), strict=True))
     samples = [name.removeprefix("sample:") for name in names if name.startswith("sample:")]
-    made = jobs.sample_planes(catalog, samples, world) if samples else {}
-    return found | {f"sample:{name}": planes[: world.view.steps] for name, planes in made.items()}
+    planes_of = sample_planes(catalog, samples, context) if samples else {}
+    return rolls | {f"sample:{name}": planes[: context.view.steps] for name, planes in planes_of.items()}
 
 
 def _place(name: str) -> tuple[str, int]:
@@ -217,173 +219,168 @@ def _place(name: str) -> tuple[str, int]:
 
 # --- song -------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _Long:
-    """What was found in pieces of many bars."""
+class _LongForm:
+    """Measures of pieces of many bars."""
 
     keys: list[longform.KeyStability]
     pitch: Float[np.ndarray, " F"]
     duration: Float[np.ndarray, " F"]
 
-    def share(self, of: Callable[[longform.KeyStability], float]) -> float:
+    @classmethod
+    def of(cls, pieces: Sequence[Bool[np.ndarray, "T N 2 P"]], context: Context) -> _LongForm:
+        bar = context.steps_per_bar
+        overlaps = [longform.self_similarity(planes, context.layout, bar) for planes in pieces]
+        return cls(
+            [longform.key_stability(planes, context.layout, bar) for planes in pieces],
+            np.concatenate([np.zeros(0), *(piece.pitch for piece in overlaps)]),
+            np.concatenate([np.zeros(0), *(piece.duration for piece in overlaps)]),
+        )
+
+    def mean_of(self, share: Callable[[longform.KeyStability], float]) -> float:
         """A mean over the pieces that have a key."""
-        values = [of(each) for each in self.keys if each.windows]
-        return float(np.mean(values)) if values else np.nan
+        return mean(np.array([share(keys) for keys in self.keys if keys.windows]))
 
 
-def _long(pieces: Sequence[Bool[np.ndarray, "T N 2 P"]], world: World) -> _Long:
-    bar = world.steps_per_bar
-    overlaps = [longform.self_similarity(planes, world.layout, bar) for planes in pieces]
-    return _Long(
-        [longform.key_stability(planes, world.layout, bar) for planes in pieces],
-        np.concatenate([np.zeros(0), *(each.pitch for each in overlaps)]),
-        np.concatenate([np.zeros(0), *(each.duration for each in overlaps)]),
-    )
-
-
-def _longform(job: Job, real: Real, world: World) -> list[Row]:
+def _longform(job: MeasuredJob, reference: Reference, context: Context) -> list[Row]:
     """A row for each form in the job, beside held-out pieces cut to the length of its longest song."""
-    n_steps = job.rows["n_steps"].to_numpy(np.int64)[: len(job.rolls)]
-    form = job.rows["method"].fillna("").to_numpy()[: len(job.rolls)]
+    n_steps, forms = job.of_first("n_steps").astype(np.int64), job.of_first("method")
     longest = int(n_steps.max())
-    pieces = [_cut(real.held_out, piece, longest, world) for piece in range(len(real.held_out))]
-    least = (longform.FRAME_BARS + longform.HOP_BARS) * world.steps_per_bar  # two frames
-    beside = _long([planes for planes in pieces if len(planes) >= least], world)
+    corpus = reference.held_out.corpus
+    pieces = [_cut(corpus, piece, longest, context) for piece in range(len(corpus))]
+    least = (longform.FRAME_BARS + longform.HOP_BARS) * context.steps_per_bar  # two frames
+    real = _LongForm.of([planes for planes in pieces if len(planes) >= least], context)
     rows = []
-    for each in sorted(set(form)):
-        songs = [roll.unpack(job.rolls[row], world.layout)[: n_steps[row]] for row in np.flatnonzero(form == each)]
-        rows.append(_long_row(job.name, each, longest // world.steps_per_bar, _long(songs, world), beside))
+    for form in sorted(set(forms)):
+        songs = [roll.unpack(job.rolls[row], context.layout)[: n_steps[row]] for row in np.flatnonzero(forms == form)]
+        bars = longest // context.steps_per_bar
+        rows.append({"job": job.name, "form": form, "bars": bars, **_long_row(_LongForm.of(songs, context), real)})
     return rows
 
 
-def _cut(corpus: loader.Corpus, piece: int, most: int, world: World) -> Bool[np.ndarray, "T N 2 P"]:
-    """A whole piece, or so many steps of it."""
+def _cut(corpus: loader.Corpus, piece: int, most: int, context: Context) -> Bool[np.ndarray, "T N 2 P"]:
+    """A whole piece, or its first `most` steps."""
     length = min(most, int(corpus.starts[piece + 1] - corpus.starts[piece]))
-    planes: np.ndarray = set_measures.pieces_as(corpus, np.array([piece]), np.array([0]), world.view, length)[0]
+    planes: np.ndarray = cut_pieces(corpus, np.array([piece]), np.array([0]), context.view, length)[0]
     return planes
 
 
-def _long_row(job: str, form: str, bars: int, mine: _Long, real: _Long) -> Row:
-    pitch, duration = longform.likeness(mine.pitch, real.pitch), longform.likeness(mine.duration, real.duration)
-    return {
-        "job": job,
-        "form": form,
-        "pieces": len(mine.keys),
-        "bars": bars,
-        "real_pieces": len(real.keys),
-        "key_stability": mine.share(lambda keys: keys.share),
-        "real_key_stability": real.share(lambda keys: keys.share),
-        "scale_stability": mine.share(lambda keys: keys.scale_share),
-        "real_scale_stability": real.share(lambda keys: keys.scale_share),
-        "pitch_overlap": mean(mine.pitch),
-        "real_pitch_overlap": mean(real.pitch),
-        "duration_overlap": mean(mine.duration),
-        "real_duration_overlap": mean(real.duration),
+def _long_row(songs: _LongForm, real: _LongForm) -> Row:
+    pitch = longform.likeness(songs.pitch, real.pitch)
+    duration = longform.likeness(songs.duration, real.duration)
+    row: Row = {
         "pitch_consistency": pitch.consistency,
         "pitch_variance": pitch.variance,
         "duration_consistency": duration.consistency,
         "duration_variance": duration.variance,
     }
+    for prefix, pieces in (("", songs), ("real_", real)):
+        row |= {
+            f"{prefix}pieces": len(pieces.keys),
+            f"{prefix}key_stability": pieces.mean_of(lambda keys: keys.share),
+            f"{prefix}scale_stability": pieces.mean_of(lambda keys: keys.scale_share),
+            f"{prefix}pitch_overlap": mean(pieces.pitch),
+            f"{prefix}duration_overlap": mean(pieces.duration),
+        }
+    return row
 
 
 # --- continue ---------------------------------------------------------------------------------------------------------
-_SEAM_BARS = 2  # on each side, where there are as many
+_SEAM_BARS = 2  # on each side, if there are as many
 
 
-def _seams(job: Job, real: Real, world: World) -> list[Row]:
+def _seams(job: MeasuredJob, reference: Reference, context: Context) -> list[Row]:
     """The seam where the lead ends, beside every bar line of held-out music with as many bars on both sides."""
-    bar = world.steps_per_bar
-    lead = job.rows["lead_steps"].to_numpy(np.int64)[: len(job.rolls)]
-    new = job.rows["n_steps"].to_numpy(np.int64)[: len(job.rolls)] - lead
+    bar, layout = context.steps_per_bar, context.layout
+    lead = job.of_first("lead_steps").astype(np.int64)
+    new = job.of_first("n_steps").astype(np.int64) - lead
     room = np.minimum(lead, new) // bar
     rows = np.flatnonzero(room > 0)
     if len(rows) == 0:
         return []
     bars = int(min(_SEAM_BARS, room[rows].min()))
-    steps = np.arange(-bars * bar, bars * bar)
-    mine = []
-    for at in range(0, len(rows), _AT_ONCE):
-        block = rows[at : at + _AT_ONCE]
-        planes = roll.unpack(job.rolls[block[:, None], lead[block][:, None] + steps], world.layout)
-        mine.append(longform.seams(planes[:, : bars * bar], planes[:, bars * bar :], world.layout))
-    lines = world.view.model_copy(update={"steps": 2 * bars * bar, "hop": "bar", "min_fill": 1.0})
-    places = loader.windows(real.held_out, lines)
-    theirs = [
-        longform.seams(planes[:, : bars * bar], planes[:, bars * bar :], world.layout)
-        for planes in set_measures.held_out(real.held_out, places, lines)
-    ]
-    made = []
+    side = bars * bar
+    steps = np.arange(-side, side)
+    around = (rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE))
+    samples = (roll.unpack(job.rolls[block[:, None], lead[block][:, None] + steps], layout) for block in around)
+    view = context.view.model_copy(update={"steps": 2 * side, "hop": "bar", "min_fill": 1.0})
+    corpus = reference.held_out.corpus
+    real = windows_of_pieces(corpus, loader.windows(corpus, view), view)
+    seams, real_seams = (
+        [longform.seams(planes[:, :side], planes[:, side:], layout) for planes in blocks] for blocks in (samples, real)
+    )
+    table = []
     for measure in ("density", "fifths", "same_key"):
-        here, there = (
-            np.concatenate([np.zeros(0), *(getattr(each, measure) for each in side)]) for side in (mine, theirs)
+        values, real_values = (
+            np.concatenate([np.zeros(0), *(getattr(block, measure) for block in blocks)])
+            for blocks in (seams, real_seams)
         )
-        known = there[~np.isnan(there)]
-        made.append(
+        present = real_values[~np.isnan(real_values)]
+        table.append(
             {
                 "job": job.name,
                 "measure": measure,
                 "bars": bars,
-                "rows": int((~np.isnan(here)).sum()),
-                "mean": mean(here),
-                "real_rows": len(known),
-                "real_mean": mean(there),
-                "real_sd": float(known.std()) if len(known) else np.nan,
+                "rows": int((~np.isnan(values)).sum()),
+                "mean": mean(values),
+                "real_rows": len(present),
+                "real_mean": mean(real_values),
+                "real_sd": float(present.std()) if len(present) else np.nan,
             }
         )
-    return made
+    return table
 
 
 # --- ensemble ---------------------------------------------------------------------------------------------------------
 _SCALE = FEATURES.index("scale_consistency")
 
 
-def _ensemble(job: Job, world: World) -> list[Row]:
+def _ensemble(job: MeasuredJob) -> list[Row]:
     """A row for each method in the job."""
-    method = job.rows["method"].fillna("").to_numpy()[job.measured.piece[: len(job.gathered.tonal)]]
+    tonal, measures = job.windows.tonal, job.windows.measures
+    methods = job.rows["method"].fillna("").to_numpy()[job.features.piece[: len(tonal)]]
     return [
-        _ensemble_row(
-            job.name, each, job.gathered.tonal[method == each], job.gathered.measures[: len(method)][method == each]
-        )
-        for each in sorted(set(method))
+        _ensemble_row(job.name, method, tonal[methods == method], measures[: len(methods)][methods == method])
+        for method in sorted(set(methods))
     ]
 
 
 def _ensemble_row(name: str, method: str, tonal: np.ndarray, measures: np.ndarray) -> Row:
-    there = tonal[~np.isnan(tonal)]
+    present = tonal[~np.isnan(tonal)]
     return {
         "set": name,
         "method": method,
-        "rows": len(there),
+        "rows": len(present),
         "tonal_distance": mean(tonal),
-        "sd": float(there.std()) if len(there) else np.nan,
+        "sd": float(present.std()) if len(present) else np.nan,
         "scale_consistency": mean(measures[:, _SCALE]),
     }
 
 
-def _real_ensemble(real: Real, world: World) -> list[Row]:
+def _real_ensemble(reference: Reference, context: Context) -> list[Row]:
     """Held-out windows, and the same with each part from a window of another piece, in whatever key it is in."""
-    n, n_parts = len(real.gathered.packed), len(world.layout.parts)
-    rows = [_ensemble_row(HELD_OUT, "", real.gathered.tonal, real.gathered.measures[:n])]
-    piece = real.windows.piece[:n]
+    windows, layout = reference.measured.windows, context.layout
+    n, n_parts = len(windows.packed), len(layout.parts)
+    rows = [_ensemble_row(HELD_OUT, "", windows.tonal, windows.measures[:n])]
+    piece = reference.held_out.windows.piece[:n]
     if len(np.unique(piece)) < n_parts:
         return rows
-    merge_rng = Stream.MERGED_PARTS.rng(real.seed)
-    chosen = np.stack([_of_another(piece, merge_rng) for _ in range(n_parts - 1)] or [np.arange(n)], axis=1)
+    merge_rng = Stream.MERGED_PARTS.rng(reference.seed)
+    others = [_of_another(piece, merge_rng) for _ in range(n_parts - 1)]
     tonal, measures = [], []
     for at in range(0, n, _AT_ONCE):
-        planes = roll.unpack(real.gathered.packed[at : at + _AT_ONCE], world.layout)
-        for part in range(1, n_parts):
-            others = roll.unpack(real.gathered.packed[chosen[at : at + _AT_ONCE, part - 1]], world.layout)
-            planes[:, :, part] = others[:, :, part]
-        tonal.append(harmony.tonal_distance(planes, world.layout))
-        columns = features.measure(planes, world.layout, world.beats_per_bar)
-        measures.append(np.stack(list(columns.values()), axis=1))
-    return [*rows, _ensemble_row(MERGED_REAL, "", np.concatenate(tonal), np.concatenate(measures))]
+        block = slice(at, at + _AT_ONCE)
+        planes = roll.unpack(windows.packed[block], layout)
+        for part, other in enumerate(others, start=1):
+            planes[:, :, part] = roll.unpack(windows.packed[other[block]], layout)[:, :, part]
+        tonal.append(harmony.tonal_distance(planes, layout))
+        measures.append(np.stack(list(features.measure(planes, layout, context.beats_per_bar).values()), axis=1))
+    return [*rows, _ensemble_row(MERGED, "", np.concatenate(tonal), np.concatenate(measures))]
 
 
 def _of_another(piece: Index, rng: np.random.Generator) -> Index:
     """For each window one of another piece, drawn at random."""
     n = len(piece)
-    chosen: np.ndarray = rng.integers(n, size=n)
-    while (same := piece[chosen] == piece).any():
-        chosen[same] = rng.integers(n, size=int(same.sum()))
-    return chosen
+    drawn: np.ndarray = rng.integers(n, size=n)
+    while (same := piece[drawn] == piece).any():
+        drawn[same] = rng.integers(n, size=int(same.sum()))
+    return drawn

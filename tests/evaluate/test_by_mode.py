@@ -262,7 +262,7 @@ def test_seams_beside_the_bar_lines_of_real_music(data: Path, metrics: dict[str,
 
 # --- ensemble ---------------------------------------------------------------------------------------------------------
 def test_parts_that_were_made_together_are_nearer(data: Path, metrics: dict[str, Any]) -> None:
-    (real,), (apart,) = (table(data, "ensemble", name) for name in ("held-out", by_mode.MERGED_REAL))
+    (real,), (apart,) = (table(data, "ensemble", name) for name in ("held-out", by_mode.MERGED))
     joint, merged = table(data, "ensemble", "ensemble")
     assert (joint["method"], merged["method"], joint["rows"]) == ("joint", "merged", 30)
     assert real["tonal_distance"] < apart["tonal_distance"]
@@ -308,7 +308,7 @@ def test_tables_of_modes_that_have_no_job_have_a_header(data: Path, tmp_path: Pa
     write_model(tmp_path / "model", "mlp")
     write_job(tmp_path / "samples", "sample", "mlp", music(rng, 8))
     evaluate.run(SETTINGS, tmp_path)
-    for name, (_, columns) in by_mode.Tables().files.items():
+    for name, (_, columns) in by_mode.ModeTables().files.items():
         lines = (tmp_path / "evaluation" / name).read_text().splitlines()
         assert lines[0] == ",".join(columns)
         assert len(lines) == (3 if name == "ensemble.csv" else 1)  # real music, and its parts merged

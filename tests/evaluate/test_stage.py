@@ -15,13 +15,10 @@ from rolls import write_rolls
 
 from midivae import models
 from midivae.config import params
-from midivae.config.evaluate import Evaluate
 from midivae.config.train import Dense, View
 from midivae.errors import InputError
-from midivae.evaluate import samples as jobs
-from midivae.evaluate import set_distances, set_measures
+from midivae.evaluate import held_out_distances, measured_set, windows
 from midivae.evaluate import stage as evaluate
-from midivae.evaluate.set_distances import Measured
 from midivae.measures import features
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
@@ -42,7 +39,7 @@ SETTINGS = params.Params.model_validate({"evaluate": {"repeats": 6, "bootstrap":
 Planes = np.ndarray
 
 
-# --- a small world ----------------------------------------------------------------------------------------------------
+# --- a small corpus ---------------------------------------------------------------------------------------------------
 def piece(rng: np.random.Generator, bars: int) -> Planes:
     """One piece: a walk on a major scale in quarters and eighths, over a bass in halves; [T, N, K, P]."""
     planes = np.zeros((16 * bars, 2, 2, 36), bool)
@@ -252,21 +249,10 @@ def test_plots_are_shares_of_all_sets_on_common_bins(data: Path) -> None:
 
 def test_no_feature_of_the_vector_is_a_function_of_the_others(data: Path) -> None:
     rows = tables.read(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
-    vector, every = (rows[list(names)].to_numpy(np.float64) for names in (set_distances.VECTOR, FEATURES))
+    vector, every = (rows[list(names)].to_numpy(np.float64) for names in (held_out_distances.VECTOR, FEATURES))
     varied = vector[:, vector.std(axis=0) > 0]
     assert np.linalg.matrix_rank(varied - varied.mean(axis=0)) == varied.shape[1]
     assert np.linalg.matrix_rank(every - every.mean(axis=0), rtol=1e-6) == varied.shape[1]
-
-
-def test_whole_numbers_have_bins_of_equal_worth() -> None:
-    real = np.array([3.0, 5.0, 9.0])
-    assert evaluate._edges(real, real, whole=True).tolist() == [2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5]
-    # 3 ... 102 are 100 numbers: 34 bins of 3 hold them; a bad model's 5,000 notes do not stretch the bins
-    wide = np.arange(3.0, 103.0)
-    edges = evaluate._edges(wide, wide, whole=True)
-    assert set(np.diff(edges)) == {3}
-    assert (edges[0], len(edges)) == (2.5, 35)
-    assert evaluate._edges(real, np.append(real, 5000.0), whole=True)[-1] == 15.5  # 9 + the range of 6, and a half
 
 
 def test_published_whole_and_the_same_again(data: Path, tmp_path: Path) -> None:
@@ -289,8 +275,8 @@ def test_a_job_more_changes_nothing_for_the_others(data: Path, tmp_path: Path) -
 
 
 def test_of_large_sets_some_windows_stand_for_all(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(set_measures, "MOST", 30)
-    monkeypatch.setattr(set_measures, "AT_ONCE", 7)
+    monkeypatch.setattr(measured_set, "MOST", 30)
+    monkeypatch.setattr(windows, "AT_ONCE", 7)
     build(tmp_path)
     evaluate.run(SETTINGS, tmp_path)
     # what is measured of every window stays, to the bit; what is kept of some is of these
@@ -315,20 +301,6 @@ def test_trivial_generators_are_as_many_as_the_largest_comparison_needs(data: Pa
     assert metrics["sample_beats_trivial"] is True
     assert metrics["plain_beats_trivial"] in (True, False)
     assert metrics["silent_beats_trivial"] is None
-
-
-@pytest.mark.parametrize(
-    ("n_steps", "lead", "wanted"),
-    [
-        ([32], [0], [(0, 0)]),
-        ([96, 70], [0, 0], [(0, 0), (0, 32), (0, 64), (1, 0), (1, 32)]),  # what is left over is in no window
-        ([96], [32], [(0, 32), (0, 64)]),
-        ([48], [32], [(0, 16)]),  # half a window is new: the last one stands for it
-    ],
-)
-def test_windows_of_samples(n_steps: list[int], lead: list[int], wanted: list[tuple[int, int]]) -> None:
-    sample, start = jobs._windows_of(np.array(n_steps), np.array(lead), 32)
-    assert list(zip(sample.tolist(), start.tolist(), strict=True)) == wanted
 
 
 # --- MIDI files that are not what the catalog says --------------------------------------------------------------------
@@ -399,35 +371,3 @@ def test_what_does_not_fit_is_refused_and_the_old_result_stays(
     with pytest.raises(InputError, match=message):
         evaluate.run(SETTINGS, tmp_path)
     assert read_json(tmp_path / "evaluation" / "metrics.json") == {"old": 1}
-
-
-# --- the verdict ------------------------------------------------------------------------------------------------------
-def measured(name: str, model: str, centre: float, n: int, silent: int = 0, temperature: float = np.nan) -> Measured:
-    """A set whose measures lie around `centre`; the last `silent` rows are silence."""
-    rng = np.random.default_rng(len(name) + n)
-    values = rng.normal(centre, 1, (n, len(FEATURES)))
-    if silent:
-        values[-silent:] = np.nan
-        values[-silent:, FEATURES.index("notes")] = 0
-    return Measured(name, values, values[:, 0], model, temperature, np.ones(n, bool), np.arange(n))
-
-
-@pytest.mark.parametrize(
-    ("vae", "plain", "right"),
-    [
-        (measured("a", "mlp", 0, 90), measured("bb", "autoencoder", 5, 90), True),
-        (measured("a", "mlp", 5, 90), measured("bb", "autoencoder", 0, 90), False),
-        (measured("a", "mlp", 0, 90), measured("bb", "autoencoder", 0, 90), None),
-        (measured("a", "mlp", 3, 90), measured("bb", "autoencoder", 0, 90, silent=90), True),
-        (measured("a", "mlp", 3, 90, silent=89), measured("bb", "autoencoder", 0, 90), False),
-        (measured("a", "mlp", 3, 90, silent=90), measured("bb", "autoencoder", 0, 90, silent=90), None),
-        # drawn at two temperatures: no comparison
-        (measured("a", "mlp", 0, 90, temperature=1.0), measured("bb", "autoencoder", 5, 90), None),
-    ],
-)
-def test_verdict(vae: Measured, plain: Measured, right: bool | None) -> None:
-    real = measured(schema.HELD_OUT, "", 0, 200)
-    floor = set_distances.floor_of(real, Evaluate())
-    verdict = evaluate._verdict([plain, vae], floor)
-    assert verdict.right is right
-    assert verdict.sentence.endswith(".")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from midivae.config.evaluate import Evaluate
-from midivae.evaluate import set_distances
-from midivae.evaluate.set_distances import Measured
+from midivae.evaluate import held_out_distances
+from midivae.evaluate.held_out_distances import SetFeatures
 from midivae.storage import schema
 from midivae.storage.schema import FEATURES
 
@@ -16,45 +16,45 @@ pytestmark = pytest.mark.numerical
 SETTINGS = Evaluate(repeats=8, bootstrap=40)
 
 
-def measured(name: str, centre: float, n: int, pieces: int | None = None, seed: int = 0) -> Measured:
+def measured(name: str, centre: float, n: int, pieces: int | None = None, seed: int = 0) -> SetFeatures:
     """A set whose measures, and a vector of two numbers, lie around `centre`."""
     rng = np.random.default_rng([seed, n])
     values = rng.normal(centre, 1, (n, len(FEATURES)))
     piece = np.arange(n) if pieces is None else np.arange(n) % pieces
     vectors = {
         "pair": rng.normal(centre, 1, (n, 2)).astype(np.float32),
-        set_distances.MU: values[:, :3].astype(np.float32),
+        held_out_distances.MU: values[:, :3].astype(np.float32),
     }
-    return Measured(name, values, values[:, 0], "", np.nan, np.ones(n, bool), piece, vectors)
+    return SetFeatures(name, values, piece, vectors)
 
 
 REAL = measured(schema.HELD_OUT, 0, 400, pieces=20)
-FLOOR = set_distances.floor_of(REAL, SETTINGS)
+FLOOR = held_out_distances.floor_of(REAL, SETTINGS)
 
 
-def rows_of(mine: Measured) -> dict[tuple[str, str], dict[str, float]]:
-    found = set_distances.compare(mine, FLOOR, FLOOR)
-    assert all(list(row) == list(set_distances.DISTANCE_COLUMNS) for row in found)
+def rows_of(mine: SetFeatures) -> dict[tuple[str, str], dict[str, float]]:
+    found = held_out_distances.compare(mine, FLOOR, FLOOR)
+    assert all(list(row) == list(held_out_distances.DISTANCE_COLUMNS) for row in found)
     return {(row["feature"], row["distance"]): row for row in found}
 
 
 def test_halves_are_of_pieces() -> None:
     piece = np.repeat(np.arange(9), 7)
     rows = np.arange(63) + 100
-    a, b = set_distances._halves(piece, rows, np.random.default_rng([0, 0]))
+    a, b = held_out_distances._halves(piece, rows, np.random.default_rng([0, 0]))
     assert sorted([*a, *b]) == rows.tolist()
     assert len({piece[r - 100] for r in a}) == 4
     assert not {piece[r - 100] for r in a} & {piece[r - 100] for r in b}
-    again = set_distances._halves(piece, rows, np.random.default_rng([0, 0]))
+    again = held_out_distances._halves(piece, rows, np.random.default_rng([0, 0]))
     np.testing.assert_array_equal(again[0], a)
-    assert not np.array_equal(set_distances._halves(piece, rows, np.random.default_rng([0, 1]))[0], a)
-    assert not np.array_equal(set_distances._halves(piece, rows, np.random.default_rng([1, 0]))[0], a)
+    assert not np.array_equal(held_out_distances._halves(piece, rows, np.random.default_rng([0, 1]))[0], a)
+    assert not np.array_equal(held_out_distances._halves(piece, rows, np.random.default_rng([1, 0]))[0], a)
 
 
 def test_pieces_are_drawn_again_whole_and_halves_stay_apart() -> None:
     piece = np.repeat(np.arange(10), 3)
     usable = np.flatnonzero(np.arange(30) % 3 != 2)  # two rows of each piece
-    a, b = set_distances._resample(piece, usable, 0, 0)
+    a, b = held_out_distances._resample(piece, usable, 0, 0)
     assert not set(piece[a]) & set(piece[b])
     for half in (a, b):
         assert len(half) == 10  # five pieces of two rows, some of them twice
@@ -67,13 +67,13 @@ def test_pieces_are_drawn_again_whole_and_halves_stay_apart() -> None:
 
 def test_draws_depend_on_nothing_but_seed_and_size() -> None:
     mine = measured("a", 1, 50)
-    draws = set_distances._draws(mine, FLOOR, 25)
-    assert draws.mine.shape == draws.a.shape == draws.b.shape == (8, 25)
-    assert all(len(set(row)) == 25 for row in draws.mine)  # without replacement
-    np.testing.assert_array_equal(draws.mine, set_distances._draws(measured("b", 2, 50), FLOOR, 25).mine)
-    again = set_distances._redraws(mine, FLOOR, 25)
-    assert again.mine.shape == (40, 25)
-    assert any(len(set(row)) < 25 for row in again.mine)  # with replacement
+    draws = held_out_distances._draws(mine, FLOOR, 25)
+    assert draws.rows.shape == draws.a.shape == draws.b.shape == (8, 25)
+    assert all(len(set(row)) == 25 for row in draws.rows)  # without replacement
+    np.testing.assert_array_equal(draws.rows, held_out_distances._draws(measured("b", 2, 50), FLOOR, 25).rows)
+    again = held_out_distances._redraws(mine, FLOOR, 25)
+    assert again.rows.shape == (40, 25)
+    assert any(len(set(row)) < 25 for row in again.rows)  # with replacement
     assert not any(set(REAL.piece[a]) & set(REAL.piece[b]) for a, b in zip(again.a, again.b, strict=True))
 
 
@@ -108,8 +108,8 @@ def test_intervals_hold_the_value_and_that_of_a_far_set_excludes_the_floor() -> 
 
 
 def test_without_a_bootstrap_there_are_no_intervals() -> None:
-    floor = set_distances.floor_of(REAL, Evaluate(repeats=4, bootstrap=0))
-    found = set_distances.compare(measured("a", 0, 60), floor, floor)
+    floor = held_out_distances.floor_of(REAL, Evaluate(repeats=4, bootstrap=0))
+    found = held_out_distances.compare(measured("a", 0, 60), floor, floor)
     assert all(np.isnan([row["low"], row["high"], row["real_low"], row["real_high"]]).all() for row in found)
     assert not any(np.isnan(row["mean"]) for row in found)
 
@@ -135,17 +135,17 @@ def test_rows_without_a_vector_are_in_no_distance_of_vectors() -> None:
 
 def test_pairs_by_their_definition() -> None:
     # of one division: distances inside B, and between the set and B, of the first rows that are drawn
-    floor = set_distances.floor_of(REAL, Evaluate(repeats=1, bootstrap=0))
+    floor = held_out_distances.floor_of(REAL, Evaluate(repeats=1, bootstrap=0))
     mine = measured("mine", 1, 60)
     (row,) = (
         r
-        for r in set_distances.compare(mine, floor, floor)
-        if (r["feature"], r["distance"]) == ("pair", set_distances.PAIRED[0])
+        for r in held_out_distances.compare(mine, floor, floor)
+        if (r["feature"], r["distance"]) == ("pair", held_out_distances.PAIRED[0])
     )
-    draws = set_distances._draws(mine, floor, 30)
-    x, y = mine.vectors["pair"][draws.mine[0]], REAL.vectors["pair"][draws.b[0]]
+    draws = held_out_distances._draws(mine, floor, 30)
+    x, y = mine.vectors["pair"][draws.rows[0]], REAL.vectors["pair"][draws.b[0]]
     inside = np.array([np.linalg.norm(y[i] - y[j]) for i in range(30) for j in range(i)])
     between = np.array([np.linalg.norm(a - b) for a in x for b in y])
-    on = set_distances.distances.grid(inside, 30)
-    p, q = (set_distances.distances.density(values.astype(np.float64), on) for values in (between, inside))
+    on = held_out_distances.distances.grid(inside, 30)
+    p, q = (held_out_distances.distances.density(values.astype(np.float64), on) for values in (between, inside))
     assert row["mean"] == pytest.approx(np.minimum(p, q).sum(), abs=0.01)

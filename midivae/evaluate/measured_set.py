@@ -1,0 +1,207 @@
+"""A set of music with everything that is measured of its windows, for stage `evaluate`.
+
+A set is the samples of a job, the held-out windows, or the rolls of a trivial generator. More is kept of the first
+`MOST` windows: rolls, distributions, latents. Sample i of a job does not depend on the number of samples, so the first
+ones represent all.
+
+Shapes:
+    B  windows    V  first windows    F  features    T  steps    N  parts    K  planes    P  pitches    Z  latent
+    X  bytes of a packed step
+
+Offers: `MeasuredSet`; `measure_held_out`, `measure_trivial`, `measure`; `WindowMeasures`; `encode`; `Diversity`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, UInt8
+
+from midivae.evaluate.context import PHRASES, Context, HeldOut
+from midivae.evaluate.held_out_distances import MU, SetFeatures
+from midivae.evaluate.windows import Planes, windows_of_pieces
+from midivae.measures import baselines, features, harmony, likeness
+from midivae.measures.hashes import bar_hashes, novelty, phrase_hashes
+from midivae.measures.keys import key_names
+from midivae.models import WindowModel
+from midivae.music import roll
+from midivae.music.roll import FRAME
+from midivae.storage.schema import FEATURES, HELD_OUT
+
+MOST = 4096  # windows of a set of which rolls, distributions and latents are kept
+_ENCODED_AT_ONCE = 128
+_PAIRS_OF = 256  # windows whose pairs decide the diversity
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training window of each window, by its number in the context; see `likeness.nearest`."""
+
+    window: Int[np.ndarray, " B"]
+    semitones: Int[np.ndarray, " B"]
+    distance: Float[np.ndarray, " B"]
+
+
+@dataclass(frozen=True)
+class WindowMeasures:
+    """What is measured of the windows of a set.
+
+    Attributes:
+        measures: a column per name in `FEATURES`.
+        keys: names of keys; None without pitches.
+        phrases: by length in bars, the share of phrases that are in no training piece; NaN without a phrase.
+        packed: the rolls of the first windows.
+        vectors: of these, distributions, and latents as `MU`.
+        nats: of these, nats of a chord given the one before it.
+        tonal: of these, tonal distance between parts.
+    """
+
+    measures: Float[np.ndarray, "B F"]
+    keys: list[str | None]
+    phrases: dict[int, Float32[np.ndarray, " B"]]
+    neighbours: Neighbours
+    packed: UInt8[np.ndarray, "V T X"]
+    vectors: dict[str, Float32[np.ndarray, "V _"]]
+    nats: Float[np.ndarray, " V"]
+    tonal: Float[np.ndarray, " V"]
+
+    def __len__(self) -> int:
+        return len(self.measures)
+
+    @property
+    def novelty(self) -> Float[np.ndarray, " B"]:
+        """Share of each window's bars that are in no training piece."""
+        return self.phrases[1].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """A set with all that is measured of it.
+
+    Attributes:
+        features: of its windows, for distances.
+        windows: what else is measured of its windows.
+        novelty: share of each window's bars that are in no training piece; NaN without music.
+        valid: whether the MIDI file of each window reads back with as many notes; true for music.
+        diversity: of its first windows; of held-out music, of windows that do not overlap.
+    """
+
+    features: SetFeatures
+    windows: WindowMeasures
+    novelty: Float[np.ndarray, " B"]
+    valid: Bool[np.ndarray, " B"]
+    diversity: Diversity
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.features.name
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How much windows of a set differ from each other.
+
+    Attributes:
+        rolls: mean share of cells that differ in two windows (`likeness.apart`), over all pairs.
+        distinct_bars: share of the bars with music that are not a transposition of an earlier one.
+        windows: how many windows were compared; both measures depend on it.
+    """
+
+    rolls: float
+    distinct_bars: float
+    windows: int
+
+    @classmethod
+    def of(cls, packed: UInt8[np.ndarray, "V T X"], context: Context) -> Diversity:
+        """The diversity of the first windows, which should not overlap."""
+        planes = roll.unpack(packed[:_PAIRS_OF], context.layout)
+        if len(planes) < 2:
+            return cls(np.nan, np.nan, len(planes))
+        bars = bar_hashes(planes, context.layout, context.steps_per_bar)
+        filled = bars[bars != 0]
+        distinct = len(np.unique(filled)) / len(filled) if len(filled) else np.nan
+        return cls(float(likeness.pairwise_apart(planes).mean()), distinct, len(planes))
+
+
+def measure_held_out(held_out: HeldOut, context: Context) -> MeasuredSet:
+    """The held-out windows."""
+    windows = measure(windows_of_pieces(held_out.corpus, held_out.windows, context.view), context)
+    apart = np.flatnonzero(held_out.starts[: len(windows.packed)] % context.view.steps == 0)
+    features_ = SetFeatures(HELD_OUT, windows.measures, held_out.windows.piece, windows.vectors)
+    diversity = Diversity.of(windows.packed[apart], context)
+    return MeasuredSet(features_, windows, windows.novelty, np.ones(len(windows), bool), diversity)
+
+
+def measure_trivial(name: baselines.Name, context: Context, n: int, seed: int) -> MeasuredSet:
+    """`n` rolls of a trivial generator."""
+    windows = measure(baselines.draw(name, context.counts, n, context.view.steps, seed), context)
+    features_ = SetFeatures(name, windows.measures, np.arange(n), windows.vectors)
+    diversity = Diversity.of(windows.packed, context)
+    return MeasuredSet(features_, windows, windows.novelty, np.ones(n, bool), diversity)
+
+
+def measure(blocks: Iterable[Planes], context: Context) -> WindowMeasures:
+    """Measures every window of a set; keeps the rolls of the first `MOST`."""
+    columns: dict[str, list[np.ndarray]] = defaultdict(list)
+    keys: list[str | None] = []
+    kept = 0
+    nothing = np.zeros((0, context.view.steps, len(context.layout.parts), 2, context.layout.pitches), bool)
+    for planes in chain([nothing], blocks):
+        first = planes[: max(0, MOST - kept)]
+        kept += len(first)
+        for name, values in (_of_every_window(planes, context) | _of_first_windows(first, context)).items():
+            columns[name].append(values)
+        keys += key_names(planes, context.layout)
+    joined = {name: np.concatenate(values) for name, values in columns.items()}
+    return WindowMeasures(
+        measures=np.stack([joined[name] for name in FEATURES], axis=1).astype(np.float64),
+        keys=keys,
+        phrases={bars: joined[f"phrases-{bars}"] for bars in PHRASES},
+        neighbours=Neighbours(joined["neighbour"], joined["semitones"], joined["distance"]),
+        packed=joined["packed"],
+        vectors={name: joined[name] for name in (*features.VECTORS, MU)},
+        nats=joined["nats"],
+        tonal=joined["tonal"],
+    )
+
+
+def _of_every_window(planes: Planes, context: Context) -> dict[str, np.ndarray]:
+    layout = context.layout
+    window, semitones, distance = likeness.nearest(likeness.beat_chroma(planes, layout), context.chroma)
+    phrases = {bars: phrase_hashes(planes, layout, context.steps_per_bar, bars) for bars in PHRASES}
+    return {
+        **features.measure(planes, layout, context.beats_per_bar),
+        **{f"phrases-{bars}": novelty(hashes, context.phrases[bars]) for bars, hashes in phrases.items()},
+        "neighbour": window,
+        "semitones": semitones,
+        "distance": distance,
+    }
+
+
+def _of_first_windows(planes: Planes, context: Context) -> dict[str, np.ndarray]:
+    return {
+        "packed": roll.pack(planes),
+        **features.vectors(planes, context.layout),
+        "nats": context.bigram.nats(harmony.chords(planes, context.layout)),
+        "tonal": harmony.tonal_distance(planes, context.layout),
+        MU: encode(context.encoder, planes)[0].astype(np.float32),
+    }
+
+
+def encode(model: WindowModel, planes: Planes) -> tuple[Float[np.ndarray, "B Z"], Float[np.ndarray, "B Z"]]:
+    """Mean and variance of the posterior of each window."""
+    seen = planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME : FRAME + 1]
+    means, variances = [np.zeros((0, model.latent))], [np.zeros((0, model.latent))]
+    with torch.inference_mode():
+        for first in range(0, len(seen), _ENCODED_AT_ONCE):
+            block = torch.from_numpy(seen[first : first + _ENCODED_AT_ONCE].astype(np.float32))
+            mu, logvar = model.encode(block.to(model.device))
+            means.append(mu.double().cpu().numpy())
+            variances.append(logvar.double().exp().cpu().numpy())
+    return np.concatenate(means), np.concatenate(variances)
