@@ -36,8 +36,9 @@ from midivae.measures import distances
 from midivae.models import WindowModel
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256, read_json
+from midivae.storage.metric_names import metric_name
 from midivae.storage.paths import METRICS, PIECES_TABLE, WEIGHTS, roll_shard, roll_shards
-from midivae.storage.schema import PIECES, SHARD
+from midivae.storage.schema import HELD_OUT, PIECES, SHARD
 from midivae.train import devices
 from midivae.train import stage as train
 from midivae.windows import loader
@@ -305,14 +306,13 @@ def _job(params: Params, rules: Gate) -> str:
 
 def _samples(metrics: Mapping[str, Any], job: str) -> Samples:
     """The measures of a job's samples, from the metrics of stage `evaluate`."""
-    prefix = job.replace("-", "_")
     try:
-        density, real = metrics[f"{prefix}_density"], metrics["held_out_density"]
+        density, real = (metrics[metric_name(name, "density")] for name in (job, HELD_OUT))
         return Samples(
-            invalid_share=round(1 - metrics[f"{prefix}_valid_midi_share"], 6),
-            silent_share=metrics[f"{prefix}_silent_share"],
+            invalid_share=round(1 - metrics[metric_name(job, "valid_midi_share")], 6),
+            silent_share=metrics[metric_name(job, "silent_share")],
             density_ratio=None if not density or not real else round(density / real, 4),
-            novelty=metrics[f"{prefix}_novelty"],
+            novelty=metrics[metric_name(job, "novelty")],
         )
     except KeyError as error:
         raise InputError(f"evaluation/metrics.json: no {error} for job {job!r}; rerun stage `evaluate`") from None

@@ -16,6 +16,7 @@ from midivae.music import midi
 from midivae.render import charts
 from midivae.render.charts import number
 from midivae.storage import schema, tables
+from midivae.storage.metric_names import metric_name
 from midivae.storage.paths import CORPUS_TABLE, PIECES_TABLE
 
 _BINS = 24  # of the histogram of durations
@@ -29,7 +30,7 @@ def overview(samples: pd.DataFrame, first_job: str, metrics: Mapping[str, Any]) 
         "silent": int((samples["notes"] == 0).sum()),
         "minutes": float(samples["duration_s"].sum()) / 60,
         "first_job": first_job,
-        "times_floor": metrics.get(f"{first_job.replace('-', '_')}_frechet_times_real_to_real"),
+        "times_floor": metrics.get(metric_name(first_job, "frechet_times_real_to_real")),
         "verdict": metrics.get("article_verdict"),
     }
 
