@@ -36,7 +36,7 @@ from midivae.measures import distances
 from midivae.models import WindowModel
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256, read_json
-from midivae.storage.metric_names import metric_name
+from midivae.storage.metrics import metric_name
 from midivae.storage.paths import METRICS, PIECES_TABLE, WEIGHTS, roll_shard, roll_shards
 from midivae.storage.schema import HELD_OUT, PIECES, SHARD
 from midivae.train import devices

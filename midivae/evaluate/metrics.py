@@ -20,7 +20,7 @@ from midivae.evaluate.summaries import character
 from midivae.evaluate.verdict import Verdict
 from midivae.measures import baselines, distances
 from midivae.storage.files import rounded
-from midivae.storage.metric_names import metric_name
+from midivae.storage.metrics import metric_name
 from midivae.storage.schema import HELD_OUT
 
 

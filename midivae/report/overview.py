@@ -16,7 +16,7 @@ from midivae.music import midi
 from midivae.render import charts
 from midivae.render.charts import number
 from midivae.storage import schema, tables
-from midivae.storage.metric_names import metric_name
+from midivae.storage.metrics import metric_name
 from midivae.storage.paths import CORPUS_TABLE, PIECES_TABLE
 
 _BINS = 24  # of the histogram of durations

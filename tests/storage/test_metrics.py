@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from midivae.storage.metric_names import metric_name
+from midivae.storage.metrics import metric_name
 
 
 def test_names_of_sets_and_measures() -> None:
