@@ -24,7 +24,7 @@ from hardware import hardware
 from midivae.config import params
 from midivae.config.params import Params
 from midivae.config.train import Train
-from midivae.train import devices
+from midivae.train import devices, fit
 from midivae.train import stage as train
 
 STEPS_PER_BAR = 16
@@ -74,7 +74,8 @@ def _measured(data: Path, settings: Train) -> dict[str, object]:
     start = time.monotonic()
     machine = devices.connect(settings.device, settings.precision, settings.compile)
     splits = train._splits(data / "rolls", settings, machine.device)
-    trained = train._train(settings.model, settings, splits, machine)
+    config = train._config(settings.model, settings, splits)
+    trained = fit.fit(config, settings, splits.train, splits.valid, machine)
     row = {
         "bars": settings.view.steps // STEPS_PER_BAR,
         "model": settings.model,

@@ -5,9 +5,7 @@ Offers: `Request` and `requests`; `rolls_sha256`, `work_folder`.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ from midivae.storage import folders
 from midivae.storage.code import code_version
 from midivae.storage.files import file_sha256
 from midivae.storage.paths import CONFIG, WEIGHTS, model_folder
-from midivae.storage.workdir import work_dir
+from midivae.storage.workdir import key_of, work_dir
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +143,7 @@ def _request(job: Job, params: Params, data: Path, rolls: str, earlier: Mapping[
         "code": code_version("midivae.generate.parts"),  # it makes the samples, and imports this module
         "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    key = key_of(facts)
     return Request(
         job=job,
         seed=params.generate.seed,

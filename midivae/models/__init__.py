@@ -8,12 +8,12 @@ draft         Each beat to latents of its own and back: what a transformer may s
 transformer   A variational autoencoder that decides note after note.
 flow          The prior that is fitted to its latents.
 elbo          The evidence lower bound and its parts.
-registry      Models by name: creates and loads them.
+registry      The models by name.
 coding        Rolls to latents and back, in blocks.
 latent        Moves in latent space: near a point, between points, along attributes.
 """
 
-from midivae.models.base import Config, WindowModel, load
-from midivae.models.registry import KINDS, create
+from midivae.models.base import Config, WindowModel, create, load
+from midivae.models.registry import KINDS
 
 __all__ = ["KINDS", "Config", "WindowModel", "create", "load"]

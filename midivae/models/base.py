@@ -337,6 +337,13 @@ def empty(config: Config) -> WindowModel:
         return WindowModel.kinds[config.name](config)
 
 
+def create(config: Config, generator: torch.Generator) -> WindowModel:
+    """A new model on the CPU; its first weights depend on config and generator alone."""
+    model = empty(config).to_empty(device="cpu")
+    model.initialise(generator)
+    return model
+
+
 def load(folder: Path) -> WindowModel:
     """The model in a folder, ready for use on the CPU.
 

@@ -1,7 +1,8 @@
 """Stage `train`: the models.
 
 stage        The stage: reads `data/rolls` and writes `data/model`.
-trainer      Fits one model to windows of rolls.
+fit          Fits one model: from an earlier one or not, its draft first; the key of a run.
+trainer      The loop of training: epochs, batches, checkpoints.
 optimizers   AdamW, and Muon for the weight matrices of layers.
 checkpoint   Saves and loads all that a training run needs to go on.
 devices      Device, precision and number of processes of a run.

@@ -9,7 +9,7 @@ encoded and how many steps are made is bounded.
 Shapes:
     C  chains    W  consecutive windows of a chain    E  encoded windows, of all chains    R  times    Z  latent
 
-Offers: `fit`, `Encoded`, `encoded`, `nats`.
+Offers: `fit_model`; `fit`, `Encoded`, `encoded`, `nats`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from midivae.config.train import View
+from midivae.config.train import Train, View
 from midivae.errors import TrainingError
 from midivae.models.base import WindowModel
 from midivae.models.flow import Prior, normal_nats
+from midivae.storage.code import code_version
+from midivae.storage.workdir import work_dir
 from midivae.train import trainer
-from midivae.train.checkpoint import Row
+from midivae.train.checkpoint import Checkpoints, Progress, Row, State
 from midivae.windows import loader
 from midivae.windows.loader import BitMatrix, Corpus
 
@@ -123,6 +125,29 @@ def _least(room: Int[Tensor, " E"], chain: Int[Tensor, " E"], most: int) -> Int[
     """By how much a chain can move: as little as any of its windows."""
     least = torch.full((int(chain.max()) + 1,), most, dtype=room.dtype, device=room.device)
     return least.scatter_reduce(0, chain, room, "amin")
+
+
+def fit_model(model: WindowModel, key: str, train: Corpus, valid: Corpus | None, settings: Train) -> tuple[Row, ...]:
+    """Fits a model's prior to its latents, or takes it from the work directory; returns the curve.
+
+    Args:
+        model: with a prior.
+        key: of the run that trained it, in the work directory.
+        train, valid: the corpora; the curve is measured on `train` if `valid` is None.
+        settings: of the stage.
+    """
+    assert model.prior is not None  # noqa: S101 - the caller's
+    steps, seed = settings.transformer.prior_steps, settings.seed
+    checkpoints = Checkpoints(work_dir() / "train" / f"{key}-prior-{steps}-{code_version(__name__)}")
+    state = checkpoints.load()
+    if state is None:
+        train_latents = encoded(model, train, settings.view, settings.transformer.transpose, seed)
+        valid_latents = encoded(model, valid, settings.view, 0, seed) if valid is not None else None
+        fitted, curve = fit(model.prior, train_latents, valid_latents, steps, seed)
+        state = State(Progress(step=steps, curves=tuple(curve), finished=True), fitted.state_dict())
+        checkpoints.save(*state)
+    model.prior.load_state_dict(state.tensors)
+    return state.progress.curves
 
 
 def fit(first: Prior, train: Encoded, valid: Encoded | None, steps: int, seed: int) -> tuple[Prior, list[Row]]:

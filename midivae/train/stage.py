@@ -10,7 +10,6 @@ Offers: `run`, `heldout`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -28,27 +27,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from midivae import __version__, models
+from midivae import __version__
 from midivae.config.params import Params
 from midivae.config.train import Train
 from midivae.errors import InputError, TrainingError
 from midivae.measures import distances
 from midivae.models import Config, WindowModel, coding, elbo
 from midivae.models.base import Chance
-from midivae.models.draft import Draft
 from midivae.models.latent import Controls
-from midivae.models.transformer import Transformer
 from midivae.music.roll import FRAME, ONSET
 from midivae.storage import folders, tables
-from midivae.storage.code import code_version
 from midivae.storage.files import file_sha256, rounded, write_bytes, write_json
-from midivae.storage.paths import CONFIG, CORPUS_TABLE, CURVES, METRICS, WEIGHTS, compared_folders, model_folder
+from midivae.storage.paths import CORPUS_TABLE, CURVES, METRICS, WEIGHTS, model_folder
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
-from midivae.train import checkpoint, devices, fit_prior
+from midivae.train import checkpoint, devices, fit, fit_prior
 from midivae.train import trainer as engine
-from midivae.train.checkpoint import Checkpoints, Progress, Row, State
-from midivae.train.devices import Machine
+from midivae.train.checkpoint import Row
+from midivae.train.fit import Trained
 from midivae.windows import loader
 from midivae.windows.batch import Batch
 from midivae.windows.loader import BitMatrix, Corpus
@@ -88,18 +84,6 @@ class Splits:
     data_sha256: str
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A model with the weights of its best epoch, and how it came to them."""
-
-    model: WindowModel
-    key: str  # of the run, in the work directory
-    progress: Progress
-    seconds: float
-    steps: int  # of this call; fewer than the run's where it was resumed
-    precision: str
-
-
 def run(params: Params, data: Path) -> dict[str, object] | None:
     """Trains `params.train.model` and each of `params.train.compare`, measures them, and publishes `data/model`.
 
@@ -119,7 +103,10 @@ def run(params: Params, data: Path) -> dict[str, object] | None:
     settings = params.train
     machine = devices.connect(settings.device, settings.precision, settings.compile)
     splits = _splits(data / "rolls", settings, machine.device)
-    trained = {name: _train(name, settings, splits, machine) for name in (settings.model, *settings.compare)}
+    trained = {
+        name: fit.fit(_config(name, settings, splits), settings, splits.train, splits.valid, machine)
+        for name in (settings.model, *settings.compare)
+    }
     machine.leave()
     if machine.rank:
         return None
@@ -203,113 +190,13 @@ def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
     return tuple(int(counts.argmax()) for counts in used)
 
 
-# --- training -------------------------------------------------------------------------------------------------------
-def _train(name: str, settings: Train, splits: Splits, machine: Machine) -> Trained:
-    """A model with its best weights, from the work directory if it is there."""
-    config = _config(name, settings, splits)
-    earlier = _earlier(name, settings)
-    key = _key(config, settings, machine, earlier)
-    model = models.create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT))
-    began = earlier is not None and _start_from(model, earlier)
-    model = model.to(splits.train.device)
-    if isinstance(model, Transformer) and model.draft is not None and settings.transformer.draft_steps:
-        if not began:
-            _fit_draft(model.draft, key, settings, splits, machine)
-        model.draft.requires_grad_(False)  # the decoder learns what its latents mean, and they stay what they are
-    checkpoints = Checkpoints(work_dir() / "train" / key)
-    network = settings.network(name)
-    trainer = engine.Trainer(model, splits.train, splits.valid, network, settings.seed, checkpoints, machine)
-    start, first = time.monotonic(), trainer.progress.step
-    trainer.fit()
-    model.load_state_dict(trainer.best)
-    model.eval()
-    seconds = time.monotonic() - start
-    return Trained(model, key, trainer.progress, seconds, trainer.progress.step - first, machine.precision)
-
-
-def _fit_draft(draft: Draft, key: str, settings: Train, splits: Splits, machine: Machine) -> None:
-    """Fits the draft of a transformer, and with it what its latents hold."""
-    steps = settings.transformer.draft_steps
-    alone: dict[str, object] = {
-        "max_steps": steps,
-        "epochs": sys.maxsize,
-        "patience": None,
-        "anneal_steps": steps // 4,
-        "optimizer": "adamw",  # as its figures in docs/benchmarks.md were measured
-    }
-    fit = settings.transformer.model_copy(update=alone)
-    checkpoints = Checkpoints(work_dir() / "train" / f"{key}-draft")
-    trainer = engine.Trainer(draft, splits.train, splits.valid, fit, settings.seed, checkpoints, machine)
-    trainer.fit()
-    draft.load_state_dict(trainer.best)
-
-
-def _earlier(name: str, settings: Train) -> Path | None:
-    """The folder of the model of this name that training starts from, if there is one.
-
-    Raises:
-        InputError: the folder that params name holds no model.
-    """
-    if settings.warm_start is None:
-        return None
-    folder = Path(settings.warm_start)
-    if not (folder / CONFIG).is_file():
-        raise InputError(
-            f"{folder}: no {CONFIG}, so not the folder of a model; set train.warm_start to one, or to null"
-        )
-    candidates = (folder, *compared_folders(folder))
-    of_name = (candidate for candidate in candidates if _name_in(candidate) == name)
-    return next(of_name, None)
-
-
-def _name_in(folder: Path) -> str:
-    return models.base.read_config(folder).name
-
-
-def _start_from(model: WindowModel, folder: Path) -> bool:
-    """Takes over the weights of an earlier model whose tensors have the same names and shapes.
-
-    It must see music as this one does, the same layout and view; else, and for tensors that do not fit, the weights
-    stay as they are.
-
-    Returns:
-        Whether all tensors fit.
-    """
-    before, now = models.base.read_config(folder), model.config
-    if (before.layout, before.view) != (now.layout, now.view):
-        log.warning("%s: %s sees other windows: training starts from random weights", now.name, folder)
-        return False
-    mine = model.state_dict()
-    fits = {
-        name: weight
-        for name, weight in models.base.read_weights(folder).items()
-        if name in mine and mine[name].shape == weight.shape
-    }
-    model.load_state_dict(fits, strict=False)
-    log.info("%s: starts from %s, %d of %d tensors", now.name, folder, len(fits), len(mine))
-    return len(fits) == len(mine)
-
-
+# --- controls ---------------------------------------------------------------------------------------------------------
 def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> tuple[Row, ...]:
-    """Fits a model's prior to its latents, unless the work directory has it; returns the curve."""
-    model, into = trained.model, trained.model.prior
-    if into is None:
+    """Fits a model's prior to its latents; returns the curve, which is empty if the model has no prior."""
+    if trained.model.prior is None:
         return ()
-    steps = settings.transformer.prior_steps
-    code = code_version(fit_prior.__name__)
-    kept = Checkpoints(work_dir() / "train" / f"{trained.key}-prior-{steps}-{code}")
-    state = kept.load()
-    if state is None:
-        transpose = settings.transformer.transpose
-        train = fit_prior.encoded(model, splits.corpora["train"], settings.view, transpose, settings.seed)
-        valid = (
-            fit_prior.encoded(model, splits.corpora["valid"], settings.view, 0, settings.seed) if splits.valid else None
-        )
-        fitted, curve = fit_prior.fit(into, train, valid, steps, settings.seed)
-        state = State(Progress(step=steps, curves=tuple(curve), finished=True), fitted.state_dict())
-        kept.save(*state)
-    into.load_state_dict(state.tensors)
-    return state.progress.curves
+    valid = splits.corpora["valid"] if splits.valid else None
+    return fit_prior.fit_model(trained.model, trained.key, splits.corpora["train"], valid, settings)
 
 
 def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: Path) -> None:
@@ -319,24 +206,6 @@ def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: P
     log.info("%s: attributes in its latent space", model.name)
     controls = Controls.fit(model, splits.corpora["train"], valid, settings.seed, weights, coding.usual(model))
     controls.write(folder)
-
-
-def _key(config: Config, settings: Train, machine: Machine, earlier: Path | None = None) -> str:
-    """The name of a run: a hash of all that decides its weights; `earlier`: the model that it starts from."""
-    made_of = {
-        "config": config.to_dict(),
-        "seed": settings.seed,
-        "device": machine.device.type,
-        "precision": machine.precision,
-        "compiled": machine.compiles,
-        "slices": engine.slices(settings.network(config.name), machine.processes),
-        "code": code_version(engine.__name__, models.KINDS[config.name].__module__),
-        "torch": torch.__version__,
-        "version": __version__,
-    }
-    if earlier is not None:
-        made_of["starts_from"] = file_sha256(earlier / WEIGHTS)
-    return f"{config.name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 # --- held-out pieces --------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from midivae.storage.code import closure, code_version
 
 # the work that is kept, by the modules that do it
 WORK = {
-    "ingest": ("midivae.ingest.stage",),
-    "train": ("midivae.train.trainer", "midivae.models.transformer"),
+    "ingest": ("midivae.ingest.shards",),
+    "train": ("midivae.train.fit", "midivae.models.transformer"),
     "prior": ("midivae.train.fit_prior",),
     "generate": ("midivae.generate.parts",),
     "known bars": ("midivae.windows.loader",),
@@ -47,6 +47,23 @@ def test_a_changed_leaf_makes_all_kept_work_stale(package: Path) -> None:
         file.write("\nNEW = 1\n")
     after = versions(package)
     assert all(after[name] != before[name] for name in WORK)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("train/fit.py", "steps // 4", "steps // 2"),  # how the draft is fitted
+        ("train/fit.py", "own[name].shape == weight.shape", "own[name].ndim == weight.ndim"),  # the warm start
+        ("models/base.py", "model.initialise(generator)", "model.initialise(generator.manual_seed(0))"),
+        ("train/optimizers.py", "import torch", "import torch\n\nNEW = 1"),
+    ],
+)
+def test_what_decides_a_model_is_part_of_the_key_of_its_training(package: Path, file: str, old: str, new: str) -> None:
+    before = versions(package)
+    edit(package / file, old, new)
+    after = versions(package)
+    assert after["train"] != before["train"]
+    assert after["ingest"] == before["ingest"]
 
 
 def test_prose_makes_nothing_stale(package: Path) -> None:

@@ -25,7 +25,7 @@ from midivae.errors import ParamsError
 from midivae.models import WindowModel, elbo
 from midivae.models.elbo import Elbo
 from midivae.storage import folders
-from midivae.train import devices
+from midivae.train import devices, fit
 from midivae.train import stage as train
 from midivae.train import trainer as engine
 from train.test_trainer import CPU, FITS, SETTINGS, SMALL, losses, trainer
@@ -259,10 +259,10 @@ def test_stages_that_share_no_work_refuse_several_processes(monkeypatch: pytest.
 
 
 def test_precision_and_slices_decide_the_name_of_the_run() -> None:
-    config = trainer(Path("unused")).model.config
+    model = trainer(Path("unused")).model
     settings = Train(model="mlp", compare=(), dense=SETTINGS)
-    keys = {train._key(config, settings, devices.connect("cpu", precision)) for precision in ("32", "bf16")}
+    keys = {fit._key(model, settings, devices.connect("cpu", precision)) for precision in ("32", "bf16")}
     sliced = settings.model_copy(update={"dense": SETTINGS.model_copy(update={"accumulate": 2})})
-    keys.add(train._key(config, sliced, devices.connect("cpu", "32")))
+    keys.add(fit._key(model, sliced, devices.connect("cpu", "32")))
     assert len(keys) == 3
     assert devices.connect("cpu").device == CPU
