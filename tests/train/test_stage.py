@@ -27,7 +27,7 @@ from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
-from midivae.train import devices, fit_prior, trainer
+from midivae.train import devices, fit, fit_prior, trainer
 from midivae.train import stage as train
 from midivae.windows import loader
 from midivae.windows.batch import Batch
@@ -272,11 +272,11 @@ def test_the_articles_shapes_run_to_the_end(tmp_path: Path, steps: int, low: int
     assert planes.shape == (2, steps, 1, 2, pitches)
 
 
-def test_the_code_of_trainer_and_network_is_in_the_name_of_a_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_fit_and_network_is_in_the_name_of_a_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(train, "code_version", lambda *modules: str(asked.append(modules)))
+    monkeypatch.setattr(fit, "code_version", lambda *modules: str(asked.append(modules)))
     train.run(params(), data)
-    assert asked == [("midivae.train.trainer", f"midivae.models.{name}") for name in ("mlp", "autoencoder")]
+    assert asked == [("midivae.train.fit", f"midivae.models.{name}") for name in ("mlp", "autoencoder")]
 
 
 # --- the prior --------------------------------------------------------------------------------------------------------
