@@ -185,10 +185,8 @@ def _sample(result: Result) -> dict[str, Any]:
         "steps": row["n_steps"],
         "tempo_qpm": round(float(row["tempo_qpm"]), 2),
         "weights": row["weights"],
-        "labels": row["parents"],
         "edits": json.loads(row["edits"]) if row["edits"] else None,
         "key": row["key"],
         "figures": {name: row[name] for name in ("notes", "density", "polyphony", "note_length", "novelty")},
-        "model_sha256": row["model_sha256"],
         "params_sha256": row["params_sha256"],
     }

@@ -148,18 +148,15 @@ class Session:
         return {
             "model": name,
             "models": list(self.models),
-            "model_sha256": loaded.model_sha256,
             "parts": list(layout.parts),
             "colours": pictures.part_colours(len(layout.parts)),
             "programs": [max(0, program) for program in config.programs],
             "pitch_low": layout.pitch_low,
             "pitches": layout.pitches,
-            "steps": config.view.steps,
             "steps_per_beat": layout.steps_per_beat,
             "beats_per_bar": self._params.evaluate.beats_per_bar,
             "tempo_qpm": config.tempo_qpm,
             "knobs": knobs,
-            "pieces": len(self._pieces),
             "kept": str(self.kept.folder),
             "limits": {
                 "grid": GRID,

@@ -47,12 +47,9 @@ def percent(share: float | int | None) -> str:
     return "–" if share is None or pd.isna(share) else f"{100 * share:.0f} %"
 
 
-def rounded(value: Any) -> float | int | None:
+def rounded(value: Any) -> float | None:
     """A number with four significant digits; None for a missing value."""
-    if value is None or pd.isna(value):
-        return None
-    short = files.rounded(value, digits=4)
-    return int(short) if short.is_integer() else short
+    return None if value is None or pd.isna(value) else files.rounded(float(value), digits=4)
 
 
 def job_classes(index: int) -> str:
