@@ -17,39 +17,39 @@ import pyarrow.compute as pc
 from midivae.catalog.files import catalog_of
 from midivae.catalog.read import SAMPLE_ID
 from midivae.errors import CorruptError, ParamsError
-from midivae.storage import schema, tables
+from midivae.storage import tables
 from midivae.storage.files import write_bytes
+from midivae.storage.schema import CATALOG
 
 
 def to_folder(folder: Path, rows: pd.DataFrame, target: Path) -> int:
     """Writes the samples in `rows` (from `read.samples`) as `<sample_id>.mid`, and the rows as `catalog.csv`.
 
-    Names come from `sample_id` alone, once it has the form of one: nothing is written outside `target`.
+    File names come from `sample_id`, whose form is checked: nothing is written outside `target`.
 
     Returns:
-        How many .mid files were written.
+        The number of .mid files that were written.
 
     Raises:
         ParamsError: `rows` has no `sample_id`, or `target` is a file.
-        CorruptError: a sample has an id that no job gives, or is not in the catalog.
+        CorruptError: a `sample_id` has another form than those of jobs, or is not in the catalog.
     """
     if "sample_id" not in rows:
         raise ParamsError(f"rows without the column `sample_id` (there are {list(rows.columns)}); query them with it")
     if target.exists() and not target.is_dir():
         raise ParamsError(f"{target}: is a file; name a folder to export to")
-    wanted = [_checked_id(str(name)) for name in rows["sample_id"]]
+    ids = list({_checked_id(str(name)) for name in rows["sample_id"]})
     target.mkdir(parents=True, exist_ok=True)
     written = 0
-    for file in catalog_of(folder):
-        mine = pc.field("sample_id").isin(pa.array(wanted, pa.string()))
-        found = tables.scan([file], schema.CATALOG, ["sample_id", "midi"], mine)
-        for row in found.to_pylist():
-            write_bytes(target / f"{_checked_id(row['sample_id'])}.mid", row["midi"]["bytes"])
-        written += len(found)
-    if written != len(set(wanted)):
-        raise CorruptError(
-            f"{folder}: {len(set(wanted)) - written} of {len(set(wanted))} samples are not in the catalog"
+    for file in catalog_of(folder):  # one at a time, so that not all MIDI bytes are in memory
+        in_file = tables.scan(
+            [file], CATALOG, ["sample_id", "midi"], pc.field("sample_id").isin(pa.array(ids, pa.string()))
         )
+        for row in in_file.to_pylist():
+            write_bytes(target / f"{row['sample_id']}.mid", row["midi"]["bytes"])
+        written += len(in_file)
+    if written != len(ids):
+        raise CorruptError(f"{folder}: {len(ids) - written} of {len(ids)} samples are not in the catalog")
     write_bytes(target / "catalog.csv", to_csv(rows))
     return written
 

@@ -1,7 +1,7 @@
 """Catalog -> rolls: the planes of samples, from the MIDI bytes in their rows.
 
-Tracks of these files are named by part, and their ticks are whole steps: the planes are those that were written
-(`roll.to_notes` and `midi.write`, backwards).
+The tracks of these files are named after the parts, and every tick is a whole step. So the planes are exactly those
+that were written: this is the inverse of `roll.to_notes` and `midi.write`.
 
 Shapes:
     B  samples    T  steps    N  parts    K  planes    P  pitches    X  bytes of a packed step
@@ -31,8 +31,8 @@ class Played:
     """The rolls of some samples.
 
     Attributes:
-        packed: as long as the longest; silence behind the end of the others, and where a file cannot be read.
-        reasons: by sample, why its file is not valid; those that are valid are not in it.
+        packed: all as long as the longest, padded with silence; silence if a file cannot be read.
+        reasons: for each sample whose file is not valid, why.
     """
 
     packed: UInt8[np.ndarray, "B T X"]
@@ -40,7 +40,7 @@ class Played:
     reasons: dict[int, str]
 
     def planes(self, index: Int[np.ndarray, " M"] | slice = slice(None)) -> Bool[np.ndarray, "M T N K P"]:
-        """The planes of some of them."""
+        """The planes of some of the samples."""
         return roll.unpack(self.packed[index], self.layout)
 
 
@@ -52,9 +52,9 @@ def play(
     A file is valid if it can be read and its parts hold as many notes as its row in the catalog says.
 
     Args:
-        files: MIDI files; the tracks are named by part.
+        files: MIDI files whose tracks are named after the parts.
         notes: how many notes each should have.
-        n_steps: length of each.
+        n_steps: the length of each.
         layout: of the rolls.
     """
     reasons: dict[int, str] = {}
@@ -74,7 +74,7 @@ def play(
 
 
 def _roll(notes: Notes, n_steps: int, layout: Layout) -> tuple[int, UInt8[np.ndarray, "T X"]]:
-    """How many notes are in tracks that are named like a part, and their roll, cut after `n_steps`."""
+    """The number of notes in tracks that are named after a part, and their roll, cut after `n_steps`."""
     of_track = [layout.parts.index(name) if name in layout.parts else -1 for name in notes.track_names]
     part = np.array(of_track)[notes.track]
     onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)

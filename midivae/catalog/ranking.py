@@ -1,4 +1,4 @@
-"""Which samples of a job to hear first: what is new, and most like music.
+"""Which samples of a job to hear first: those that are new and similar to held-out music.
 
 A sample is a candidate if its MIDI file is valid (not in `data/evaluation/refused.csv`), it is not silent and has a
 value for every measure. The candidates of a job are ranked twice:
@@ -7,8 +7,7 @@ value for every measure. The candidates of a job are ranked twice:
     by closeness: the mean distance of their features from the mean of held-out windows, in standard deviations of
     these, the smallest first. `notes` and `pitch_range` are left out: a long sample has more of both.
 
-Ranks are added, the lowest sum is best, and ties go by `sample_id`. That is one of many good orders, and a simple one:
-who wants another asks the catalog (`midivae catalog --sort`).
+The two ranks are added, and the lowest sum is best; equal sums are sorted by `sample_id`.
 
 Offers: `best`.
 """
@@ -45,21 +44,18 @@ def best(data: Path, k: int, jobs: tuple[str, ...] = ()) -> list[str]:
     refused = set(read_csv(data / "evaluation" / "refused.csv", "evaluate")["sample_id"])
     valid = samples[~samples["sample_id"].isin(refused) & (samples["notes"] > 0)]
     valid = valid.dropna(subset=[*MEASURES, "novelty"])
-    real = summary[summary["set"] == HELD_OUT].set_index("feature")
-    chosen: list[str] = []
+    held_out = summary[summary["set"] == HELD_OUT].set_index("feature")
+    names: list[str] = []
     for job in dict.fromkeys(samples["job"]):
         if not jobs or job in jobs:
-            mine = valid[valid["job"] == job]
-            chosen += mine.iloc[_order(mine, real)]["sample_id"].head(k).tolist()
-    return chosen
+            names += _sorted(valid[valid["job"] == job], held_out)["sample_id"].head(k).tolist()
+    return names
 
 
-def _order(rows: pd.DataFrame, real: pd.DataFrame) -> list[int]:
-    """The rows of a job, the best first."""
-    mean, sd = (real.loc[list(MEASURES), name].to_numpy(np.float64) for name in ("mean", "sd"))
-    away = np.abs(rows[list(MEASURES)].to_numpy(np.float64) - mean) / np.where(sd > 0, sd, 1)
-    closeness = pd.Series(away.mean(axis=1).round(9)).rank(method="min")
+def _sorted(rows: pd.DataFrame, held_out: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a job, the best first; `held_out` has mean and sd of each feature."""
+    mean, sd = (held_out.loc[list(MEASURES), name].to_numpy(np.float64) for name in ("mean", "sd"))
+    distances = np.abs(rows[list(MEASURES)].to_numpy(np.float64) - mean) / np.where(sd > 0, sd, 1)
+    closeness = pd.Series(distances.mean(axis=1).round(9)).rank(method="min")
     novelty = pd.Series(-rows["novelty"].to_numpy(np.float64)).rank(method="min")
-    total = (closeness + novelty).tolist()
-    names = rows["sample_id"].tolist()
-    return sorted(range(len(names)), key=lambda i: (total[i], names[i]))
+    return rows.assign(total=(closeness + novelty).to_numpy()).sort_values(["total", "sample_id"])

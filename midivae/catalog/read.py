@@ -100,13 +100,13 @@ def midi_bytes(folder: Path, sample_ids: Sequence[str]) -> dict[str, bytes]:
                 f"{name!r:.80}: neither a MIDI file (.mid) nor a sample_id such as sample-0000012; `midivae catalog` "
                 "lists them"
             )
-    mine = pc.field("sample_id").isin(pa.array(list(sample_ids), pa.string()))
-    rows = tables.scan(catalog_of(folder), CATALOG, ["sample_id", "midi"], mine).to_pylist()
-    found = {row["sample_id"]: row["midi"]["bytes"] for row in rows}
-    missing = [name for name in sample_ids if name not in found]
+    named = pc.field("sample_id").isin(pa.array(list(sample_ids), pa.string()))
+    rows = tables.scan(catalog_of(folder), CATALOG, ["sample_id", "midi"], named).to_pylist()
+    files = {row["sample_id"]: row["midi"]["bytes"] for row in rows}
+    missing = [name for name in sample_ids if name not in files]
     if missing:
         raise InputError(f"{folder}: no sample {missing[0]!r} in the catalog; `midivae catalog` lists them")
-    return found
+    return files
 
 
 def _to_pandas(rows: pa.Table) -> pd.DataFrame:

@@ -137,20 +137,14 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def folder_option(name: str, default: str, text: str) -> Callable[[F], F]:
-    """An option that names a folder."""
-    return click.option(name, type=PATH, default=Path(default), show_default=True, metavar="DIR", help=text)
+def path_option(*names: str, default: str, metavar: str, text: str) -> Callable[[F], F]:
+    """An option that names a folder (metavar DIR) or a file, and has a default."""
+    return click.option(*names, type=PATH, default=Path(default), show_default=True, metavar=metavar, help=text)
 
 
-data_option = folder_option("--data", "data", "The folder of all stages.")
-params_option = click.option(
-    "--params",
-    "params_file",
-    type=PATH,
-    default=Path("params.yaml"),
-    show_default=True,
-    metavar="FILE",
-    help="The parameters, a section per stage.",
+data_option = path_option("--data", default="data", metavar="DIR", text="The folder of all stages.")
+params_option = path_option(
+    "--params", "params_file", default="params.yaml", metavar="FILE", text="The parameters, a section per stage."
 )
 log_options = options(
     click.option("-v", "--verbose", is_flag=True, help="Log details too."),

@@ -13,10 +13,10 @@ from midivae.cli.base import (
     PATH,
     command,
     data_option,
-    folder_option,
     log,
     log_options,
     params_option,
+    path_option,
     print_json,
     print_line,
     stage_options,
@@ -24,15 +24,15 @@ from midivae.cli.base import (
     workers_option,
 )
 
-rules_option = click.option(
+rules_option = path_option(
     "--rules",
-    type=PATH,
-    default=Path("nightly.yaml"),
-    show_default=True,
+    default="nightly.yaml",
     metavar="FILE",
-    help="Its sections gate and drift say when a model is better, and when to warn.",
+    text="Its sections gate and drift say when a model is better, and when to warn.",
 )
-published_option = folder_option("--published", "published", "The folder of versions, and `current`.")
+published_option = path_option(
+    "--published", default="published", metavar="DIR", text="The folder of versions, and `current`."
+)
 out_option = click.option("--out", type=PATH, metavar="FILE", help="Also write the result to this JSON file.")
 
 

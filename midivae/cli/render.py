@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from midivae import errors
-from midivae.cli.base import PATH, command, data_option, folder_option, log_options, print_json, workers_option
+from midivae.cli.base import PATH, command, data_option, log_options, path_option, print_json, workers_option
 
 _MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 
@@ -21,15 +21,13 @@ def _midi_files(names: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
     paths = {name: Path(name) for name in names if Path(name).suffix.lower() in _MIDI_SUFFIXES}
     ids = [name for name in names if name not in paths]
     samples = read.midi_bytes(data.resolve(), ids) if ids else {}
-    files = []
-    for name in dict.fromkeys(names):
-        if name in paths:
-            try:
-                files.append((paths[name].stem, paths[name].read_bytes()))
-            except OSError as error:
-                raise errors.InputError(f"{name}: cannot be read ({error.strerror}); name a MIDI file") from None
-        else:
-            files.append((name, samples[name]))
+    try:
+        files = [
+            (paths[name].stem, paths[name].read_bytes()) if name in paths else (name, samples[name])
+            for name in dict.fromkeys(names)
+        ]
+    except OSError as error:
+        raise errors.InputError(f"{error.filename}: cannot be read ({error.strerror}); name a MIDI file") from None
     twice = [name for name, count in Counter(name for name, _ in files).items() if count > 1]
     if twice:
         raise errors.ParamsError(f"two of these would be written as {twice[0]!r}; name them one at a time")
@@ -45,7 +43,7 @@ def _midi_files(names: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
 @click.option("--best", type=click.IntRange(min=1), metavar="K", help="Render the K best samples of each job instead.")
 @click.option("--job", "jobs", multiple=True, metavar="JOB", help="With --best: only of this job; may be repeated.")
 @click.option("--format", "form", type=click.Choice(("ogg", "flac", "wav")), default="ogg", show_default=True)
-@folder_option("--output", "audio", "The folder of the sound files.")
+@path_option("--output", default="audio", metavar="DIR", text="The folder of the sound files.")
 @workers_option
 @data_option
 @log_options
