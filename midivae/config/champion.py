@@ -11,35 +11,39 @@ from midivae.config.base import Fraction, Positive, Section, read_yaml, validate
 
 
 class Gate(Section):
-    """When a challenger takes the champion's place; docs/operations.md says how the margin was measured.
+    """When a new model replaces the champion; docs/operations.md says how the margin was measured.
 
-    Nats are those of the bound, per step of music, on the frozen hold-out: lower is better.
+    Scores are nats per step of the bound on the frozen hold-out: lower is better.
     """
 
-    seed_sd_nats: Annotated[float, Field(ge=0)] = 0.24  # standard deviation of models that differ in their seed alone
-    margin_sds: Annotated[float, Field(ge=0)] = 2.33  # by so many of them the challenger must be better
-    min_active_share: Fraction = 0.1  # of the latent's dimensions that are used: below, it has collapsed
-    min_kl_nats: Annotated[float, Field(ge=0)] = 0.05  # that the latent tells of a step: below, it has collapsed
-    job: str | None = None  # whose samples are looked at; None: the first of the model's own
-    max_invalid_share: Fraction = 0.0  # of samples whose MIDI file does not read back
+    seed_sd_nats: Annotated[float, Field(ge=0)] = (
+        0.24  # standard deviation of the scores of models that differ only in their seed
+    )
+    margin_sds: Annotated[float, Field(ge=0)] = 2.33  # the new model must be better by this many of them
+    min_active_share: Fraction = 0.1  # least share of active latent dimensions; below it the latent has collapsed
+    min_kl_nats: Annotated[float, Field(ge=0)] = 0.05  # least KL per step; below it the latent has collapsed
+    job: str | None = None  # whose samples are checked; None: the first job of the model
+    max_invalid_share: Fraction = 0.0  # of samples whose MIDI file cannot be read back
     max_silent_share: Fraction = 0.05  # of samples without a note
-    min_density: Annotated[float, Field(ge=0)] = 0.5  # notes per beat of samples, as a share of held-out music's
+    min_density: Annotated[float, Field(ge=0)] = 0.5  # notes per beat of samples, relative to held-out music
     max_density: Annotated[float, Field(gt=0)] = 2.0
-    min_novelty: Fraction = 0.5  # share of the samples' bars that are in no training piece
-    max_windows: Positive = 4096  # of the hold-out that are looked at, evenly spaced
+    min_novelty: Fraction = 0.5  # least share of the samples' bars that are in no training piece
+    max_windows: Positive = 4096  # of the hold-out that are scored, evenly spaced
 
 
 class Drift(Section):
-    """When new pieces are so unlike the champion's training pieces that a person should know."""
+    """When new pieces differ so much from the champion's training pieces that the night warns."""
 
-    max_shift_sd: Annotated[float, Field(gt=0)] = 1.0  # how far a feature may move, in its standard deviations there
-    min_windows: Positive = 32  # fewer new ones say nothing
-    max_rejected_share: Fraction = 0.5  # of the new files that ingest rejects
-    max_windows: Positive = 4096  # of either side that are measured, evenly spaced
+    max_shift_sd: Annotated[float, Field(gt=0)] = (
+        1.0  # maximum shift of a feature, in its standard deviations among the training pieces
+    )
+    min_windows: Positive = 32  # of new pieces; fewer are not compared
+    max_rejected_share: Fraction = 0.5  # of new files that `ingest` rejects
+    max_windows: Positive = 4096  # of each side, evenly spaced
 
 
 class Rules(Section):
-    """How models that follow each other are compared."""
+    """How successive models are compared."""
 
     gate: Gate = Gate()
     drift: Drift = Drift()

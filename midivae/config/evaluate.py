@@ -13,7 +13,9 @@ class Evaluate(Section):
     """Stage `evaluate`: measures and distances."""
 
     seed: Seed = 0
-    repeats: Positive = 20  # random halves of the held-out pieces for the real-vs-real floor
-    bootstrap: Annotated[int, Field(ge=0)] = 200  # rounds of the bootstrap that gives distances their intervals
-    training_windows: Positive = 8192  # at most, evenly spaced: searched for neighbours, counted by trivial generators
-    beats_per_bar: Positive = 4  # for the measures that need bars, alike for samples and real windows
+    repeats: Positive = 20  # random halves of the held-out pieces: how far real music is from real music
+    bootstrap: Annotated[int, Field(ge=0)] = (
+        200  # rounds of the bootstrap for the intervals of distances; 0: no intervals
+    )
+    training_windows: Positive = 8192  # maximum, evenly spaced; for nearest neighbours and the trivial generators
+    beats_per_bar: Positive = 4  # for measures that need bars; the same for samples and held-out windows

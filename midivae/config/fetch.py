@@ -10,38 +10,40 @@ from midivae.config.base import Positive, Section
 
 
 class ArchiveLimits(Section):
-    """What an archive may ask of us before we refuse it."""
+    """An archive beyond one of these limits is refused."""
 
     max_members: Positive = 1_000_000
     max_member_bytes: Positive = 32 * 2**20
     max_total_bytes: Positive = 64 * 2**30
-    max_ratio: Positive = 200  # unpacked to packed bytes of one member
+    max_ratio: Positive = 200  # unpacked bytes / packed bytes of one member
 
 
 class Download(Section):
     """How files are downloaded."""
 
-    timeout_s: Annotated[float, Field(gt=0)] = 30.0  # without a byte from the server before it is tried again
-    attempts: Positive = 5  # in a row without progress, before giving up
-    max_bytes: Positive = 16 * 2**30  # of a file whose size is not known beforehand
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0  # without a byte from the server; then the download is tried again
+    attempts: Positive = 5  # attempts in a row without progress; then the download fails
+    max_bytes: Positive = 16 * 2**30  # of a file whose size the server does not tell
 
 
-BUILT_IN = ("bach-chorales", "folder", "archive", "url")  # sources that are no corpora of the registry
+BUILT_IN = ("bach-chorales", "folder", "archive", "url")  # sources other than the corpora of the registry
 
 
 class Fetch(Section):
     """Stage `fetch`: where the MIDI files come from."""
 
-    # one of BUILT_IN, or a corpus of the registry (fetch/corpora.py, which has the names)
+    # one of BUILT_IN, or the name of a corpus in the registry (fetch/corpora.py)
     source: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = "bach-chorales"
     path: str | None = None  # the folder or archive; relative paths start where midivae is run
     url: str | None = None  # for `url`: an archive or a MIDI file
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # of what `url` gives; None: not known
-    licence: str | None = None  # noted in corpus.parquet for `folder`, `archive` and `url`
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = (
+        None  # hash of the file at `url`; None: not checked at first, then remembered
+    )
+    licence: str | None = None  # written to corpus.parquet for `folder`, `archive` and `url`
     accept_licence: str | None = None  # name of the restricted corpus whose licence is accepted
     limits: ArchiveLimits = ArchiveLimits()
     download: Download = Download()
-    time_limit_s: Annotated[float, Field(gt=0)] = 60.0  # for the conversion of one score
+    time_limit_s: Annotated[float, Field(gt=0)] = 60.0  # to convert one score
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Fetch:
@@ -49,7 +51,7 @@ class Fetch(Section):
         if (needs and self.path is None) or (self.path is not None and not may):
             raise ValueError(
                 "`path` goes with source `folder` or `archive`, and only with them, or with a corpus by name whose "
-                "archive is already here"
+                "archive you have"
             )
         return self
 

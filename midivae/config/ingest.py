@@ -13,11 +13,11 @@ class Parts(Section):
     """Which notes form a part of a roll."""
 
     rule: Literal["track", "program", "merged"] = "track"
-    # rule `track`: part name -> patterns for track names (shell-style, case ignored; the first part that fits wins)
+    # rule `track`: part -> patterns for track names: shell-style, case ignored; the first part that matches wins
     tracks: dict[str, tuple[str, ...]] = Field(
         default={"soprano": ("soprano*",), "alto": ("alto*",), "tenor": ("tenor*",), "bass": ("bass", "bass[!a-z]*")}
     )
-    rest: str | None = None  # rule `track`: the part that takes notes of unmatched tracks; None: they are left out
+    rest: str | None = None  # rule `track`: the part for all other tracks; None: their notes are left out
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ class Parts(Section):
 
 
 class IngestLimits(Section):
-    """What one MIDI file may ask of us before it is rejected, and what it must hold to be of use."""
+    """A MIDI file beyond one of these limits is rejected."""
 
     max_bytes: Positive = 16 * 2**20
     max_notes: Positive = 500_000
@@ -50,15 +50,17 @@ class IngestLimits(Section):
 
 
 class Duplicates(Section):
-    """Which pieces count as one: the same music always, and near-same music by how alike its melodic lines are."""
+    """Which pieces are linked as duplicates: equal music always, and music with similar melodic lines."""
 
-    likeness: Annotated[float, Field(gt=0, le=1)] | None = 0.2  # least Jaccard index that links two; None: same only
+    likeness: Annotated[float, Field(gt=0, le=1)] | None = (
+        0.2  # least Jaccard index that links two pieces; None: equal music only
+    )
 
 
 class Split(Section):
-    """How pieces are divided: by duplicate cluster, from a hash, so that new files move no old ones."""
+    """How pieces are split: by the hash of their duplicate cluster, so that new files do not move old ones."""
 
-    own: bool = False  # the split that the corpus brings, where it says one; else, and otherwise, the hash
+    own: bool = False  # True: the corpus's own split, if it has one; pieces without one are split by the hash
     valid: Fraction = 0.1
     test: Fraction = 0.1
     seed: Seed = 0
@@ -75,12 +77,12 @@ class Ingest(Section):
 
     steps_per_beat: Annotated[int, Field(ge=1, le=96)] = 4
     pitch_low: Annotated[int, Field(ge=0, le=127)] = 36  # lowest pitch of the roll
-    pitches: Annotated[int, Field(ge=1, le=128)] = 48  # how many pitches from there up
+    pitches: Annotated[int, Field(ge=1, le=128)] = 48  # number of pitches, upwards from pitch_low
     parts: Parts = Parts()
     duplicates: Duplicates = Duplicates()
     split: Split = Split()
     limits: IngestLimits = IngestLimits()
-    pieces_per_shard: Positive = 4096  # the number of shards is the power of two that keeps them near this size
+    pieces_per_shard: Positive = 4096  # about; the number of shards is a power of two
 
     @model_validator(mode="after")
     def _pitches_exist(self) -> Ingest:

@@ -12,25 +12,27 @@ from midivae.config.train import ModelName
 
 
 class Job(Section):
-    """What every job of samples has, whatever its mode."""
+    """The params that jobs of all modes have."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]  # also the folder of its .mid files
     mode: str
     count: Positive
     model: ModelName | None = None  # one of train.compare; None: train.model
-    # None: a cell sounds if likelier than the threshold; a number: drawn at that temperature; "auto": 1.0 for the
-    # transformer, whose cells depend on each other, and None for dense layers, whose cells do not
+    # a number: cells are drawn at that temperature; None: a cell sounds if its probability is above the threshold;
+    # "auto": 1.0 for the transformer, whose cells depend on each other, None for dense layers, whose cells do not
     temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
-    top_p: Annotated[float, Field(gt=0.5, le=1)] = 0.9  # with a temperature: outcomes less likely than 1 - top_p never
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # a cell sounds where its probability is above this
-    # normal: latents as a standard normal has them; fitted: as the prior that is fitted to the training latents;
-    # "auto": fitted where the model has such a prior
+    top_p: Annotated[float, Field(gt=0.5, le=1)] = (
+        0.9  # with a temperature: outcomes below probability 1 - top_p are excluded
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # without a temperature: a cell sounds above this probability
+    # normal: latents are drawn from a standard normal; fitted: from the prior that was fitted to the training latents;
+    # "auto": fitted if the model has such a prior
     prior: Literal["auto", "normal", "fitted"] = "auto"
-    transpose: Annotated[int, Field(ge=-24, le=24)] = 0  # semitones by which the music is moved in the end
+    transpose: Annotated[int, Field(ge=-24, le=24)] = 0  # semitones by which the finished music is transposed
     tempo_qpm: Annotated[float, Field(ge=4, le=960)] | None = None  # None: the median of the training pieces
     # part -> General MIDI program; other parts have the program that is most used in the training pieces
     programs: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field(default={})
-    midi_files: bool = True  # also write .mid files beside the catalog
+    midi_files: bool = True  # also write .mid files
 
 
 _PARENT = re.compile(
@@ -39,26 +41,26 @@ _PARENT = re.compile(
 
 
 class Parent(NamedTuple):
-    """Where a job's music comes from, as its text says it."""
+    """Where the music of a job comes from."""
 
     kind: str  # split, piece, file or sample
     name: str  # of the split, the piece (its id, or its path in the corpus), the file or the sample
-    bar: int  # at which the window starts, from 1
+    bar: int  # where the window starts; bars count from 1
 
     @classmethod
     def parse(cls, text: str) -> Parent:
-        """The parent that a text names.
+        """The parent that a text such as `piece:bwv1.6.mid@9` names.
 
         Raises:
-            ValueError: it names none.
+            ValueError: the text names no parent.
         """
-        found = _PARENT.fullmatch(text)
-        if found is None:
+        match = _PARENT.fullmatch(text)
+        if match is None:
             raise ValueError(
                 f"parent {text!r:.80} is none of split:train|valid|test (a window of any of its pieces, drawn anew for "
                 "each sample), piece:ID-OR-PATH[@BAR], file:PATH[@BAR] (bars count from 1), sample:JOB-0000012"
             )
-        split, of_split, kind, name, bar, sample, of_sample = found.groups()
+        split, of_split, kind, name, bar, sample, of_sample = match.groups()
         return cls(split or kind or sample, of_split or name or of_sample, int(bar or 1))
 
 
@@ -72,7 +74,7 @@ HELD_OUT_WINDOW = ("split:test",)
 
 
 class FromOne(Job):
-    """A mode whose samples each come from one parent: sample i from the one with number i modulo their number."""
+    """A mode whose samples have one parent each: of n parents, sample i has number i modulo n."""
 
     parents: Annotated[tuple[ParentText, ...], Field(min_length=1)] = HELD_OUT_WINDOW
 
@@ -84,7 +86,7 @@ class Sample(Job):
 
 
 class Reconstruct(FromOne):
-    """Windows encoded and decoded: what a latent keeps."""
+    """Windows encoded and decoded."""
 
     mode: Literal["reconstruct"] = "reconstruct"
 
@@ -96,11 +98,11 @@ def _not_negative(value: float | tuple[float, float]) -> float | tuple[float, fl
 
 
 class Vary(FromOne):
-    """Music near a parent."""
+    """Music similar to a parent."""
 
     mode: Literal["vary"] = "vary"
-    # standard deviations of the prior by which a latent moves: 0.1 almost the same, 0.5 a sibling, 1 a cousin, 3 a
-    # stranger; two numbers: drawn evenly between them
+    # how far the latent moves, in standard deviations of the prior: 0.1 almost the same, 0.5 similar, 1 related,
+    # 3 unrelated; two numbers: drawn evenly between them
     radius: Annotated[Range, AfterValidator(_not_negative)] = 0.5
 
 
@@ -109,10 +111,10 @@ class Blend(Job):
 
     mode: Literal["blend"] = "blend"
     parents: Annotated[tuple[ParentText, ...], Field(min_length=2)] = HELD_OUT_WINDOW * 2
-    # slerp: from the first parent to the second along the sphere, in `steps` samples; barycentre: any number of parents
-    # by weights
+    # slerp: from the first parent to the second along the sphere, in `steps` samples; barycentre: the weighted mean of
+    # any number of parents
     method: Literal["slerp", "barycentre"] = "slerp"
-    steps: Annotated[int, Field(ge=2)] = 8  # of a path, both ends included (slerp)
+    steps: Annotated[int, Field(ge=2)] = 8  # samples of a path, with both ends (slerp)
     weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one per parent (barycentre); None: drawn evenly
 
     @model_validator(mode="after")
@@ -135,14 +137,14 @@ ATTRIBUTES = ("density", "polyphony", "note_length", "syncopation", "register", 
 
 
 class Edit(FromOne):
-    """A parent with some of its attributes changed, the others kept."""
+    """A parent with some attributes changed and the others kept."""
 
     mode: Literal["edit"] = "edit"
-    # attribute -> change, or two numbers between which it is drawn evenly: density, polyphony, note_length relative
-    # (0.2: 20 % more); syncopation in shares of the notes; register in semitones; key in fifths (1: one sharp more);
-    # balance:<part> in shares of the notes
-    changes: Annotated[dict[str, Range], Field(min_length=1)] | None = None  # None: all that the model offers, as usual
-    together: bool = False  # all changes in each sample; else sample i has the one with number i modulo their number
+    # attribute -> change; two numbers: drawn evenly between them. Units: density, polyphony and note_length relative
+    # (0.2: 20 % more); syncopation and balance:<part> in shares of the notes; register in semitones; key in fifths
+    # (1: one sharp more). None: every attribute that the model offers, by its usual change
+    changes: Annotated[dict[str, Range], Field(min_length=1)] | None = None
+    together: bool = False  # True: each sample has all changes; False: of n changes, sample i has number i modulo n
 
     @field_validator("changes")
     @classmethod
@@ -157,11 +159,11 @@ class Edit(FromOne):
 
 
 class Continue(FromOne):
-    """What could come after a parent's window."""
+    """A continuation of a parent's window."""
 
     mode: Literal["continue"] = "continue"
-    windows: Positive = 1  # of new music, one after the other
-    lead: bool = True  # the parent's window goes before them in the sample
+    windows: Positive = 1  # number of new windows, one after the other
+    lead: bool = True  # the sample begins with the parent's window
     one_key: bool = True  # stays in the key of the parent's window
 
 
@@ -170,35 +172,26 @@ class Song(Job):
 
     mode: Literal["song"] = "song"
     bars: Positive = 64  # a multiple of the bars of a window
-    # letters, a section each, equally long: a letter that comes again is a variation of its first section; None: one
-    # section
+    # a letter per section, all equally long; a repeated letter is a variation of its first section; None: one section
     form: Annotated[str, Field(pattern=r"^[A-Z]{1,64}$")] | None = None
-    radius: Annotated[float, Field(ge=0)] = 0.3  # of the variations, as in vary
+    radius: Annotated[float, Field(ge=0)] = 0.3  # of the variations, as in mode vary
     one_key: bool = True  # stays in the key of its first window
 
 
 class Ensemble(Job):
-    """Several instruments at once."""
+    """Several instruments together."""
 
     mode: Literal["ensemble"] = "ensemble"
-    # joint: all parts from one latent; merged: each from a sample of its own, moved to one key and its own register
+    # joint: all parts from one latent; merged: each part from its own sample, moved to a common key and its register
     method: Literal["joint", "merged"] = "joint"
 
 
-_MODES: dict[str, type[Job]] = {
-    "sample": Sample,
-    "reconstruct": Reconstruct,
-    "vary": Vary,
-    "blend": Blend,
-    "edit": Edit,
-    "continue": Continue,
-    "song": Song,
-    "ensemble": Ensemble,
-}
+_KINDS: tuple[type[Job], ...] = (Sample, Reconstruct, Vary, Blend, Edit, Continue, Song, Ensemble)
+_MODES = {kind.model_fields["mode"].default: kind for kind in _KINDS}
 
 
 def _job(values: Any) -> Any:
-    """A job of the class of its mode, `sample` where it names none."""
+    """A job of the class of its mode; without a mode, of `Sample`."""
     if not isinstance(values, dict):
         return values
     mode = values.get("mode", "sample")
@@ -234,13 +227,14 @@ class Generate(Section):
     samples_per_part: Positive = 1024  # rows of one catalog file
 
     @model_validator(mode="after")
-    def _no_name_twice(self) -> Generate:
+    def _names_are_allowed(self) -> Generate:
         names = [job.name for job in self.jobs]
-        if len(set(names)) != len(names):
-            raise ValueError(f"two jobs have one name: {sorted(n for n in names if names.count(n) > 1)[0]!r}")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two jobs have one name: {twice[0]!r}")
         taken = sorted({"held-out", "value", "bernoulli", "markov"} & set(names))
         if taken:
             raise ValueError(f"no job may be named {taken[0]!r}: the tables of stage `evaluate` have such a column")
         if any(re.fullmatch(r"kept(-\d+)?", name) for name in names):
-            raise ValueError("no job may be named 'kept': so is what people keep in the explorer")
+            raise ValueError("no job may be named 'kept': samples that are kept in the explorer have this name")
         return self

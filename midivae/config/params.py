@@ -65,7 +65,7 @@ def parse(values: Any, origin: str) -> Params:
 
 
 def _anchored(params: Params, folder: Path) -> Params:
-    """The same, with `fetch.path` and parents that are files as seen from where we run; absolute ones stay."""
+    """The same params; relative `fetch.path` and files of parents now start at `folder`."""
     fetch, generate = params.fetch, params.generate
     if fetch.path is not None:
         fetch = fetch.model_copy(update={"path": str(folder / fetch.path)})

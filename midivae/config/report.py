@@ -8,6 +8,6 @@ from midivae.config.base import Positive, Section, Seed
 class Report(Section):
     """Stage `report`: the page."""
 
-    samples: Positive = 4096  # in the page, at most; of a larger catalog the first of each job
-    rolls_per_job: Positive = 6  # that the gallery shows of each job at first; also windows that are rebuilt
-    seed: Seed = 0  # of the lot that says which windows are rebuilt
+    samples: Positive = 4096  # maximum in the page; of a larger catalog the first of each job
+    rolls_per_job: Positive = 6  # that the gallery shows of each job at first; also the number of reconstructed windows
+    seed: Seed = 0  # of the choice of reconstructed windows

@@ -15,8 +15,8 @@ class View(Section):
     steps: Positive = 64
     hop: Positive | Literal["bar"] = "bar"  # steps from one window's start to the next, or: one at every bar line
     planes: Literal["frame", "onset+frame"] = "onset+frame"
-    merge_parts: bool = False  # the union of the parts, drums left out
-    min_fill: Fraction = 0.75  # a window at a piece's end is padded with silence if at least this much is music
+    merge_parts: bool = False  # True: all parts except drums in one
+    min_fill: Fraction = 0.75  # least share of music in the last window of a piece; the rest is silence
 
     @property
     def n_planes(self) -> int:
@@ -28,19 +28,23 @@ class Fit(Section):
     """How a model is fitted to its windows."""
 
     epochs: Positive = 5
-    max_steps: Positive | None = None  # a budget in optimiser steps; None: epochs alone decide
+    max_steps: Positive | None = None  # limit of optimiser steps; None: no limit besides epochs
     batch_size: Positive = 64  # windows per optimiser step, whatever the number of processes
-    accumulate: Positive = 1  # slices of a batch, taken in turn or shared by processes; each has noise of its own
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: Muon for the matrices of layers, AdamW for all else
+    accumulate: Positive = 1  # slices of a batch, computed in turn or by several processes; each has its own noise
+    optimizer: Literal["adamw", "muon"] = (
+        "adamw"  # muon: Muon for weight matrices of layers, AdamW for all other weights
+    )
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # with 0 AdamW is Adam
-    warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the learning rate rises to its value
-    decay: bool = False  # whether it then falls to 0 over the budget, along a cosine
-    clip_norm: Annotated[float, Field(gt=0)] | None = None  # the most a gradient's norm may be; None: any
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the weights over steps: what they keep of it in each
-    anneal_steps: Annotated[int, Field(ge=0)] = 0  # steps in which the weight of the KL term rises to beta
-    transpose: Annotated[int, Field(ge=0, le=64)] = 0  # semitones up or down, at most, by which windows are moved
-    patience: Positive | None = 4  # epochs without a better validation loss before stopping; None: never
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps until the learning rate reaches its value
+    decay: bool = False  # True: it then falls to 0 along a cosine
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # maximum norm of the gradient; None: no maximum
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the moving average of the weights; 0: no average
+    anneal_steps: Annotated[int, Field(ge=0)] = 0  # steps until the weight of the KL term reaches beta
+    transpose: Annotated[int, Field(ge=0, le=64)] = (
+        0  # maximum semitones up or down by which training windows are transposed
+    )
+    patience: Positive | None = 4  # epochs without a better validation loss, then training stops; None: never
 
     @model_validator(mode="after")
     def _slices_are_even(self) -> Fit:
@@ -64,23 +68,24 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Transformer(Fit):
     """The layers of model `transformer`."""
 
-    width: Positive = 128  # of the vector of a step
-    channels: Positive = 16  # of a step's field, at each pitch
+    width: Positive = 128  # size of the vector of a step
+    channels: Positive = 16  # size of the vector of a step at each pitch
     layers: Positive = 2
     heads: Positive = 4
-    cell: Positive = 16  # hidden units that decide a cell
+    cell: Positive = 16  # hidden units of the network that predicts a cell
     latent: Positive = 128
-    draft: Annotated[int, Field(ge=0)] = 0  # hidden units of a draft of each beat; 0: none
-    draft_steps: Annotated[int, Field(ge=0)] = 4000  # that fit the draft, and with it what a latent holds
+    draft: Annotated[int, Field(ge=0)] = 0  # hidden units of the draft, which encodes each beat; 0: no draft
+    draft_steps: Annotated[int, Field(ge=0)] = 4000  # optimiser steps that fit the draft, before the rest of the model
     context: Annotated[int, Field(ge=0)] = 32  # steps before the window that the decoder sees
-    drop_context: Share = 0.25  # share of the windows in training that see none of them
+    drop_context: Share = 0.25  # share of training windows without context
     dropout: Share = 0.1
-    drop_window: Share = 0.3  # share of the windows of which it sees nothing: all has to come through the latent
-    drop_steps: Share = 0.3  # share of the steps, and of the notes, that the decoder does not see in training:
-    drop_notes: Share = 0.1  # it leans on its latent, and learns no piece by heart
-    free_nats: Annotated[float, Field(ge=0)] = 0.1  # of KL that each latent dimension may hold at no cost
+    drop_window: Share = 0.3  # share of training windows that the decoder sees only through the latent
+    # shares of steps and of notes that the decoder does not see in training, so that it uses the latent
+    drop_steps: Share = 0.3
+    drop_notes: Share = 0.1
+    free_nats: Annotated[float, Field(ge=0)] = 0.1  # KL of each latent dimension that is not charged
     beta: Annotated[float, Field(ge=0)] = 0.07  # weight of the KL term
-    prior_steps: Positive = 400  # of the prior fitted to the latents afterwards
+    prior_steps: Positive = 400  # optimiser steps of the prior, which is fitted to the latents afterwards
 
     epochs: Positive = 4
     batch_size: Positive = 32
@@ -109,15 +114,17 @@ class Train(Section):
     """Stage `train`: the model and how it is fitted."""
 
     model: ModelName = "transformer"
-    compare: tuple[ModelName, ...] = ("mlp", "autoencoder")  # trained beside it, for the report's comparisons
+    compare: tuple[ModelName, ...] = ("mlp", "autoencoder")  # also trained, for comparison in the report
     seed: Seed = 0
-    warm_start: str | None = None  # folder of a model whose weights are the first ones; relative to the params file
+    warm_start: str | None = None  # folder of a model whose weights training starts from; relative to the params file
     view: View = View()
     transformer: Transformer = Transformer()
     dense: Dense = Dense()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "32", "bf16"] = "auto"  # of products in training; auto: bf16 where it is fast
-    compile: Literal["auto"] | bool = "auto"  # by torch.compile, which needs a compiler; auto: on a GPU
+    precision: Literal["auto", "32", "bf16"] = (
+        "auto"  # of matrix products in training; auto: bf16 if the hardware is fast with it
+    )
+    compile: Literal["auto"] | bool = "auto"  # with torch.compile, which needs a compiler; auto: on a GPU
 
     @field_validator("precision", mode="before")
     @classmethod
