@@ -21,19 +21,15 @@ from midivae.errors import CorruptError, InputError
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of a file, where the file system can
 
 
-def write_file(path: Path, fill: Callable[[IO[bytes]], object], durable: bool = True) -> None:
-    """Writes a file whole or not at all: `fill` gets a binary file to write to.
-
-    Not durable means whole unless the machine itself goes down: for what is checked before use and can be made again.
-    """
+def write_file(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file whole or not at all: `fill` gets a binary file to write to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             fill(file)
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:

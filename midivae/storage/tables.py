@@ -3,7 +3,7 @@
 Parquet pages carry checksums, and every reader verifies them: a flipped bit is an error with a name. The same table
 gives the same bytes.
 
-Offers: `write` / `read`, `is_whole`, `read_extra`, `read_columns`, `scan` and `dataset` (many files of one table),
+Offers: `write` / `read`, `is_whole`, `read_extra`, `scan` and `dataset` (many files of one table),
 `compress` / `decompress`.
 """
 
@@ -13,18 +13,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.storage.files import write_file
 from midivae.storage.schema import Table
-
-if TYPE_CHECKING:
-    import pyarrow.compute as pc  # takes a tenth of a second, and a worker process needs none of it
-    import pyarrow.dataset as ds
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +36,6 @@ def write(
     table: Table,
     extra: dict[str, str] | None = None,
     row_group_size: int | None = None,
-    durable: bool = True,
 ) -> None:
     """Writes rows as Parquet with the schema of `table`.
 
@@ -47,8 +44,7 @@ def write(
         rows: the columns of `table`, in any order.
         table: what is written.
         extra: goes into the metadata under "midivae.<key>".
-        row_group_size: rows a reader must take at least; None: pyarrow's choice.
-        durable: as for `files.write_file`.
+        row_group_size: rows that a reader must read at least; None: pyarrow's choice.
     """
     named = {f"midivae.{key}".encode(): text.encode() for key, text in (extra or {}).items()}
     metadata = {**(table.schema.metadata or {}), **named}
@@ -73,7 +69,6 @@ def write(
             write_page_checksum=True,
             version="2.6",
         ),
-        durable,
     )
 
 
@@ -145,22 +140,16 @@ def is_whole(path: Path, table: Table) -> bool:
 
 def read_extra(path: Path, table: Table, key: str) -> str:
     """The text kept under `key` by `write(..., extra=...)`."""
-    with _translated(path):
-        found = pq.read_schema(path)
-    _check_header(path, found, table)
+    columns = _columns(path)
+    _check_header(path, columns, table)
     try:
-        return str(found.metadata[f"midivae.{key}".encode()].decode())
+        return str(columns.metadata[f"midivae.{key}".encode()].decode())
     except KeyError:
         raise SchemaError(f"{path}: no {key!r} in its metadata; rerun the stage that writes it") from None
 
 
-def read_columns(path: Path) -> pa.Schema:
-    """The columns of any Parquet file, whatever table it holds.
-
-    Raises:
-        InputError: no such file.
-        CorruptError: the bytes are damaged.
-    """
+def _columns(path: Path) -> pa.Schema:
+    """The columns and metadata of any Parquet file."""
     with _translated(path):
         return pq.read_schema(path)
 
@@ -183,10 +172,8 @@ def dataset(paths: Sequence[Path], table: Table) -> ds.Dataset:
     Raises:
         InputError, SchemaError, CorruptError: as `read`.
     """
-    import pyarrow.dataset as ds  # imports pandas: half of what a worker process would need to start
-
     for path in paths:
-        _check_header(path, read_columns(path), table)
+        _check_header(path, _columns(path), table)
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     return ds.dataset(list(map(str, paths)), format=ds.ParquetFileFormat(default_fragment_scan_options=checked))
 
