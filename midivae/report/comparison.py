@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from midivae.render import charts
 from midivae.render.charts import number
-from midivae.report.labels import UNITS, chip_classes, words
+from midivae.report.labels import UNITS, words
 from midivae.storage import schema, tables
 from midivae.storage.files import read_csv
 from midivae.storage.schema import HELD_OUT
@@ -106,6 +106,6 @@ def novelty(folder: Path, classes: Mapping[str, str]) -> dict[str, Any]:
     says = f"Distance to the nearest training window; means: {means}."
     return {
         "names": _NOVELTY,
-        "rows": [{"kind": chip_classes(classes.get(row["set"], "real")), **row} for row in rows],
+        "rows": [{"kind": classes.get(row["set"], "real"), **row} for row in rows],
         "chart": charts.histogram_of(distances, edges, "distance to the nearest training window", says),
     }

@@ -22,7 +22,7 @@ import pandas as pd
 from midivae.catalog import read
 from midivae.config.params import Params
 from midivae.render import pictures
-from midivae.report.labels import chip_classes, rounded, words
+from midivae.report.labels import rounded, words
 from midivae.report.reconstructions import piece_paths
 from midivae.storage import schema, tables
 from midivae.storage.schema import HELD_OUT
@@ -61,7 +61,7 @@ def gallery(samples: pd.DataFrame, classes: Mapping[str, str], params: Params, d
         "alike": _alike(rows),
     }
     return {
-        "jobs": [_job(job, samples, rows, chip_classes(classes[job]), params, data / "samples") for job in jobs],
+        "jobs": [_job(job, samples, rows, classes[job], params, data / "samples") for job in jobs],
         "columns": columns,
         "sizes": [len(file) for file in files],
         "midi": files,
@@ -99,7 +99,7 @@ def _files(rows: pd.DataFrame, folder: Path) -> list[bytes]:
 
 
 def _job(
-    job: str, samples: pd.DataFrame, rows: pd.DataFrame, chip: str, params: Params, folder: Path
+    job: str, samples: pd.DataFrame, rows: pd.DataFrame, kind: str, params: Params, folder: Path
 ) -> dict[str, Any]:
     """What all samples of a job have in common."""
     in_job = samples[samples["job"] == job]
@@ -113,7 +113,7 @@ def _job(
         decoding = f"threshold {requests[0].threshold:g}" if requests else "with a threshold"
     return {
         "name": job,
-        "kind": chip,
+        "kind": " ".join(kind.split()[:2]),  # colour and line style
         "count": len(in_job),
         "shown": int((rows["job"] == job).sum()),
         "about": f"mode {first['mode']}{method} · model {first['model']} · {decoding}, {first['prior']} prior",

@@ -1,6 +1,6 @@
 """How names and numbers are written on the page, and the CSS classes of jobs.
 
-Offers: `UNITS`; `words`, `percent`, `rounded`; `job_classes`, `chip_classes`.
+Offers: `UNITS`; `words`, `percent`, `rounded`; `job_classes`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,3 @@ def job_classes(index: int) -> str:
     The line style tells jobs of the same colour apart.
     """
     return f"s{index % _SHADES} d{index // _SHADES % 3} j{index}" + ("" if index < _DRAWN else " off")
-
-
-def chip_classes(classes: str) -> str:
-    """The CSS classes of a job's colour sample, which is always shown: the first two of `job_classes`."""
-    return " ".join(classes.split()[:2])

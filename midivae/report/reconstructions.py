@@ -1,12 +1,12 @@
 """Section "Reconstructions": held-out windows, and the same windows after each model's encoder and decoder.
 
-A picture is a small PNG of the notes; the grid behind it (black keys, bar lines, labels) is SVG, written once for all
-pictures of the same size.
+A picture is a small PNG of the notes. The grid behind it (black keys, bar lines, labels) is SVG, written once: all
+models of a run have the same windows.
 
 Shapes:
     B  windows    T  steps    N  parts    K  planes    P  pitches
 
-Offers: `reconstructions`, `grids`, `piece_paths`.
+Offers: `reconstructions`, `piece_paths`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from midivae.config.params import Params
 from midivae.config.streams import Stream
 from midivae.measures.likeness import Match, matched
 from midivae.models import WindowModel, coding
-from midivae.music.roll import Layout, Roll
+from midivae.music.roll import Roll
 from midivae.render import pictures
 from midivae.render.charts import number
 from midivae.report.training import Trained
@@ -49,16 +49,17 @@ def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> 
     rebuilt = {one.name: _reconstruct(one.model, held_out, index) for one in trained}
     paths = piece_paths(rolls)
     starts = (windows.start - held_out.starts[windows.piece]) // config.layout.steps_per_beat
-    beats_per_bar = params.evaluate.beats_per_bar
+    layout = config.layout
     rows = []
     for i, window in enumerate(index.tolist()):
         path = paths[held_out.piece_ids[int(windows.piece[window])]]
-        row = [_cell(path, f"from beat {starts[window]}", Roll(original[i], config.layout), beats_per_bar)]
+        row = [_picture(path, f"from beat {starts[window]}", Roll(original[i], layout))]
         for model, planes in rebuilt.items():
             match = Match.of(matched(planes[i : i + 1], original[i : i + 1]))
-            row.append(_cell(model, f"F1 {number(match.frame_f1)}", Roll(planes[i], config.layout), beats_per_bar))
+            row.append(_picture(model, f"F1 {number(match.frame_f1)}", Roll(planes[i], layout)))
         rows.append(row)
-    return {"rows": rows, "parts": _legend(config.layout), "windows": len(windows)}
+    grid = _grid(view.steps, layout.pitch_low, layout.pitches, layout.steps_per_beat, params.evaluate.beats_per_bar)
+    return {"rows": rows, "parts": layout.parts, "grid": grid}
 
 
 def piece_paths(rolls: Path) -> dict[str, str]:
@@ -84,22 +85,9 @@ def _reconstruct(model: WindowModel, corpus: loader.Corpus, index: np.ndarray) -
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
-def _cell(name: str, note: str, roll: Roll, beats_per_bar: int) -> dict[str, Any]:
-    """A picture with its heading, its description, and the key of its grid in `grids`."""
-    layout = roll.layout
-    return {
-        "name": name,
-        "note": note,
-        "data": base64.b64encode(pictures.draw(roll)).decode(),
-        "says": f"Piano roll of {name}, {note}",
-        "grid": (len(roll.planes), layout.pitch_low, layout.pitches, layout.steps_per_beat, beats_per_bar),
-    }
-
-
-def grids(rebuilt: dict[str, Any]) -> dict[tuple[int, ...], dict[str, Any]]:
-    """The grid of each size of picture."""
-    distinct = dict.fromkeys(cell["grid"] for row in rebuilt["rows"] for cell in row)
-    return {grid: {"id": f"grid{index}", **_grid(*grid)} for index, grid in enumerate(distinct)}
+def _picture(name: str, note: str, roll: Roll) -> dict[str, str]:
+    """A picture and its heading."""
+    return {"name": name, "note": note, "data": base64.b64encode(pictures.draw(roll)).decode()}
 
 
 def _grid(n_steps: int, pitch_low: int, pitches: int, steps_per_beat: int, beats_per_bar: int) -> dict[str, Any]:
@@ -120,8 +108,3 @@ def _grid(n_steps: int, pitch_low: int, pitches: int, steps_per_beat: int, beats
         "bars": list(range(0, width, bar)),
         "numbers": [(1 + i, i * bar) for i in range(0, -(-width // bar), -(-_LEAST_GAP // bar))],
     }
-
-
-def _legend(layout: Layout) -> list[tuple[str, str]]:
-    """Parts and the CSS classes of their colours."""
-    return [(name, f"p{index % len(pictures.COLOURS)}") for index, name in enumerate(layout.parts)]

@@ -29,11 +29,11 @@ from midivae.config.params import Params
 from midivae.render.charts import number
 from midivae.report.comparison import comparison, novelty
 from midivae.report.gallery import gallery, pack
-from midivae.report.labels import chip_classes, job_classes, percent, words
+from midivae.report.labels import job_classes, percent, words
 from midivae.report.lineage import lineage
 from midivae.report.modes import modes
 from midivae.report.overview import corpus, overview
-from midivae.report.reconstructions import grids, reconstructions
+from midivae.report.reconstructions import reconstructions
 from midivae.report.training import read_trained
 from midivae.storage import folders
 from midivae.storage.files import read_json, write_bytes
@@ -62,7 +62,6 @@ def run(params: Params, data: Path) -> dict[str, object]:
     )
     classes = {job: job_classes(index) for index, job in enumerate(jobs)}
     metrics = read_json(evaluation / METRICS)
-    rebuilt = reconstructions(trained, data / "rolls", params)
     shown = gallery(samples, classes, params, data)
     page = _render(
         overview=overview(samples, jobs[0], metrics),
@@ -72,11 +71,9 @@ def run(params: Params, data: Path) -> dict[str, object]:
         novelty=novelty(evaluation, classes),
         modes=modes(evaluation),
         samples={"shown": len(shown["sizes"]), "count": len(samples), "packed": pack(shown)},
-        reconstructions=rebuilt,
-        grids=grids(rebuilt),
+        reconstructions=reconstructions(trained, data / "rolls", params),
         lineage=lineage(params, data, samples, jobs),
         classes=classes,
-        chips={job: chip_classes(kind) for job, kind in classes.items()},
     )
     with folders.publishing(data / "report") as staging:
         write_bytes(staging / PAGE, page)
