@@ -16,8 +16,9 @@ Where we differ from Yang & Lerch:
 Conventions: X is the set in question, Y the reference. All but the overlapping area are 0 for equal sets and grow with
 the distance; KLD and Frechet distance also grow as n shrinks, so compare only what was computed with the same n.
 
-Offers: `evenly` (which of too many); `grid`, `densities` and `density`, `overlapping_area`, `kld_nats`, `wasserstein`,
-`frechet`; `intra`, `inter` (distances between pairs of samples); `interval` (of a bootstrap); `ranks`, `spearman`.
+Offers: `evenly` (which rows, if there are too many); `grid`, `densities` and `density`, `overlapping_area`,
+`kld_nats`, `wasserstein`, `frechet`; `intra`, `inter` (distances between pairs of samples); `interval` (of a
+bootstrap); `spearman`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
+from scipy.spatial.distance import cdist, pdist
 
 _POINTS = 512  # of a grid
 
@@ -109,20 +112,12 @@ def intra(x: Float[np.ndarray, "M D"]) -> Float[np.ndarray, " _"]:
 
     Trap avoided: the distance of a row to itself, a spike at 0.
     """
-    first, second = np.triu_indices(len(x), 1)
-    return np.asarray(_between(x, x)[first, second])
+    return np.asarray(pdist(x))
 
 
 def inter(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " _"]:
     """Euclidean distances of every row of X to every row of Y (Yang & Lerch's inter-set distances)."""
-    return _between(x, y).reshape(-1)
-
-
-def _between(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "M N"]:
-    if x.shape[1] == 1:  # exact, where the difference of squares is not
-        return np.asarray(np.abs(x - y.T))
-    squared = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
-    return np.asarray(np.sqrt(np.maximum(squared, 0)))
+    return np.asarray(cdist(x, y)).reshape(-1)
 
 
 def interval(value: float, resampled: Values, share: float = 0.95) -> tuple[float, float]:
@@ -137,24 +132,13 @@ def interval(value: float, resampled: Values, share: float = 0.95) -> tuple[floa
     return float(low), float(high)
 
 
-def ranks(values: Values) -> Float[np.ndarray, " M"]:
-    """The rank of each value, from 1; of equal values, the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place])
-
-
 def spearman(x: Values, y: Values) -> float:
-    """Spearman's rank correlation: 1 where y rises with x, -1 where it falls; NaN where one of them is constant.
+    """Spearman's rank correlation: 1 if y rises with x, -1 if it falls; NaN if one of them is constant.
 
-    Trap avoided: the formula with squared differences of ranks, which is wrong where values are equal.
+    Trap avoided: the formula with squared differences of ranks, which is wrong for equal values.
     """
-    if len(x) < 2:
-        return np.nan
-    a, b = ranks(x), ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    norm = np.sqrt((a**2).sum() * (b**2).sum())
-    return float((a * b).sum() / norm) if norm > 0 else np.nan
+    ranks = pd.DataFrame({"x": x, "y": y}).rank()
+    return float(ranks["x"].corr(ranks["y"]))
 
 
 def frechet(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M D"]) -> float:
@@ -164,16 +148,10 @@ def frechet(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "M D"]) -> float:
     is real, where that of C_X C_Y is complex after rounding.
     """
     apart = x.mean(axis=0) - y.mean(axis=0)
-    c_x, c_y = _covariance(x), _covariance(y)
+    c_x, c_y = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (x, y))
     root = _root(c_x)
     shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ c_y @ root), 0)).sum()
     return max(0.0, float(apart @ apart + np.trace(c_x) + np.trace(c_y) - 2 * shared))
-
-
-def _covariance(rows: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "D D"]:
-    centred = rows - rows.mean(axis=0)
-    covariance: np.ndarray = centred.T @ centred / max(1, len(rows) - 1)
-    return covariance
 
 
 def _root(symmetric: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
 
 from midivae.music.roll import FRAME, Layout
@@ -57,39 +58,39 @@ class Bigram:
     theirs in equal shares, so that both sum to 1 over the 4,096 chords.
 
     Attributes:
-        single, single_counts: classes of chords, sorted, and how often each came.
-        pairs, pair_counts: classes of pairs, sorted, and how often each came.
-        first, first_counts, first_kinds: classes of chords that had a follower, how often, and how many kinds of it.
+        single: how often each class of chords came.
+        pairs: how often each class of pairs came.
+        first: how often each class of chords had a follower.
+        followers: how many kinds of follower it had.
     """
 
-    single: Int64[np.ndarray, " A"]
-    single_counts: Int64[np.ndarray, " A"]
-    pairs: Int64[np.ndarray, " C"]
-    pair_counts: Int64[np.ndarray, " C"]
-    first: Int64[np.ndarray, " D"]
-    first_counts: Int64[np.ndarray, " D"]
-    first_kinds: Int64[np.ndarray, " D"]
+    single: pd.Series
+    pairs: pd.Series
+    first: pd.Series
+    followers: pd.Series
 
     @classmethod
     def fit(cls, found: Chords) -> Bigram:
         """Counts the chords of some rolls, and what follows what in each."""
-        single, single_counts = np.unique(_NORMAL[found].reshape(-1), return_counts=True)
         before, after = found[:, :-1].reshape(-1), found[:, 1:].reshape(-1)
-        pairs, pair_counts = np.unique(_class_of_pair(before, after), return_counts=True)
-        first, first_counts = np.unique(_NORMAL[before], return_counts=True)
-        kinds = np.unique(_NORMAL[pairs // CHORDS], return_counts=True)[1]
-        return cls(single, single_counts, pairs, pair_counts, first, first_counts, kinds)
+        pairs = pd.Series(_class_of_pair(before, after)).value_counts()
+        return cls(
+            single=pd.Series(_NORMAL[found].reshape(-1)).value_counts(),
+            pairs=pairs,
+            first=pd.Series(_NORMAL[before]).value_counts(),
+            followers=pd.Series(_NORMAL[pairs.index.to_numpy(np.int64) // CHORDS]).value_counts(),
+        )
 
     def probability(self, before: Int[np.ndarray, " M"], after: Int[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
         """P(after | before)."""
-        n, kinds = int(self.single_counts.sum()), len(self.single)
+        n, kinds = int(self.single.sum()), len(self.single)
         share = n / max(1, n + kinds)
         orbit = 12 / _SELF[after]
-        alone = share * _count(self.single, self.single_counts, _NORMAL[after]) / (max(1, n) * orbit)
+        alone = share * _count(self.single, _NORMAL[after]) / (max(1, n) * orbit)
         alone = alone + (1 - share) / CHORDS
-        seen = _count(self.first, self.first_counts, _NORMAL[before])
-        weight = seen / np.maximum(1, seen + _count(self.first, self.first_kinds, _NORMAL[before]))
-        both = _count(self.pairs, self.pair_counts, _class_of_pair(before, after))
+        seen = _count(self.first, _NORMAL[before])
+        weight = seen / np.maximum(1, seen + _count(self.followers, _NORMAL[before]))
+        both = _count(self.pairs, _class_of_pair(before, after))
         ways = _SELF[before] / _self_of_pair(before, after)
         return np.asarray(weight * both / (np.maximum(1, seen) * ways) + (1 - weight) * alone)
 
@@ -118,14 +119,9 @@ def _self_of_pair(before: Int[np.ndarray, " M"], after: Int[np.ndarray, " M"]) -
     return np.asarray(((_TURNED[:, before] == before) & (_TURNED[:, after] == after)).sum(axis=0))
 
 
-def _count(
-    known: Int64[np.ndarray, " A"], counts: Int64[np.ndarray, " A"], wanted: Int64[np.ndarray, " M"]
-) -> Int64[np.ndarray, " M"]:
-    """How often each was counted; 0 where it is not known."""
-    if len(known) == 0:
-        return np.zeros(len(wanted), np.int64)
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[place] == wanted, counts[place], 0)
+def _count(counts: pd.Series, wanted: Int64[np.ndarray, " M"]) -> Int64[np.ndarray, " M"]:
+    """How often each was counted; 0 if it was not."""
+    return counts.reindex(wanted, fill_value=0).to_numpy(np.int64)
 
 
 # --- how far parts are from each other --------------------------------------------------------------------------------

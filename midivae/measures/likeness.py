@@ -24,11 +24,11 @@ Planes = Bool[np.ndarray, "B T N 2 P"]
 # --- cell by cell -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Match:
-    """How well rolls agree with those they should be.
+    """How well rolls agree with those they should equal; the one rule of F1 for training, evaluation and report.
 
     Attributes:
-        onset_f1, frame_f1: harmonic mean of precision and recall over all cells of all rolls together; NaN where
-            neither has a cell.
+        onset_f1, frame_f1: harmonic mean of precision and recall over all cells of all rolls together. 0 / 0, where
+            neither has a cell, is NaN: no value.
         exact_steps: share of the steps on which every cell of every part is right, onsets and frames.
     """
 
@@ -40,9 +40,9 @@ class Match:
     def of(cls, counts: Int64[np.ndarray, " 6"]) -> Match:
         """From the counts of `matched`.
 
-        The F1 of frames is that of `mir_eval.multipitch` on the grid; that of onsets lets a note be neither early nor
-        late, where `mir_eval.transcription` allows 50 ms. Cells are summed over rolls before the quotient is taken, as
-        in stage `train`; a mean of quotients would let short quiet rolls weigh as much as full ones.
+        The F1 of frames is that of `mir_eval.multipitch` on the grid. That of onsets requires the exact step, where
+        `mir_eval.transcription` allows 50 ms. Cells are summed over rolls before the quotient is taken: a mean of
+        quotients would let short quiet rolls weigh as much as full ones.
         """
         right_onsets, both_onsets, right_frames, both_frames, exact, steps = counts.tolist()
         return cls(
@@ -52,11 +52,11 @@ class Match:
         )
 
 
-def matched(made: Planes, wanted: Planes) -> Int64[np.ndarray, " 6"]:
-    """Counts for `Match.of`: they add up over blocks of rolls."""
-    right = np.count_nonzero(made & wanted, axis=(0, 1, 2, 4))  # [K]
-    both = np.count_nonzero(made, axis=(0, 1, 2, 4)) + np.count_nonzero(wanted, axis=(0, 1, 2, 4))
-    exact = (made == wanted).all(axis=(2, 3, 4))
+def matched(rolls: Planes, wanted: Planes) -> Int64[np.ndarray, " 6"]:
+    """Counts for `Match.of`; they add up over blocks of rolls."""
+    right = np.count_nonzero(rolls & wanted, axis=(0, 1, 2, 4))  # [K]
+    both = np.count_nonzero(rolls, axis=(0, 1, 2, 4)) + np.count_nonzero(wanted, axis=(0, 1, 2, 4))
+    exact = (rolls == wanted).all(axis=(2, 3, 4))
     counts = (right[ONSET], both[ONSET], right[FRAME], both[FRAME], np.count_nonzero(exact), exact.size)
     return np.array(counts, np.int64)
 

@@ -16,16 +16,18 @@ Shapes:
     B  rolls    T  steps    N  parts    K  planes    P  pitches    F  frames
 
 Offers: `KeyStability` and `key_stability`; `Overlaps` and `self_similarity`, `Likeness` and `likeness`; `Seams` and
-`seams`; `overlap_of_normals`.
+`seams`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from midivae.measures import features
 from midivae.measures.keys import best_scale, major_of
@@ -99,60 +101,20 @@ def self_similarity(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_p
     in each frame; drums left out.
     """
     steps, hop = FRAME_BARS * steps_per_bar, HOP_BARS * steps_per_bar
-    pitched = layout.pitched
-    _, _, row, onset, offset = cell_runs(planes[None][:, :, pitched])
-    begins = np.arange(0, len(planes) - steps + 1, hop)
-    mine = (onset >= begins[:, None]) & (onset < begins[:, None] + steps)  # [F, M]
-    filled = np.asarray(mine.any(axis=1))
-    overlaps = []
-    for values in (row, offset - onset):
-        n = np.maximum(mine.sum(axis=1), 1)
-        mean = (mine * values).sum(axis=1) / n
-        variance = (mine * (values - mean[:, None]) ** 2).sum(axis=1) / n
-        sd = np.maximum(np.sqrt(variance), _UNIFORM_SD)
-        area = overlap_of_normals(mean[:-1], sd[:-1], mean[1:], sd[1:])
-        overlaps.append(area[filled[:-1] & filled[1:]])
-    return Overlaps(*overlaps)
-
-
-def overlap_of_normals(
-    mean_a: Float[np.ndarray, " F"],
-    sd_a: Float[np.ndarray, " F"],
-    mean_b: Float[np.ndarray, " F"],
-    sd_b: Float[np.ndarray, " F"],
-) -> Float[np.ndarray, " F"]:
-    """The area under both of two normal densities: 1 where they are the same, towards 0 as they move apart.
-
-    The densities cross where the quadratic (x - a)**2 / s_a**2 - (x - b)**2 / s_b**2 = 2 ln(s_b / s_a) is zero: once
-    where the deviations are equal, else twice. Between the crossings the narrower density is the greater one, outside
-    of them the wider one.
-    """
-    return np.array(
-        [
-            _overlap(*values)
-            for values in zip(mean_a.tolist(), sd_a.tolist(), mean_b.tolist(), sd_b.tolist(), strict=True)
-        ]
+    _, _, row, onset, offset = cell_runs(planes[None][:, :, layout.pitched])
+    frames = [(onset >= start) & (onset < start + steps) for start in range(0, len(planes) - steps + 1, hop)]
+    pairs = [(a, b) for a, b in pairwise(frames) if a.any() and b.any()]
+    return Overlaps(
+        *(
+            np.array([_normal(values[a]).overlap(_normal(values[b])) for a, b in pairs])
+            for values in (row, offset - onset)
+        )
     )
 
 
-def _overlap(mean_a: float, sd_a: float, mean_b: float, sd_b: float) -> float:
-    if sd_a > sd_b:
-        mean_a, sd_a, mean_b, sd_b = mean_b, sd_b, mean_a, sd_a  # a is the narrower
-    if sd_b - sd_a < 1e-9 * sd_b:
-        return math.erfc(abs(mean_a - mean_b) / (2 * math.sqrt(2) * sd_a))
-    precise_a, precise_b = sd_a**-2, sd_b**-2
-    centre = (mean_a * precise_a - mean_b * precise_b) / (precise_a - precise_b)
-    inside = precise_a * precise_b * (mean_a - mean_b) ** 2 + 2 * (precise_a - precise_b) * math.log(sd_b / sd_a)
-    reach = math.sqrt(inside) / (precise_a - precise_b)
-    low, high = centre - reach, centre + reach
-    within_b = _below(high, mean_b, sd_b) - _below(low, mean_b, sd_b)
-    within_a = _below(high, mean_a, sd_a) - _below(low, mean_a, sd_a)
-    return within_b + 1 - within_a
-
-
-def _below(x: float, mean: float, sd: float) -> float:
-    """The normal distribution function."""
-    return 0.5 * math.erfc((mean - x) / (sd * math.sqrt(2)))
+def _normal(values: Int[np.ndarray, " M"]) -> NormalDist:
+    """The normal distribution fitted to values, at least as wide as the grid makes it."""
+    return NormalDist(float(values.mean()), max(float(values.std()), _UNIFORM_SD))
 
 
 @dataclass(frozen=True)

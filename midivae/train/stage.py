@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,6 +32,7 @@ from midivae.config.params import Params
 from midivae.config.train import Train
 from midivae.errors import InputError, TrainingError
 from midivae.measures import distances
+from midivae.measures.likeness import Match, matched
 from midivae.models import Config, WindowModel, coding, elbo
 from midivae.models.base import Chance
 from midivae.models.latent import Controls
@@ -230,51 +231,33 @@ def heldout(model: WindowModel, windows: BitMatrix, seed: int) -> dict[str, floa
             bar.update(len(index))
     nats, mu, logvar, inside = (torch.cat(column) for column in zip(*(batch[:4] for batch in batches), strict=True))
     kl = elbo.kl_per_dimension(mu, logvar).sum(1) if model.samples_latent else None
-    counts = np.sum([batch.counts for batch in batches], axis=0)
+    match = Match.of(np.sum([batch.counts for batch in batches], axis=0))
     return {
         "windows": len(chosen),
         **_likelihood(nats, kl, int(inside.sum())),
-        **_agreement(counts),
+        "frame_f1": rounded(match.frame_f1),
+        "onset_f1": rounded(match.onset_f1),
+        "step_accuracy": rounded(match.exact_steps),
         **_latent(mu, logvar),
     }
 
 
 class _Measured(NamedTuple):
-    """What is kept of a batch: -log p(x | z) in nats, the posterior, steps in the piece; counts of cells and steps."""
+    """What is kept of a batch: -log p(x | z) in nats, the posterior, steps in the piece; counts for `Match.of`."""
 
     nats: Float[Tensor, " B"]
     mu: Float[Tensor, "B Z"]
     logvar: Float[Tensor, "B Z"]
     n_inside: Int[Tensor, " B"]
-    counts: Int[np.ndarray, " 8"]
+    counts: Int[np.ndarray, " 6"]
 
 
 def _measure(model: WindowModel, batch: Batch, noise: torch.Generator) -> _Measured:
     mu, logvar = model.encode(batch.x)
     nats = model.nats(batch, elbo.reparameterise(mu, logvar, noise))
     found = coding.complete(model.cells(mu, Chance()).cpu().numpy())
-    counts = _counts(coding.complete((batch.x > 0).cpu().numpy()), found)
+    counts = matched(found, coding.complete((batch.x > 0).cpu().numpy()))
     return _Measured(nats, mu, logvar, batch.n_inside, counts)
-
-
-def _counts(real: Bool[np.ndarray, "B T N 2 P"], found: Bool[np.ndarray, "B T N 2 P"]) -> Int[np.ndarray, " 8"]:
-    """Cells right, real and found of both planes; steps right, and steps."""
-    cells = [
-        int(plane.sum())
-        for k in (FRAME, ONSET)
-        for plane in ((real & found)[:, :, :, k], real[:, :, :, k], found[:, :, :, k])
-    ]
-    exact = (real == found).all(axis=(2, 3, 4))  # [B, T]
-    return np.array([*cells, int(exact.sum()), exact.size], np.int64)
-
-
-def _agreement(counts: Int[np.ndarray, " 8"]) -> dict[str, float | int]:
-    frame_right, frame_real, frame_found, onset_right, onset_real, onset_found, exact, steps = counts.tolist()
-    return {
-        "frame_f1": rounded(2 * frame_right / max(1, frame_real + frame_found)),
-        "onset_f1": rounded(2 * onset_right / max(1, onset_real + onset_found)),
-        "step_accuracy": rounded(exact / steps),
-    }
 
 
 def _likelihood(nats: Float[Tensor, " W"], kl: Float[Tensor, " W"] | None, steps: int) -> dict[str, float | int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from midivae.measures import longform
 from midivae.music.roll import Layout
@@ -58,27 +57,6 @@ def test_windows_without_pitches_have_no_key() -> None:
     assert longform.key_stability(planes[:BAR], LAYOUT, BAR).windows == 0
 
 
-# --- overlap of normals -----------------------------------------------------------------------------------------------
-@given(st.floats(-3, 3), st.floats(0.3, 3), st.floats(-3, 3), st.floats(0.3, 3))
-def test_overlap_is_the_integral_of_the_lower_density(a: float, sd_a: float, b: float, sd_b: float) -> None:
-    x = np.linspace(-25, 25, 200_001)
-    p, q = (np.exp(-0.5 * ((x - m) / s) ** 2) / (s * math.sqrt(2 * math.pi)) for m, s in ((a, sd_a), (b, sd_b)))
-    wanted = np.minimum(p, q).sum() * (x[1] - x[0])
-    found = longform.overlap_of_normals(*(np.array([value]) for value in (a, sd_a, b, sd_b)))
-    assert found[0] == pytest.approx(wanted, abs=1e-4)
-
-
-def test_known_overlaps() -> None:
-    # two deviations apart: 2 Phi(-1); one inside the other, at one mean: crossings at +-x with x**2 = ln 4 / (1 - 1/4),
-    # where the one-crossing formula of Mittal's code has nothing between the means and says 1/2 or 1
-    apart = longform._overlap(0.0, 1.0, 2.0, 1.0)
-    assert apart == pytest.approx(math.erfc(1 / math.sqrt(2)))
-    x = math.sqrt(math.log(4) / 0.75)
-    inside = math.erf(x / 2 / math.sqrt(2)) + math.erfc(x / math.sqrt(2))
-    assert longform._overlap(0.0, 1.0, 0.0, 2.0) == longform._overlap(0.0, 2.0, 0.0, 1.0) == pytest.approx(inside)
-    assert longform._overlap(1.0, 2.0, 1.0, 2.0) == 1
-
-
 # --- self-similarity --------------------------------------------------------------------------------------------------
 def test_music_that_repeats_itself_overlaps_with_itself() -> None:
     found = longform.self_similarity(scale_bars(0, 12, [0, 4, 7, 12]), LAYOUT, BAR)
@@ -92,8 +70,21 @@ def test_frames_by_hand() -> None:
     planes = np.concatenate([scale_bars(0, 4, [0]), scale_bars(4, 2, [0])])
     found = longform.self_similarity(planes, LAYOUT, BAR)
     narrow = 1 / math.sqrt(12)
-    assert found.pitch == pytest.approx([longform._overlap(0.0, narrow, 2.0, 2.0)])  # means 0 and 2, deviations 0 and 2
+    # means 0 and 2, deviations 0 and 2
+    assert found.pitch == pytest.approx([NormalDist(0.0, narrow).overlap(NormalDist(2.0, 2.0))])
     assert found.duration == pytest.approx([1])
+
+
+def test_an_overlap_is_the_integral_of_the_lower_density() -> None:
+    # pitches 0 and 4 in turn, mean 2 and deviation 2, against pitch 0 alone: two crossings, where the formula of
+    # Mittal's code, which takes the one between the means, leaves out a part
+    planes = np.concatenate([scale_bars(0, 4, [0]), scale_bars(0, 2, [4]), scale_bars(0, 2, [0])])
+    found = longform.self_similarity(planes, LAYOUT, BAR)
+    x = np.linspace(-25, 25, 200_001)
+    p, q = (
+        np.exp(-0.5 * ((x - m) / s) ** 2) / (s * math.sqrt(2 * math.pi)) for m, s in ((0, 1 / math.sqrt(12)), (2, 2))
+    )
+    assert found.pitch[0] == pytest.approx(np.minimum(p, q).sum() * (x[1] - x[0]), abs=1e-4)
 
 
 def test_drums_and_empty_frames_are_left_out() -> None:

@@ -182,16 +182,6 @@ def test_held_out_figures_can_be_worked_out_again(data: Path) -> None:
     assert figures["reconstruction_nats"] == pytest.approx(at_the_mean.item(), rel=0.1)  # one draw, not the mean
 
 
-def test_a_perfect_and_a_silent_model_have_the_figures_they_must() -> None:
-    rng = np.random.default_rng(0)
-    real = coding.complete(rng.random((2, 4, 1, 2, 3)) < 0.4)
-    perfect = train._agreement(train._counts(real, real))
-    assert perfect == {"frame_f1": 1.0, "onset_f1": 1.0, "step_accuracy": 1.0}
-    silent = train._agreement(train._counts(real, np.zeros_like(real)))
-    assert (silent["frame_f1"], silent["onset_f1"]) == (0.0, 0.0)
-    assert silent["step_accuracy"] == pytest.approx((~real.any(axis=(2, 3, 4))).mean(), abs=1e-5)
-
-
 def test_units_are_active_by_the_variance_of_their_mean() -> None:
     # means 0 and 0.4: variance 0.04 > 0.01; 0 and 0.1: 0.0025; always 7: 0
     mu = torch.tensor([[0.0, 0.0, 7.0], [0.4, 0.1, 7.0]])
