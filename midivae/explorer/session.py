@@ -25,7 +25,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -48,7 +48,7 @@ from midivae.explorer.kept import Kept
 from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Parent, Settings, point_of, weights_of
 from midivae.explorer.uploads import MOST_BYTES, Uploads
 from midivae.generate import parents as sources
-from midivae.generate.context import Draws, Samples, encoded
+from midivae.generate.context import Draws, Samples
 from midivae.generate.edit import edited
 from midivae.generate.rows import LoadedJob
 from midivae.models import coding, latent
@@ -237,7 +237,7 @@ class Session:
         except (InputError, ParamsError) as error:
             raise type(error)(str(error).replace(f"{scratch}/", "")) from None
         pool = sources.Pool.open(folder)
-        z, _ = encoded(model, pool, np.zeros(1, np.int64))
+        z, _ = replace(loaded.context, parents=pool).encoded(np.zeros(1, np.int64))
         return pool.labels[0], z[0]
 
     def _upload_path(self, file: str) -> Path:

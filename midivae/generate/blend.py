@@ -15,20 +15,20 @@ import numpy as np
 from jaxtyping import Float
 
 from midivae.config.jobs import Blend
-from midivae.generate.context import Context, Draws, Samples, any_window, choices, encoded, labels
-from midivae.models import coding, latent
+from midivae.generate.context import Context, Samples
+from midivae.models import latent
 
 
 def blend(context: Context, job: Blend, numbers: range) -> Samples:
     """Latents between those of parents: the steps of a path from one to another, or weighted means of several."""
     on_path = job.method == "slerp"
     seeds = [i // job.steps for i in numbers] if on_path else list(numbers)
-    draws, rngs = Draws.of(context, seeds), choices(context, seeds)
+    draws, rngs = context.draws(seeds), context.choices(seeds)
     draws.noise()
     pool, space = context.pool, context.space
     m = len(job.parents)
-    index = np.array([[any_window(pool, parent, rng) for parent in range(m)] for rng in rngs])  # [B, M]
-    z = np.stack([encoded(context.model, pool, index[:, parent])[0] for parent in range(m)], axis=1)  # [B, M, Z]
+    index = np.array([[pool.any_window(parent, rng) for parent in range(m)] for rng in rngs])  # [B, M]
+    z = np.stack([context.encoded(index[:, parent])[0] for parent in range(m)], axis=1)  # [B, M, Z]
     noise = np.stack([space.noise(z[:, parent]) for parent in range(m)], axis=1)
     if on_path:
         share = np.array([i % job.steps for i in numbers]) / (job.steps - 1)
@@ -40,8 +40,8 @@ def blend(context: Context, job: Blend, numbers: range) -> Samples:
     mixed = space.latent(mixed)
     for parent in range(m):  # a parent with all the weight stays as it is, to the last bit
         mixed = np.where(weights[:, parent, None] == 1, z[:, parent], mixed)
-    planes = coding.decode(context.model, mixed, context.chance, draws.cells())
-    return Samples(mixed, planes, {"parents": labels(context, index), "weights": weights.tolist()})
+    planes = context.decode(mixed, draws.cells())
+    return Samples(mixed, planes, {"parents": context.labels(index), "weights": weights.tolist()})
 
 
 def _weights(job: Blend, rng: np.random.Generator) -> Float[np.ndarray, " M"]:

@@ -8,7 +8,7 @@ from a second generator, so that a choice does not shift the other numbers.
 Shapes:
     B  samples of a block    Z  latent    M  parents    T  steps of a window    N  parts    K  planes    P  pitches
 
-Offers: `Context`, `Samples`; `Draws`, `choices`, `drawn_from`; `any_window`, `parent_windows`, `encoded`, `labels`.
+Offers: `Context`, `Samples`; `Draws`, `drawn_from`.
 """
 
 from __future__ import annotations
@@ -84,6 +84,42 @@ class Context:
         """The space in which moves are made."""
         return Space(self.model.prior if self.fitted else None)
 
+    # --- random numbers
+    def draws(self, numbers: Iterable[int]) -> Draws:
+        """The random numbers of samples."""
+        cells = self.model.config.window_shape if self.chance.temperature is not None else None
+        return Draws(self.seed, self.job.name, numbers, self.model.latent, cells)
+
+    def choices(self, numbers: Iterable[int]) -> list[np.random.Generator]:
+        """A generator for the choices of each sample."""
+        return [_generator(Stream.CHOICES, self.seed, self.job.name, number) for number in numbers]
+
+    # --- parents
+    def parent_windows(self, numbers: range, choices: list[np.random.Generator]) -> Int[np.ndarray, " B"]:
+        """The window that each sample comes from; the parents of the job take turns."""
+        parents = len(self.pool.of_parent)
+        return np.array([self.pool.any_window(i % parents, rng) for i, rng in zip(numbers, choices, strict=True)])
+
+    def encoded(self, index: Int[np.ndarray, " B"]) -> tuple[Latents, Bool[np.ndarray, "B T N 2 P"]]:
+        """The latents of parents' windows, and the windows. A sample of the same model keeps its own latent."""
+        planes = self.pool.windows(index, self.model.config.view)
+        z = coding.encode(self.model, planes)
+        for row, window in enumerate(index.tolist()):
+            if window in self.pool.z:
+                z[row] = self.pool.z[window][: self.model.latent]
+        return z, planes
+
+    def labels(self, index: Int[np.ndarray, B * M]) -> list[list[str]]:
+        """The labels of the parents of each sample, for the catalog."""
+        return [[self.pool.labels[i] for i in np.atleast_1d(row).tolist()] for row in index]
+
+    # --- music
+    def decode(
+        self, z: Latents, uniform: Float32[np.ndarray, "B T N K P"] | None, past: Planes | None = None
+    ) -> Bool[np.ndarray, "B T N 2 P"]:
+        """The windows of latents, after the music that goes before them."""
+        return coding.decode(self.model, z, self.chance, uniform, past)
+
 
 def _present(value: Value | None, name: str) -> Value:
     if value is None:
@@ -126,12 +162,6 @@ class Draws:
         self._cells = cells
         self._rngs = [_generator(Stream.SAMPLE, seed, job, number) for number in numbers]
 
-    @classmethod
-    def of(cls, context: Context, numbers: Iterable[int]) -> Draws:
-        """The draws of samples of a job."""
-        cells = context.model.config.window_shape if context.chance.temperature is not None else None
-        return cls(context.seed, context.job.name, numbers, context.model.latent, cells)
-
     def noise(self) -> Latents:
         """Standard normal noise, one latent per sample."""
         noise = np.empty((len(self._rngs), self._latent), np.float32)
@@ -154,42 +184,6 @@ def _generator(stream: Stream, seed: int, job: str, number: int) -> np.random.Ge
     return stream.rng(seed, job=name, sample=number)
 
 
-def choices(context: Context, numbers: Iterable[int]) -> list[np.random.Generator]:
-    """A generator for the choices of each sample."""
-    return [_generator(Stream.CHOICES, context.seed, context.job.name, number) for number in numbers]
-
-
 def drawn_from(limits: float | tuple[float, float], rng: np.random.Generator) -> float:
     """The number itself, or a number drawn evenly between two limits."""
     return float(rng.uniform(*limits)) if isinstance(limits, tuple) else limits
-
-
-# --- parents ----------------------------------------------------------------------------------------------------------
-def any_window(pool: Pool, parent: int, rng: np.random.Generator) -> int:
-    """One of the windows that a parent stands for."""
-    windows = pool.of_parent[parent]
-    return int(windows[rng.integers(len(windows))])
-
-
-def parent_windows(context: Context, numbers: range, rngs: list[np.random.Generator]) -> Int[np.ndarray, " B"]:
-    """The window that each sample comes from; the parents of the job take turns."""
-    parents = len(context.pool.of_parent)
-    return np.array([any_window(context.pool, i % parents, rng) for i, rng in zip(numbers, rngs, strict=True)])
-
-
-def encoded(
-    model: WindowModel, pool: Pool, index: Int[np.ndarray, " B"]
-) -> tuple[Latents, Bool[np.ndarray, "B T N 2 P"]]:
-    """The latents of windows, and the windows. A sample of the same model keeps its own latent."""
-    planes = pool.windows(index, model.config.view)
-    z = coding.encode(model, planes)
-    for row, window in enumerate(index.tolist()):
-        if window in pool.z:
-            z[row] = pool.z[window][: model.latent]
-    return z, planes
-
-
-def labels(context: Context, index: Int[np.ndarray, B * M]) -> list[list[str]]:
-    """The labels of the parents of each sample, for the catalog."""
-    names = context.pool.labels
-    return [[names[i] for i in np.atleast_1d(row).tolist()] for row in index]

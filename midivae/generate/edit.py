@@ -16,20 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from midivae.config.jobs import Edit
-from midivae.generate.context import (
-    Context,
-    Draws,
-    Latents,
-    Planes,
-    Samples,
-    choices,
-    drawn_from,
-    encoded,
-    labels,
-    parent_windows,
-)
+from midivae.generate.context import Context, Latents, Planes, Samples, drawn_from
 from midivae.measures import features
-from midivae.models import coding, latent
+from midivae.models import latent
 from midivae.models.latent import Changes, Controls
 from midivae.music.roll import Layout
 from midivae.storage.files import rounded
@@ -39,22 +28,22 @@ STRENGTHS = (1.0, 0.5, 1.5, 2.0)  # of a change: the strength whose result is cl
 
 def edit(context: Context, job: Edit, numbers: range) -> Samples:
     """Parents with changed attributes."""
-    draws, rngs = Draws.of(context, numbers), choices(context, numbers)
+    draws, rngs = context.draws(numbers), context.choices(numbers)
     draws.noise()
-    index = parent_windows(context, numbers, rngs)
+    index = context.parent_windows(numbers, rngs)
     ranges = job.changes or {name: context.controls.usual(name) for name in context.controls.offered}
     requests = [_request(ranges, job.together, i, rng) for i, rng in zip(numbers, rngs, strict=True)]
-    z, _ = encoded(context.model, context.pool, index)
+    z, _ = context.encoded(index)
     changes = {name: np.array([request.get(name, 0.0) for request in requests]) for name in ranges}
     requested = {name: np.array([name in request for request in requests]) for name in ranges}
     uniform = draws.cells()
 
     def play(moved: Float32[np.ndarray, "S B Z"]) -> Bool[np.ndarray, "S B T N 2 P"]:
-        return np.stack([coding.decode(context.model, latents, context.chance, uniform) for latents in moved])
+        return np.stack([context.decode(latents, uniform) for latents in moved])
 
     best = edited(context.controls, context.layout, z, changes, requested, play)
     edits = [best.as_json(row, request) for row, request in enumerate(requests)]
-    return Samples(best.z, best.planes, {"parents": labels(context, index), "edits": edits})
+    return Samples(best.z, best.planes, {"parents": context.labels(index), "edits": edits})
 
 
 def _request(

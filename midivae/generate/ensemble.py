@@ -8,23 +8,22 @@ from __future__ import annotations
 import numpy as np
 
 from midivae.config.jobs import Ensemble
-from midivae.generate.context import Context, Draws, Samples
+from midivae.generate.context import Context, Samples
 from midivae.generate.one_key import to_key
 from midivae.generate.one_window import sample
 from midivae.measures.keys import best_scale
 from midivae.measures.notes import chroma, transposed
-from midivae.models import coding
 
 
 def ensemble(context: Context, job: Ensemble, numbers: range) -> Samples:
     """Joint: all parts of one sample. Merged: each part from a sample of its own, moved to the key of the first."""
     if job.method == "joint":
         return sample(context, job, numbers)
-    draws, layout = Draws.of(context, numbers), context.layout
+    draws, layout = context.draws(numbers), context.layout
     rolls, latents = [], []
     for _ in layout.parts:
         z = context.space.latent(draws.noise())
-        rolls.append(coding.decode(context.model, z, context.chance, draws.cells()))
+        rolls.append(context.decode(z, draws.cells()))
         latents.append(z)
     keys = [best_scale(chroma(planes, layout))[0] for planes in rolls]  # of all parts of each sample
     merged = np.empty_like(rolls[0])

@@ -12,47 +12,37 @@ import numpy as np
 from jaxtyping import Float
 
 from midivae.config.jobs import FromOne, Job, Vary
-from midivae.generate.context import (
-    Context,
-    Draws,
-    Latents,
-    Samples,
-    choices,
-    drawn_from,
-    encoded,
-    labels,
-    parent_windows,
-)
-from midivae.models import coding, latent
+from midivae.generate.context import Context, Latents, Samples, drawn_from
+from midivae.models import latent
 
 
 def sample(context: Context, job: Job, numbers: range) -> Samples:
     """Latents drawn from the prior."""
-    draws = Draws.of(context, numbers)
+    draws = context.draws(numbers)
     z = context.space.latent(draws.noise())
-    return Samples(z, coding.decode(context.model, z, context.chance, draws.cells()))
+    return Samples(z, context.decode(z, draws.cells()))
 
 
 def reconstruct(context: Context, job: FromOne, numbers: range) -> Samples:
     """Parents encoded and decoded."""
-    draws = Draws.of(context, numbers)
+    draws = context.draws(numbers)
     draws.noise()
-    index = parent_windows(context, numbers, choices(context, numbers))
-    z, _ = encoded(context.model, context.pool, index)
-    planes = coding.decode(context.model, z, context.chance, draws.cells())
-    return Samples(z, planes, {"parents": labels(context, index)})
+    index = context.parent_windows(numbers, context.choices(numbers))
+    z, _ = context.encoded(index)
+    planes = context.decode(z, draws.cells())
+    return Samples(z, planes, {"parents": context.labels(index)})
 
 
 def vary(context: Context, job: Vary, numbers: range) -> Samples:
     """Latents at a distance from those of parents."""
-    draws, rngs = Draws.of(context, numbers), choices(context, numbers)
+    draws, rngs = context.draws(numbers), context.choices(numbers)
     noise = draws.noise()
-    index = parent_windows(context, numbers, rngs)
+    index = context.parent_windows(numbers, rngs)
     radius = np.array([drawn_from(job.radius, rng) for rng in rngs])
-    z, _ = encoded(context.model, context.pool, index)
+    z, _ = context.encoded(index)
     z = around(context, z, radius, noise)
-    planes = coding.decode(context.model, z, context.chance, draws.cells())
-    return Samples(z, planes, {"parents": labels(context, index), "radius": radius.tolist()})
+    planes = context.decode(z, draws.cells())
+    return Samples(z, planes, {"parents": context.labels(index), "radius": radius.tolist()})
 
 
 def around(context: Context, z: Latents, radius: Float[np.ndarray, " B"], noise: Latents) -> Latents:

@@ -295,6 +295,11 @@ class Pool:
         both = view.model_copy(update={"planes": "onset+frame"})
         return loader.select(unpack(packed, self.layout), self.layout, both)
 
+    def any_window(self, parent: int, rng: np.random.Generator) -> int:
+        """One of the windows that a parent stands for."""
+        windows = self.of_parent[parent]
+        return int(windows[rng.integers(len(windows))])
+
     def begins(self, index: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
         """Whether a window is the first of its piece."""
         found: np.ndarray = self.start[index] == self.first[index]

@@ -15,17 +15,7 @@ from jaxtyping import Float32
 
 from midivae.config.jobs import Continue, Song
 from midivae.errors import ParamsError
-from midivae.generate.context import (
-    Context,
-    Draws,
-    Latents,
-    Planes,
-    Samples,
-    choices,
-    encoded,
-    labels,
-    parent_windows,
-)
+from midivae.generate.context import Context, Draws, Latents, Planes, Samples
 from midivae.generate.one_key import Key
 from midivae.generate.one_window import around
 from midivae.models import WindowModel, coding
@@ -36,9 +26,9 @@ CANDIDATES = 2  # windows of a song among which one in its key is chosen
 def continue_(context: Context, job: Continue, numbers: range) -> Samples:
     """New windows after a window of a parent."""
     prior = context.prior
-    draws = Draws.of(context, numbers)
-    index = parent_windows(context, numbers, choices(context, numbers))
-    z, music = encoded(context.model, context.pool, index)
+    draws = context.draws(numbers)
+    index = context.parent_windows(numbers, context.choices(numbers))
+    z, music = context.encoded(index)
     key = Key.of(music, context.layout) if job.one_key else None
     begins = context.pool.begins(index)
     state = np.where(begins[:, None], coding.after(prior, None, z, at_start=True), coding.after(prior, None, z))
@@ -49,14 +39,14 @@ def continue_(context: Context, job: Continue, numbers: range) -> Samples:
         music = _with_next_window(context, draws, z, music, key)
         latents.append(z)
     start = 0 if job.lead else lead
-    origin = {"parents": labels(context, index), "lead_steps": [lead - start] * len(numbers)}
+    origin = {"parents": context.labels(index), "lead_steps": [lead - start] * len(numbers)}
     return Samples(np.concatenate(latents, axis=1), coding.complete(music[:, start:]), origin)
 
 
 def song(context: Context, job: Song, numbers: range) -> Samples:
     """Many windows; a section of the form that returns is a variation of its first appearance."""
     prior, layout = context.prior, context.layout
-    draws = Draws.of(context, numbers)
+    draws = context.draws(numbers)
     n = len(numbers)
     sections = job.form or "A"
     length = windows_of(job, context.model, context.beats_per_bar) // len(sections)
@@ -114,4 +104,4 @@ def _with_next_window(context: Context, draws: Draws, z: Latents, music: Planes,
     uniform = draws.cells()
     if uniform is not None and key is not None:
         key.lower_outside(uniform)
-    return np.concatenate([music, coding.decode(context.model, z, context.chance, uniform, past)], axis=1)
+    return np.concatenate([music, context.decode(z, uniform, past)], axis=1)

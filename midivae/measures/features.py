@@ -33,11 +33,9 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from midivae.measures.keys import best_scale, fifths
 from midivae.measures.notes import (
-    Lines,
     Planes,
     any_along,
     blocks,
-    lines,
     per_pitch,
     pitch_class_of_row,
     ratio,
@@ -82,7 +80,7 @@ def _measure_block(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[s
         "qualified_note_share": qualified_note_share(c.pitched, c.pitched_start, shortest_qualified(beat)),
         "empty_beat_rate": empty_rate(c.audible, beat),
         "pitch_count": np.count_nonzero(c.sounds, axis=1),
-        "pitch_interval": pitch_interval(lines(c.pitched_start)),
+        "pitch_interval": pitch_interval(c.pitched_start),
         "inter_onset_interval": inter_onset_interval(c.starts > 0, beat),
         "register": register(c.sounds, layout.pitch_low),
         "syncopation": syncopation(c.starts, beat),
@@ -316,18 +314,22 @@ def _bars(steps: Bool[np.ndarray, "B T"], steps_per_bar: int) -> Bool[np.ndarray
     return steps[:, : n_bars * steps_per_bar].reshape(len(steps), n_bars, steps_per_bar)
 
 
-def pitch_interval(lines: Lines) -> Float[np.ndarray, " B"]:
-    """Mean size in semitones of the interval from one note of a line to the next, whichever way it goes; from 0 on.
+def pitch_interval(start: Bool[np.ndarray, "B T M P"]) -> Float[np.ndarray, " B"]:
+    """Mean size in semitones of the interval from one note of a line to the next, up or down; from 0 on.
 
-    Source: Yang & Lerch 2018, "average pitch interval", for melodies; here over the lines of all parts. NaN where no
-    line has two notes. Traps avoided: signed intervals, which cancel out; intervals between the notes of a chord, in
-    the order in which a file happens to list them.
+    The line of a part is the highest note that starts on each step: the part itself if it plays one note at a time,
+    else its upper line. Source: Yang & Lerch 2018, "average pitch interval", for melodies; here over the lines of all
+    parts. NaN if no line has two notes. Traps avoided: signed intervals, which cancel out; intervals between the notes
+    of a chord, in the order in which a file happens to list them.
     """
-    follows = lines.follows
-    size = np.abs(np.diff(lines.row))[follows]
-    roll = lines.roll[1:][follows]
-    n = np.bincount(roll, minlength=lines.n_rolls)
-    return ratio(np.bincount(roll, size, minlength=lines.n_rolls), n)
+    n_rolls, steps, parts, _ = start.shape
+    plays = np.ascontiguousarray(any_along(start, 3).transpose(0, 2, 1))  # [B, M, T]
+    line, step = np.divmod(np.flatnonzero(plays), max(1, steps))
+    roll, part = np.divmod(line, max(1, parts))
+    highest = start[roll, step, part, ::-1].argmax(axis=1) if len(roll) else roll  # counted from the top
+    follows = line[1:] == line[:-1]
+    size, of_roll = np.abs(np.diff(highest))[follows], roll[1:][follows]
+    return ratio(np.bincount(of_roll, size, minlength=n_rolls), np.bincount(of_roll, minlength=n_rolls))
 
 
 # --- distributions ----------------------------------------------------------------------------------------------------
@@ -341,9 +343,9 @@ def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B 
 
     `pitch_class_histogram` (12, C first) and `note_length_histogram` (12, `NOTE_LENGTHS`): shares of the notes.
     `pitch_class_transitions` and `note_length_transitions` (144, from row to column): shares of the steps from one
-    note of a line (`Lines`) to the next. A length belongs to the class nearest to it in beats, the first of those that
-    tie. Traps avoided: transitions between the notes of a chord; rows that are scaled to 1 each, in which a step that
-    happened once weighs as much as one that happened a hundred times.
+    note of a line (`pitch_interval`) to the next. A length belongs to the class nearest to it in beats, the first of
+    those that tie. Traps avoided: transitions between the notes of a chord; rows that are scaled to 1 each, in which a
+    step that happened once weighs as much as one that happened a hundred times.
     """
     found = [_vectors_block(planes[block], layout) for block in blocks(planes)] or [_vectors_block(planes, layout)]
     return {name: np.concatenate([block[name] for block in found]).astype(np.float32) for name in VECTORS}

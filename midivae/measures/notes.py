@@ -8,16 +8,15 @@ Conventions, here and in every measure:
     * Drums have no pitch: functions with `layout` leave them out.
 
 Shapes:
-    B  rolls    T  steps    N  parts    M  parts with pitches    K  planes    P  pitches    L  notes of lines
+    B  rolls    T  steps    N  parts    M  parts with pitches    K  planes    P  pitches
 
 Offers: `blocks`; `without_drums`, `any_along`; `per_pitch`, `pitch_class_of_row`, `chroma`;
-`transposed`; `Lines` and `lines`; `ratio`.
+`transposed`; `ratio`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
@@ -97,41 +96,3 @@ def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> 
                 out[..., to] |= planes[mine, :, part, :, source]
             moved[mine, :, part] = out
     return moved
-
-
-# --- lines ------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Lines:
-    """The melodic lines of a batch of rolls: per part, the highest note that starts on each step, in order of time.
-
-    Of a part that plays one note at a time it is the part; of a part with chords, its upper line.
-
-    Attributes:
-        roll, part: which each note belongs to, ascending.
-        step: where it starts.
-        row: its pitch, counted from `pitch_low`.
-        n_rolls: B.
-    """
-
-    roll: Int[np.ndarray, " L"]
-    part: Int[np.ndarray, " L"]
-    step: Int[np.ndarray, " L"]
-    row: Int[np.ndarray, " L"]
-    n_rolls: int
-
-    @property
-    def follows(self) -> Bool[np.ndarray, " L1"]:
-        """Whether note i + 1 is of the same line as note i."""
-        same: np.ndarray = (self.roll[1:] == self.roll[:-1]) & (self.part[1:] == self.part[:-1])
-        return same
-
-
-def lines(start: Bool[np.ndarray, "B T M P"]) -> Lines:
-    """The lines of the parts that have pitches."""
-    n_rolls, steps, parts, pitches = start.shape
-    starts = np.ascontiguousarray(any_along(start, 3).transpose(0, 2, 1))  # [B, M, T]
-    at = np.flatnonzero(starts)
-    line, step = np.divmod(at, max(1, steps))
-    roll, part = np.divmod(line, max(1, parts))
-    row = pitches - 1 - start[roll, step, part, ::-1].argmax(axis=1) if len(at) else at
-    return Lines(roll, part, step, row, n_rolls)

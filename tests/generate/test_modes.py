@@ -269,7 +269,7 @@ def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
     model, controls = models.load(data / "model"), Controls.read(data / "model")
     row = found.iloc[0]
     context = Context(params([job]).generate.jobs[0], 0, model, coding.usual(model), True)
-    uniform = Draws.of(context, range(1))
+    uniform = context.draws(range(1))
     uniform.noise()
     z = coding.encode(model, window(data, row["parents"][0])[None])
     before = coding.decode(model, z, context.chance, uniform.cells())
