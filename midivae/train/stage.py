@@ -36,7 +36,6 @@ from midivae.measures.likeness import Match, matched
 from midivae.models import Config, WindowModel, coding, elbo
 from midivae.models.base import Chance
 from midivae.models.latent import Controls
-from midivae.music.roll import FRAME, ONSET
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256, rounded, write_bytes, write_json
 from midivae.storage.paths import CORPUS_TABLE, CURVES, METRICS, WEIGHTS, model_folder
