@@ -22,7 +22,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -119,14 +120,11 @@ def publish(data: Path, published: Path, name: str, notes: Mapping[str, Path] | 
     if before is not None and before.name == name:
         raise ParamsError(f"version {name!r} is the current one; publish under another name")
 
-    def fill(staging: Path) -> None:
+    with _writing(published, name, notes or {}) as staging:
         for folder in FOLDERS:
             _copy(data / folder, staging / folder)
-        for note, path in (notes or {}).items():
-            copy_file(path, staging / note)
         _describe(staging, name, name, before.name if before else None)
-
-    return _write(published, name, fill)
+    return read(published / "versions" / name)
 
 
 def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Path] | None = None) -> Version:
@@ -149,13 +147,11 @@ def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Pa
     name = f"{base.champion}+{max(numbers, default=0) + 1}"
     jobs = {job_of(path) for path in catalog_files(samples / "catalog")}
 
-    def fill(staging: Path) -> None:
+    with _writing(published, name, notes or {}) as staging:
         for path in old.rglob("*"):
             relative = path.relative_to(old)
             if path.is_file() and relative.parts[0] not in ("samples", FACTS, *(notes or {})):
                 _link(path, staging / relative)
-        for note, path in (notes or {}).items():
-            copy_file(path, staging / note)
         with folders.publishing(staging / "samples") as folder:
             for relative in _files(old / "samples"):
                 if _job(relative) not in jobs:
@@ -163,19 +159,21 @@ def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Pa
             for relative in _files(samples):
                 copy_file(samples / relative, folder / relative)
         _describe(staging, name, base.champion, base.before)
+    return read(published / "versions" / name)
 
-    return _write(published, name, fill)
 
-
-def _write(published: Path, name: str, fill: Callable[[Path], None]) -> Version:
-    """Writes a version: under another name first, read-only and synced."""
+@contextmanager
+def _writing(published: Path, name: str, notes: Mapping[str, Path]) -> Iterator[Path]:
+    """A folder to write a version into; it gets the notes, becomes read-only, is synced, and then gets its name."""
     target = published / "versions" / name
     staging = target.parent / f".{name}.staging-{os.getpid()}"
     for left in target.parent.glob(".*.staging-*"):
         shutil.rmtree(left)  # left by a killed process: the caller holds the lock
     staging.mkdir(parents=True)
     try:
-        fill(staging)
+        yield staging
+        for note, path in notes.items():
+            copy_file(path, staging / note)
         for path in staging.rglob("*"):
             if path.is_file():
                 path.chmod(0o444)
@@ -186,7 +184,6 @@ def _write(published: Path, name: str, fill: Callable[[Path], None]) -> Version:
         _sync(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return read(target)
 
 
 def _files(folder: Path) -> list[Path]:
