@@ -10,10 +10,11 @@ from midivae.cli import main as cli
 
 OPENING = """# The command line
 
-One subcommand per stage, and a few for people. This page is what `--help` prints, written by `make docs`.
+Each stage is a command; other commands read the catalog, render, explore and compare models. `make docs` writes this
+page from `--help`.
 
-Results go to stdout: one line of JSON per stage. Logs, progress and errors go to stderr. Every stage takes `--params`
-and `--data`, `-v` for a longer log and `-q` for a shorter one; progress bars show on a terminal only.
+Results go to stdout: one line of JSON per stage. Logs, progress and errors go to stderr. Every stage has `--params`
+and `--data`, `-v` for a longer log and `-q` for a shorter one; progress bars appear only on a terminal.
 """
 
 

@@ -21,9 +21,9 @@ OVERVIEW = ("sample_id", "model", "key", "notes", "density", "polyphony", "scale
 
 query_options = options(
     click.option("--where", metavar="SQL", help="Only these samples: \"polyphony > 2 AND key = 'G major'\"."),
-    click.option("--sort", metavar="COLUMN[,...]", help="In the order of these columns; missing values come last."),
+    click.option("--sort", metavar="COLUMN[,...]", help="Sort by these columns; missing values come last."),
     click.option("--descending", is_flag=True, help="Largest first."),
-    click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many samples."),
+    click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Maximum number of samples."),
     data_option,
 )
 
@@ -77,13 +77,13 @@ def catalog(columns: str | None, as_json: bool, **query: Any) -> None:
 )
 @click.argument("sql", metavar="SQL")
 @click.option("--json", "form", flag_value="json", help="An object of JSON per line.")
-@click.option("--csv", "form", flag_value="csv", help="A table of CSV.")
+@click.option("--csv", "form", flag_value="csv", help="Lines of CSV, with a header.")
 @data_option
 def query(sql: str, form: str | None, data: Path) -> None:
-    """Run a SELECT of SQL over the catalog, and print the result as a table.
+    """Run an SQL query over the catalog, and print a table.
 
-    The views are `samples`, a row per sample, and `pieces`, a row per file that stage `ingest` read; docs/data.md lists
-    their columns. The SQL is DuckDB's. A query changes nothing, and reads no other files.
+    SQL is one SELECT in the dialect of DuckDB. Its views are `samples`, a row per sample, and `pieces`, a row per file
+    that stage `ingest` read; docs/data.md lists their columns. A query changes nothing, and reads no other files.
     """
     from midivae.catalog.query import query as run
 
@@ -144,9 +144,9 @@ def _plain(value: Any) -> Any:
 @query_options
 @click.argument("target", type=PATH, metavar="OUT")
 def export(target: Path, data: Path, **query: Any) -> None:
-    """Write samples of the catalog to the folder OUT: a .mid file each, and catalog.csv.
+    """Write samples to the folder OUT: .mid files and catalog.csv.
 
-    Without options, all samples. --where is that of `midivae catalog`.
+    Without options, all samples of the catalog. --where is that of `midivae catalog`.
     """
     from midivae.catalog.export import to_folder
 

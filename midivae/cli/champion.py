@@ -59,7 +59,7 @@ def inbox(source: Path, target: Path, occasion: str, settle: float) -> None:
 @click.argument("target", type=PATH, metavar="OUT")
 @data_option
 def freeze(target: Path, data: Path) -> None:
-    """Copy the test split to the folder OUT: the hold-out on which models are compared."""
+    """Copy the test split to the folder OUT, as a hold-out."""
     from midivae.champion import gate
 
     print_json(gate.freeze(data / "rolls", target))
@@ -72,9 +72,10 @@ def freeze(target: Path, data: Path) -> None:
 @out_option
 @stage_options
 def gate(holdout: Path, champion: Path | None, rules: Path, out: Path | None, params_file: Path, data: Path) -> None:
-    """Compare the model in --data with the champion on HOLDOUT, and decide whether it replaces the champion.
+    """Decide whether the model in --data replaces the champion.
 
-    Prints the decision with both scores and every check. The exit code is 0 whether the model is promoted or not.
+    Scores both on HOLDOUT, and prints the decision with both scores and every check. The exit code is 0 whether the
+    model is promoted or not.
     """
     from midivae.champion import gate as promotion
     from midivae.config import params
@@ -90,7 +91,10 @@ def gate(holdout: Path, champion: Path | None, rules: Path, out: Path | None, pa
 @click.argument("models", type=PATH, nargs=-1, metavar="MODEL...")
 @rules_option
 def spread(holdout: Path, models: tuple[Path, ...], rules: Path) -> None:
-    """Measure how much the scores of models differ that differ only in their seed: gate.seed_sd_nats."""
+    """Measure how much scores vary with the seed.
+
+    The models differ only in their seed. The result is gate.seed_sd_nats.
+    """
     from midivae.champion import gate as promotion
     from midivae.config.champion import load_rules
 
@@ -105,9 +109,10 @@ def spread(holdout: Path, models: tuple[Path, ...], rules: Path) -> None:
 @out_option
 @stage_options
 def drift(champion: Path, rules: Path, out: Path | None, params_file: Path, data: Path) -> None:
-    """Compare the new pieces in --data with the training pieces of CHAMPION, a published version.
+    """Compare the pieces in --data with those of the champion.
 
-    Warnings are part of the result. It is an error if the rolls have another layout or version than the champion's.
+    CHAMPION is a published version; its training pieces are compared with the new pieces. Warnings are part of the
+    result. It is an error if the rolls have another layout or version than the champion's.
     """
     from midivae.champion import drift as shift
     from midivae.config import params
@@ -129,7 +134,7 @@ def drift(champion: Path, rules: Path, out: Path | None, params_file: Path, data
 def publish(
     name: str, notes: tuple[Path, ...], switch_to_it: bool, published: Path, params_file: Path, data: Path
 ) -> None:
-    """Publish the results of all stages as version NAME, whole or not at all."""
+    """Publish the results of all stages as version NAME."""
     from midivae.champion import versions as store
 
     files = {note.name: note for note in notes} | {"params.yaml": params_file}
@@ -179,10 +184,10 @@ def versions(prune: int | None, days: float, published: Path) -> None:
 @published_option
 @log_options
 def order(jobs: str, workers: int | None, published: Path) -> None:
-    """Generate more samples with the champion, and publish them with the samples that exist.
+    """Generate more samples with the champion.
 
-    JOBS is a JSON list of jobs as in params.yaml; `count` is the number of new samples. A job that the catalog has
-    keeps its parameters; a job of another name is new.
+    They are published together with the existing samples. JOBS is a JSON list of jobs as in params.yaml; `count` is the
+    number of new samples. A job that the catalog has keeps its parameters; a job of another name is new.
     """
     from midivae.champion import batch
 

@@ -22,10 +22,10 @@ from midivae.cli.base import PATH, command, print_line, stage_options
 @click.option("--no-browser", is_flag=True, help="Print the page's address, and open nothing.")
 @stage_options
 def explore(port: int, keep: Path | None, no_browser: bool, params_file: Path, data: Path) -> None:
-    """Explore the latent space on a local web page: move between pieces, change them, listen, keep samples.
+    """Explore the latent space on a local web page.
 
-    Prints the page's address, and serves it to this machine only, until it is interrupted. Kept samples are job `kept`
-    of the catalog.
+    On the page you move between pieces, change them, listen, and keep samples, which are job `kept` of the catalog.
+    Prints the page's address, and serves it to this machine only, until it is interrupted.
     """
     import webbrowser
 

@@ -34,7 +34,7 @@ class _Group(click.Group):
 )
 @click.version_option(__version__, prog_name="midivae", message="%(prog)s %(version)s")
 def midivae() -> None:
-    """From a corpus of MIDI files to a variational autoencoder to a catalog of samples."""
+    """Train a variational autoencoder on MIDI files, and generate a catalog of samples."""
 
 
 for _module in (stages, catalog, render, explorer, champion):

@@ -92,9 +92,10 @@ def render(
 @click.option("--output", type=PATH, metavar="FILE", help="A .png or .svg file; without it, SAMPLE.png.")
 @data_option
 def plot(sample: str, output: Path | None, data: Path) -> None:
-    """Draw the piano roll of a sample or a MIDI file: a colour per part, bar lines, pitch names, key and tempo.
+    """Draw the piano roll of a sample or a MIDI file.
 
-    SAMPLE is a sample_id of the catalog, or a MIDI file.
+    SAMPLE is a sample_id of the catalog, or a MIDI file. The picture has a colour per part, bar lines, pitch names, key
+    and tempo.
     """
     from midivae.render import plot as picture
     from midivae.storage.files import write_bytes

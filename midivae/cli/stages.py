@@ -165,7 +165,7 @@ def _command(stage: Stage) -> Command:
 def run(params_file: Path, data: Path) -> None:
     """Run all six stages in order.
 
-    Every stage runs, whatever has changed: `dvc repro` runs only what is stale. One line of JSON per stage.
+    Every stage runs, also if nothing has changed; `dvc repro` runs only stale stages. One line of JSON per stage.
     """
     from midivae.config import params
 
@@ -179,10 +179,10 @@ def run(params_file: Path, data: Path) -> None:
 @click.argument("folders", nargs=-1, type=PATH, metavar="[DIR]...")
 @data_option
 def verify(folders: tuple[Path, ...], data: Path) -> None:
-    """Compare folders that midivae wrote with the hashes in their manifests.
+    """Compare folders with the hashes in their manifests.
 
-    Without DIR, the folders of all stages that have run. Prints a line per folder. The exit code is 4 if a file is
-    damaged or missing, or if the folder has a file that midivae did not write.
+    DIR is a folder that midivae wrote; without it, the folders of all stages that have run. Prints a line per folder.
+    The exit code is 4 if a file is damaged or missing, or if midivae did not write it.
     """
     from midivae.storage import folders as storage
     from midivae.storage.files import read_json
