@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from midivae import errors
-from midivae.cli.base import PATH, command, data_option, options, print_json, print_line
+from midivae.cli import base
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _BYTES = "column '{}' holds bytes of files, which cannot be printed; `midivae export` writes the files"
 OVERVIEW = ("sample_id", "model", "key", "notes", "density", "polyphony", "scale_consistency", "novelty", "duration_s")
 
-query_options = options(
+query_options = base.options(
     click.option("--where", metavar="SQL", help="Only these samples: \"polyphony > 2 AND key = 'G major'\"."),
     click.option("--sort", metavar="COLUMN[,...]", help="Sort by these columns; missing values come last."),
     click.option("--descending", is_flag=True, help="Largest first."),
     click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Maximum number of samples."),
-    data_option,
+    base.data_option,
 )
 
 
@@ -41,14 +41,13 @@ def _query(
 
     if descending and sort is None:
         raise errors.ParamsError("--descending goes with --sort COLUMN")
-    keys = [key.strip() for key in sort.split(",")] if sort is not None else []
-    if descending:
-        keys = [key if key.startswith("-") else f"-{key}" for key in keys]
+    if sort is not None and descending:
+        sort = ",".join(f"-{key.strip().removeprefix('-')}" for key in sort.split(","))
     data = data.resolve()  # `current` may move meanwhile, and a query must stay in one version
-    return read.samples(data, where=where, sort=",".join(keys) or None, limit=limit, columns=columns)
+    return read.samples(data, where, sort, columns, limit=limit)
 
 
-@command(
+@base.command(
     "midivae catalog --limit 10",
     "midivae catalog --where \"polyphony > 2 AND key = 'G major'\" --sort novelty --json",
     "midivae catalog --columns sample_id,tempo_qpm,novelty --sort novelty --descending",
@@ -66,11 +65,11 @@ def catalog(columns: str | None, as_json: bool, **query: Any) -> None:
         raise errors.ParamsError(_BYTES.format("midi"))
     rows = _query(**query, columns=names or (None if as_json else OVERVIEW))
     for line in _json_lines(rows) if as_json else _table(rows):
-        print_line(line)
+        base.print_line(line)
     click.echo(f"{len(rows)} samples", err=True)
 
 
-@command(
+@base.command(
     'midivae query "SELECT job, avg(polyphony) FROM samples GROUP BY job"',
     'midivae query "SELECT key, count(*) AS samples FROM samples WHERE novelty > 0.9 GROUP BY key ORDER BY 2" --csv',
     'midivae query "DESCRIBE samples"',
@@ -78,7 +77,7 @@ def catalog(columns: str | None, as_json: bool, **query: Any) -> None:
 @click.argument("sql", metavar="SQL")
 @click.option("--json", "form", flag_value="json", help="An object of JSON per line.")
 @click.option("--csv", "form", flag_value="csv", help="Lines of CSV, with a header.")
-@data_option
+@base.data_option
 def query(sql: str, form: str | None, data: Path) -> None:
     """Run an SQL query over the catalog, and print a table.
 
@@ -93,7 +92,7 @@ def query(sql: str, form: str | None, data: Path) -> None:
             raise errors.ParamsError(_BYTES.format(field.name))
     rows = result.to_pandas(integer_object_nulls=True)
     for line in {"json": _json_lines, "csv": _csv_lines, None: _table}[form](rows):
-        print_line(line)
+        base.print_line(line)
     click.echo(f"{len(rows)} rows", err=True)
 
 
@@ -137,12 +136,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-@command(
+@base.command(
     "midivae export --where \"key = 'G major'\" g-major/",
     "midivae export --sort novelty --descending --limit 20 newest/",
 )
 @query_options
-@click.argument("target", type=PATH, metavar="OUT")
+@click.argument("target", type=base.PATH, metavar="OUT")
 def export(target: Path, data: Path, **query: Any) -> None:
     """Write samples to the folder OUT: .mid files and catalog.csv.
 
@@ -151,7 +150,7 @@ def export(target: Path, data: Path, **query: Any) -> None:
     from midivae.catalog.export import to_folder
 
     rows = _query(data, **query)
-    print_json({"written": to_folder(data, rows, target), "folder": str(target)})
+    base.print_json({"written": to_folder(data, rows, target), "folder": str(target)})
 
 
 COMMANDS = (catalog, query, export)

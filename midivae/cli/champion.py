@@ -9,41 +9,28 @@ from pathlib import Path
 import click
 
 from midivae import errors
-from midivae.cli.base import (
-    PATH,
-    command,
-    data_option,
-    log,
-    log_options,
-    params_option,
-    path_option,
-    print_json,
-    print_line,
-    stage_options,
-    stdout_to_stderr,
-    workers_option,
-)
+from midivae.cli import base
 
-rules_option = path_option(
+rules_option = base.path_option(
     "--rules",
     default="nightly.yaml",
     metavar="FILE",
     text="Its sections gate and drift say when a model is better, and when to warn.",
 )
-published_option = path_option(
+published_option = base.path_option(
     "--published", default="published", metavar="DIR", text="The folder of versions, and `current`."
 )
-out_option = click.option("--out", type=PATH, metavar="FILE", help="Also write the result to this JSON file.")
+out_option = click.option("--out", type=base.PATH, metavar="FILE", help="Also write the result to this JSON file.")
 
 
-@command("midivae inbox inbox/ corpus/ --occasion 2026-11-24")
-@click.argument("source", type=PATH, metavar="INBOX")
-@click.argument("target", type=PATH, metavar="CORPUS")
+@base.command("midivae inbox inbox/ corpus/ --occasion 2026-11-24")
+@click.argument("source", type=base.PATH, metavar="INBOX")
+@click.argument("target", type=base.PATH, metavar="CORPUS")
 @click.option("--occasion", required=True, metavar="NAME", help="Subfolder of CORPUS for the files, such as a date.")
 @click.option(
     "--settle", type=float, default=60.0, show_default=True, metavar="S", help="Seconds since a file was last changed."
 )
-@log_options
+@base.log_options
 def inbox(source: Path, target: Path, occasion: str, settle: float) -> None:
     """Move new MIDI files from the folder INBOX to the folder CORPUS.
 
@@ -52,25 +39,27 @@ def inbox(source: Path, target: Path, occasion: str, settle: float) -> None:
     """
     from midivae.champion import inbox as intake
 
-    print_json(intake.take(source, target, occasion, settle))
+    base.print_json(intake.take(source, target, occasion, settle))
 
 
-@command("midivae freeze holdout/")
-@click.argument("target", type=PATH, metavar="OUT")
-@data_option
+@base.command("midivae freeze holdout/")
+@click.argument("target", type=base.PATH, metavar="OUT")
+@base.data_option
 def freeze(target: Path, data: Path) -> None:
     """Copy the test split to the folder OUT, as a hold-out."""
     from midivae.champion import gate
 
-    print_json(gate.freeze(data / "rolls", target))
+    base.print_json(gate.freeze(data / "rolls", target))
 
 
-@command("midivae gate holdout/ --champion published/current/model --out gate.json")
-@click.argument("holdout", type=PATH, metavar="HOLDOUT")
-@click.option("--champion", type=PATH, metavar="DIR", help="Folder of the current model; without it, no comparison.")
+@base.command("midivae gate holdout/ --champion published/current/model --out gate.json")
+@click.argument("holdout", type=base.PATH, metavar="HOLDOUT")
+@click.option(
+    "--champion", type=base.PATH, metavar="DIR", help="Folder of the current model; without it, no comparison."
+)
 @rules_option
 @out_option
-@stage_options
+@base.stage_options
 def gate(holdout: Path, champion: Path | None, rules: Path, out: Path | None, params_file: Path, data: Path) -> None:
     """Decide whether the model in --data replaces the champion.
 
@@ -81,14 +70,14 @@ def gate(holdout: Path, champion: Path | None, rules: Path, out: Path | None, pa
     from midivae.config import params
     from midivae.config.champion import load_rules
 
-    with stdout_to_stderr():
+    with base.stdout_to_stderr():
         result = promotion.run(params.load(params_file), data, champion, holdout, load_rules(rules).gate)
-    print_json(result, out)
+    base.print_json(result, out)
 
 
-@command("midivae spread holdout/ seed-0/model seed-1/model seed-2/model")
-@click.argument("holdout", type=PATH, metavar="HOLDOUT")
-@click.argument("models", type=PATH, nargs=-1, metavar="MODEL...")
+@base.command("midivae spread holdout/ seed-0/model seed-1/model seed-2/model")
+@click.argument("holdout", type=base.PATH, metavar="HOLDOUT")
+@click.argument("models", type=base.PATH, nargs=-1, metavar="MODEL...")
 @rules_option
 def spread(holdout: Path, models: tuple[Path, ...], rules: Path) -> None:
     """Measure how much scores vary with the seed.
@@ -98,16 +87,16 @@ def spread(holdout: Path, models: tuple[Path, ...], rules: Path) -> None:
     from midivae.champion import gate as promotion
     from midivae.config.champion import load_rules
 
-    with stdout_to_stderr():
+    with base.stdout_to_stderr():
         result = promotion.spread(models, holdout, load_rules(rules).gate)
-    print_json(result)
+    base.print_json(result)
 
 
-@command("midivae drift published/current --out drift.json")
-@click.argument("champion", type=PATH, metavar="CHAMPION")
+@base.command("midivae drift published/current --out drift.json")
+@click.argument("champion", type=base.PATH, metavar="CHAMPION")
 @rules_option
 @out_option
-@stage_options
+@base.stage_options
 def drift(champion: Path, rules: Path, out: Path | None, params_file: Path, data: Path) -> None:
     """Compare the pieces in --data with those of the champion.
 
@@ -120,17 +109,19 @@ def drift(champion: Path, rules: Path, out: Path | None, params_file: Path, data
 
     result = shift.run(params.load(params_file), data, champion.resolve(), load_rules(rules).drift)
     for warning in result["warnings"]:
-        log.warning("%s", warning)
-    print_json(result, out)
+        base.log.warning("%s", warning)
+    base.print_json(result, out)
 
 
-@command("midivae publish v0.0.2 --note gate.json --switch")
+@base.command("midivae publish v0.0.2 --note gate.json --switch")
 @click.argument("name", metavar="NAME")
-@click.option("--note", "notes", type=PATH, multiple=True, metavar="FILE", help="Also put this file into the version.")
+@click.option(
+    "--note", "notes", type=base.PATH, multiple=True, metavar="FILE", help="Also put this file into the version."
+)
 @click.option("--switch", "switch_to_it", is_flag=True, help="Let `current` point to it.")
 @published_option
-@params_option
-@data_option
+@base.params_option
+@base.data_option
 def publish(
     name: str, notes: tuple[Path, ...], switch_to_it: bool, published: Path, params_file: Path, data: Path
 ) -> None:
@@ -142,10 +133,10 @@ def publish(
         version = store.publish(data, published, name, files)
         if switch_to_it:
             store.switch(published, name)
-    print_json(asdict(version))
+    base.print_json(asdict(version))
 
 
-@command("midivae switch v0.0.2", "midivae switch --back")
+@base.command("midivae switch v0.0.2", "midivae switch --back")
 @click.argument("name", metavar="[NAME]", required=False)
 @click.option("--back", is_flag=True, help="To the version that was current before the champion.")
 @published_option
@@ -156,10 +147,10 @@ def switch(name: str | None, back: bool, published: Path) -> None:
     if back == (name is not None):
         raise errors.ParamsError("switch needs a NAME or --back, one of the two; `midivae versions` lists the names")
     with store.locked(published):
-        print_json(asdict(store.rollback(published, name)))
+        base.print_json(asdict(store.rollback(published, name)))
 
 
-@command("midivae versions", "midivae versions --prune 10 --days 7")
+@base.command("midivae versions", "midivae versions --prune 10 --days 7")
 @click.option("--prune", type=click.IntRange(min=1), metavar="N", help="First remove old versions; keep the N newest.")
 @click.option("--days", type=float, default=7.0, show_default=True, help="With --prune: keep younger versions.")
 @published_option
@@ -175,14 +166,14 @@ def versions(prune: int | None, days: float, published: Path) -> None:
             for name in store.prune(published, prune, days):
                 click.echo(f"removed {name}", err=True)
     for line in store.history(published):
-        print_line(line)
+        base.print_line(line)
 
 
-@command('midivae order \'[{"name": "sample", "count": 100}]\'')
+@base.command('midivae order \'[{"name": "sample", "count": 100}]\'')
 @click.argument("jobs", metavar="JOBS")
-@workers_option
+@base.workers_option
 @published_option
-@log_options
+@base.log_options
 def order(jobs: str, workers: int | None, published: Path) -> None:
     """Generate more samples with the champion.
 
@@ -197,9 +188,9 @@ def order(jobs: str, workers: int | None, published: Path) -> None:
         raise errors.ParamsError(f"order: {jobs!r} is not JSON ({error}); write a list of jobs") from None
     if not isinstance(values, list) or not values or not all(isinstance(job, dict) for job in values):
         raise errors.ParamsError(f'order: {jobs!r} is no list of jobs; write [{{"name": ..., "count": ...}}]')
-    with stdout_to_stderr():
+    with base.stdout_to_stderr():
         result = batch.add(published, values, workers)
-    print_json(result)
+    base.print_json(result)
 
 
 COMMANDS = (inbox, freeze, gate, spread, drift, publish, switch, versions, order)

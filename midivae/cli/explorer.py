@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from midivae.cli.base import PATH, command, print_line, stage_options
+from midivae.cli import base
 
 
-@command("midivae explore", "midivae explore --data published/current --keep my-samples")
+@base.command("midivae explore", "midivae explore --data published/current --keep my-samples")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -18,9 +18,9 @@ from midivae.cli.base import PATH, command, print_line, stage_options
     show_default=True,
     help="Port of the page; 0: any free port.",
 )
-@click.option("--keep", type=PATH, metavar="DIR", help="Where samples are kept; without it, `kept` in --data.")
+@click.option("--keep", type=base.PATH, metavar="DIR", help="Where samples are kept; without it, `kept` in --data.")
 @click.option("--no-browser", is_flag=True, help="Print the page's address, and open nothing.")
-@stage_options
+@base.stage_options
 def explore(port: int, keep: Path | None, no_browser: bool, params_file: Path, data: Path) -> None:
     """Explore the latent space on a local web page.
 
@@ -34,7 +34,7 @@ def explore(port: int, keep: Path | None, no_browser: bool, params_file: Path, d
     from midivae.explorer.session import Session
 
     with closing(Session(params.load(params_file), data, keep)) as session, Server(session, port) as server:
-        print_line(server.url)
+        base.print_line(server.url)
         click.echo("press Ctrl-C to stop", err=True)
         if not no_browser:
             webbrowser.open(server.url)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from midivae import errors
-from midivae.cli.base import PATH, command, data_option, log_options, path_option, print_json, workers_option
+from midivae.cli import base
 
 _MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 
@@ -34,7 +34,7 @@ def _midi_files(names: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
     return files
 
 
-@command(
+@base.command(
     "midivae render sample-0000012 song-0000003",
     "midivae render song.mid --format flac --output .",
     "midivae render --best 3 --job song --job joint",
@@ -43,10 +43,10 @@ def _midi_files(names: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
 @click.option("--best", type=click.IntRange(min=1), metavar="K", help="Render the K best samples of each job instead.")
 @click.option("--job", "jobs", multiple=True, metavar="JOB", help="With --best: only of this job; may be repeated.")
 @click.option("--format", "form", type=click.Choice(("ogg", "flac", "wav")), default="ogg", show_default=True)
-@path_option("--output", default="audio", metavar="DIR", text="The folder of the sound files.")
-@workers_option
-@data_option
-@log_options
+@base.path_option("--output", default="audio", metavar="DIR", text="The folder of the sound files.")
+@base.workers_option
+@base.data_option
+@base.log_options
 def render(
     samples: tuple[str, ...],
     best: int | None,
@@ -82,15 +82,15 @@ def render(
         path = output / f"{name}.{form}"
         write_bytes(path, sound.data)
         seconds, peak = round(sound.seconds, 3), round(sound.peak, 3)
-        print_json({"sample": name, "file": str(path), "seconds": seconds, "peak": peak, "bytes": len(sound.data)})
+        base.print_json({"sample": name, "file": str(path), "seconds": seconds, "peak": peak, "bytes": len(sound.data)})
     if failed:
         raise errors.InputError("\n".join([f"{len(failed)} of {len(files)} not rendered:", *sorted(failed)]))
 
 
-@command("midivae plot song-0000003", "midivae plot song.mid --output song.svg")
+@base.command("midivae plot song-0000003", "midivae plot song.mid --output song.svg")
 @click.argument("sample", metavar="SAMPLE")
-@click.option("--output", type=PATH, metavar="FILE", help="A .png or .svg file; without it, SAMPLE.png.")
-@data_option
+@click.option("--output", type=base.PATH, metavar="FILE", help="A .png or .svg file; without it, SAMPLE.png.")
+@base.data_option
 def plot(sample: str, output: Path | None, data: Path) -> None:
     """Draw the piano roll of a sample or a MIDI file.
 
@@ -105,7 +105,7 @@ def plot(sample: str, output: Path | None, data: Path) -> None:
     path = output or Path(f"{name}.png")
     image = picture.draw(midi, name, form)
     write_bytes(path, image)
-    print_json({"sample": name, "file": str(path), "bytes": len(image)})
+    base.print_json({"sample": name, "file": str(path), "bytes": len(image)})
 
 
 COMMANDS = (render, plot)

@@ -16,19 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from midivae import errors
-from midivae.cli.base import (
-    PATH,
-    Command,
-    command,
-    data_option,
-    end,
-    epilog,
-    options,
-    print_json,
-    print_line,
-    stage_options,
-    stdout_to_stderr,
-)
+from midivae.cli import base
 
 if TYPE_CHECKING:
     from midivae.config.params import Params
@@ -51,18 +39,8 @@ STAGES = (
     Stage("ingest", "Turn MIDI files into piano rolls and one table of pieces.", ("corpus",), "rolls"),
     Stage("train", "Train the variational autoencoder.", ("corpus", "rolls"), "model"),
     Stage("generate", "Generate the jobs of samples into the catalog.", ("rolls", "model"), "samples"),
-    Stage(
-        "evaluate",
-        "Measure the samples and their distance to held-out music.",
-        ("rolls", "model", "samples"),
-        "evaluation",
-    ),
-    Stage(
-        "report",
-        "Write one offline page about the whole run.",
-        ("corpus", "rolls", "model", "samples", "evaluation"),
-        "report",
-    ),
+    Stage("evaluate", "Compare the samples with held-out music.", ("rolls", "model", "samples"), "evaluation"),
+    Stage("report", "Write an offline page.", ("corpus", "rolls", "model", "samples", "evaluation"), "report"),
 )
 
 
@@ -71,15 +49,15 @@ def _run(stage: Stage, params: Params, data: Path) -> None:
     name = f"midivae {stage.name}"
     if stage.name != "train" and "TORCHELASTIC_RUN_ID" in os.environ:
         message = "torchrun starts several processes, and only stage `train` shares its work between them"
-        end(name, errors.ParamsError(f"{message}; call it without torchrun"))
+        base.end(name, errors.ParamsError(f"{message}; call it without torchrun"))
     module = importlib.import_module(f"midivae.{stage.name}.stage")
     try:
-        with stdout_to_stderr():
+        with base.stdout_to_stderr():
             summary = module.run(params, data)
     except errors.MidivaeError as error:  # named after the stage, also in `midivae run`
-        end(name, error)
+        base.end(name, error)
     if summary is not None:  # of several processes only one prints
-        print_json({"stage": stage.name, **summary})
+        base.print_json({"stage": stage.name, **summary})
 
 
 def _fetch(stage: Stage, params: Params, data: Path, source: str | None, accept_licence: bool) -> None:
@@ -96,7 +74,7 @@ def _ingest(stage: Stage, params: Params, data: Path, explain: Path | None) -> N
         return
     from midivae.ingest import facts
 
-    print_line(facts.explain(explain, params.ingest))
+    base.print_line(facts.explain(explain, params.ingest))
 
 
 def _list_corpora(ctx: click.Context, option: click.Parameter, is_set: bool) -> None:
@@ -105,11 +83,11 @@ def _list_corpora(ctx: click.Context, option: click.Parameter, is_set: bool) -> 
         from midivae.fetch import corpora
 
         for line in corpora.listing():
-            print_line(line)
+            base.print_line(line)
         ctx.exit()
 
 
-_FETCH_OPTIONS = options(
+_FETCH_OPTIONS = base.options(
     click.option(
         "--source",
         metavar="SOURCE",
@@ -126,7 +104,7 @@ _FETCH_OPTIONS = options(
     ),
 )
 _EXPLAIN = click.option(
-    "--explain", type=PATH, metavar="FILE", help="Print what becomes of one MIDI file; write nothing."
+    "--explain", type=base.PATH, metavar="FILE", help="Print what becomes of one MIDI file; write nothing."
 )
 # what differs between the commands of the stages: the function, its own options, more examples
 _OWN: dict[str, tuple[Callable[..., None], Callable[..., Any], list[str]]] = {
@@ -135,12 +113,12 @@ _OWN: dict[str, tuple[Callable[..., None], Callable[..., Any], list[str]]] = {
 }
 
 
-def _command(stage: Stage) -> Command:
+def _command(stage: Stage) -> base.Command:
     """The command of a stage."""
-    function, own_options, own_examples = _OWN.get(stage.name, (_run, options(), []))
+    function, own_options, own_examples = _OWN.get(stage.name, (_run, base.options(), []))
 
     @own_options
-    @stage_options
+    @base.stage_options
     def call(params_file: Path, data: Path, **own: Any) -> None:
         from midivae.config import params
 
@@ -149,10 +127,10 @@ def _command(stage: Stage) -> Command:
     reads = ", ".join(f"data/{folder}" for folder in stage.reads) or "the source that params name"
     return click.command(
         stage.name,
-        cls=Command,
+        cls=base.Command,
         short_help=stage.summary,
         help=f"{stage.summary}\n\n\b\nReads:   {reads}\nWrites:  data/{stage.writes}\nParams:  {stage.name}",
-        epilog=epilog(
+        epilog=base.epilog(
             f"midivae {stage.name}",
             f"midivae {stage.name} --params presets/article-100x88.yaml --data data-100x88",
             *own_examples,
@@ -160,8 +138,8 @@ def _command(stage: Stage) -> Command:
     )(call)
 
 
-@command("midivae run", "midivae run --params presets/article-100x88.yaml --data data-100x88")
-@stage_options
+@base.command("midivae run", "midivae run --params presets/article-100x88.yaml --data data-100x88")
+@base.stage_options
 def run(params_file: Path, data: Path) -> None:
     """Run all six stages in order.
 
@@ -175,9 +153,9 @@ def run(params_file: Path, data: Path) -> None:
         _run(stage, loaded, data)
 
 
-@command("midivae verify", "midivae verify data/samples")
-@click.argument("folders", nargs=-1, type=PATH, metavar="[DIR]...")
-@data_option
+@base.command("midivae verify", "midivae verify data/samples")
+@click.argument("folders", nargs=-1, type=base.PATH, metavar="[DIR]...")
+@base.data_option
 def verify(folders: tuple[Path, ...], data: Path) -> None:
     """Compare folders with the hashes in their manifests.
 
@@ -193,7 +171,7 @@ def verify(folders: tuple[Path, ...], data: Path) -> None:
     wrong: list[str] = []
     for folder in folders or written:
         in_folder = storage.verify(folder)
-        print_line(f"{folder}: {len(in_folder)} of {len(read_json(folder / storage.MANIFEST))} files wrong")
+        base.print_line(f"{folder}: {len(in_folder)} of {len(read_json(folder / storage.MANIFEST))} files wrong")
         wrong += in_folder
     if wrong:
         raise errors.CorruptError("\n".join([f"{len(wrong)} file(s) are not as written; rerun their stage:", *wrong]))
