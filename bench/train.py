@@ -373,7 +373,8 @@ def report(
             print(
                 f"  {products / 1e9:9.1f} GFLOP/s, {spread([100 * r for r in reached], 0)} % of the matrix rate", end=""
             )
-            peak = next((p for chip, p in PEAK.items() if chip in _chip(bench.device)), None)
+            device = torch.cuda.get_device_name(bench.device) if bench.device.type == "cuda" else "cpu"
+            peak = next((p for chip, p in PEAK.items() if chip in device), None)
             if peak is not None and precision == "bf16":
                 facts[name]["of_the_peak"] = round(products / peak, 4)
                 print(f", {100 * products / peak:4.1f} % of the chip's peak", end="")

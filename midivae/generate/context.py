@@ -109,7 +109,7 @@ class Context:
                 z[row] = self.pool.z[window][: self.model.latent]
         return z, planes
 
-    def labels(self, index: Int[np.ndarray, B * M]) -> list[list[str]]:
+    def labels(self, index: Int[np.ndarray, " B *M"]) -> list[list[str]]:
         """The labels of the parents of each sample, for the catalog."""
         return [[self.pool.labels[i] for i in np.atleast_1d(row).tolist()] for row in index]
 

@@ -144,8 +144,8 @@ def _in_blocks(of: Callable[[slice], torch.Tensor], made: np.ndarray, size: int 
 
 
 def _block(
-    rows: Float32[np.ndarray, B * shape], size: int | None = None, fill: float = 0.0
-) -> Float32[torch.Tensor, R * shape]:
+    rows: Float32[np.ndarray, " B *shape"], size: int | None = None, fill: float = 0.0
+) -> Float32[torch.Tensor, " R *shape"]:
     """At most `size` rows, `BLOCK` where it is None, as a full block, the last ones all `fill`."""
     block = torch.full((BLOCK if size is None else size, *rows.shape[1:]), fill)
     block[: len(rows)] = torch.from_numpy(rows)

@@ -41,16 +41,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
 from midivae.errors import CorruptError, InputError
 from midivae.measures import features
 from midivae.models import coding
+from midivae.models.base import Chance, WindowModel
 from midivae.models.flow import Prior
 from midivae.storage.files import file_sha256, read_json, rounded, write_bytes
 from midivae.storage.paths import WEIGHTS
 from midivae.windows import loader
+from midivae.windows.loader import Corpus
 
 RELATIVE = ("density", "polyphony", "note_length")  # asked for as shares of what is there
 SOUNDING = ("density", "polyphony", "note_length")  # two of them decide the third
