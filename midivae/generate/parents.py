@@ -1,8 +1,8 @@
-"""The music that samples come from: windows of the corpus, of MIDI files given by path, of other samples.
+"""The music that samples are made from: windows of the corpus, of MIDI files given by path, of other samples.
 
-A job names its parents by text (`params.Parent`). Before any sample is made they are looked up, checked and put into
-one *pool*: a bit matrix of all their steps, and a table of the windows that each text stands for. The pool lies in the
-work directory; processes that make samples map it into memory, so that they share it and none has to read a corpus.
+A job names its parents by text (`jobs.Parent`). They are looked up and checked before any sample is made, and written
+into one *pool*: a bit matrix of all their steps, and a table of the windows that each text stands for. The pool lies in
+the work directory. Processes that make samples map it into memory: they share it, and none has to read a corpus.
 
 Shapes:
     B  samples    T  steps of a window    N  parts    P  pitches    S  steps of all parents
@@ -14,7 +14,7 @@ Offers: `write_pool`, `Pool` (`open`, `windows`, `begins`), `ParentSample`; `usa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,14 +35,13 @@ from midivae.storage import schema, tables
 from midivae.storage.files import write_file
 from midivae.storage.paths import PIECES_TABLE
 from midivae.windows import loader
-from midivae.windows.loader import Corpus
 
 STEPS, WINDOWS = "steps.npy", "windows.parquet"
 
 
 @dataclass(frozen=True)
 class ParentSample:
-    """A sample that another job comes from.
+    """A sample that another job starts from.
 
     Attributes:
         z: its latents, one per window; None: its music is to be encoded.
@@ -62,8 +61,8 @@ class ParentSample:
     ) -> ParentSample:
         """A sample as its row in the catalog describes it; `z` None: its latents are of another model.
 
-        Latents are of use where the first window is what the first of them was decoded to: not of a transposed sample,
-        of a continuation that begins with its lead, and of merged parts.
+        Latents are used if the first window is the music that the first latent was decoded to. It is not for a
+        transposed sample, for a continuation that begins with its lead, and for merged parts.
         """
         return cls(planes, None if transpose or lead_steps or method == "merged" else z)
 
@@ -71,14 +70,26 @@ class ParentSample:
 # --- from texts to a pool ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Windows:
-    """Windows that one text stands for, in a bit matrix of their own."""
+    """The windows that one text stands for, in a bit matrix of their own.
+
+    Attributes:
+        start: first step of each window.
+        first, stop: first step of its piece, and the step after its last.
+    """
 
     packed: UInt8[np.ndarray, "S X"]
     start: Int[np.ndarray, " W"]
-    stop: Int[np.ndarray, " W"]  # end of the piece
-    first: Int[np.ndarray, " W"]  # where the piece begins
+    first: Int[np.ndarray, " W"]
+    stop: Int[np.ndarray, " W"]
     labels: list[str]
     z: Float32[np.ndarray, " Z"] | None = None
+
+    @classmethod
+    def one(
+        cls, packed: UInt8[np.ndarray, "S X"], start: int, label: str, z: Float32[np.ndarray, " Z"] | None = None
+    ) -> _Windows:
+        """One window of a piece."""
+        return cls(packed, np.array([start]), np.array([0]), np.array([len(packed)]), [label], z)
 
 
 def write_pool(
@@ -92,7 +103,8 @@ def write_pool(
     """Looks up parents, and writes the pool of them into `folder`.
 
     Args:
-        texts: of a job, in order.
+        texts: the parents of a job, in order.
+        folder: the folder of the pool.
         rolls: the corpus.
         ingest: how a MIDI file becomes a roll of that corpus.
         view: how windows are cut.
@@ -102,43 +114,44 @@ def write_pool(
         ParamsError, InputError: no such piece, bar, file or sample, or a file without any of the parts.
     """
     layout = loader.layout_of(rolls)
-    looked_up = {text: _look_up(text, rolls, layout, ingest, view, sample) for text in dict.fromkeys(texts)}
-    offsets = np.cumsum([0, *(len(found.packed) for found in looked_up.values())])
-    at = dict(zip(looked_up, offsets.tolist(), strict=False))
-    windows = [
-        pa.table(
-            {
-                "parent": pa.array(np.full(len(found.start), i), pa.int32()),
-                "label": pa.array(found.labels, pa.string()),
-                "start": pa.array(found.start + at[text], pa.int64()),
-                "stop": pa.array(found.stop + at[text], pa.int64()),
-                "first": pa.array(found.first + at[text], pa.int64()),
-                "z": pa.array([found.z] * len(found.start), schema.FLOATS),
-            }
-        )
-        for i, text in enumerate(texts)
-        for found in [looked_up[text]]
-    ]
-    steps = np.concatenate([found.packed for found in looked_up.values()])
+    by_text: dict[str, _Windows] = {}
+    for text in texts:
+        parent = Parent.parse(text)
+        if text in by_text:
+            continue
+        match parent.kind:
+            case "split":
+                by_text[text] = _split(parent, rolls, view)
+            case "piece":
+                by_text[text] = _at_bar(parent, *_piece(parent, rolls), view)
+            case "file":
+                by_text[text] = _at_bar(parent, *_file(Path(parent.name), ingest, layout), view)
+            case _:
+                by_text[text] = _sample(parent, sample(parent.name), layout)
+    offsets = np.cumsum([0, *(len(windows.packed) for windows in by_text.values())])
+    offset_of = dict(zip(by_text, offsets.tolist(), strict=False))
+    rows = [_rows(number, by_text[text], offset_of[text]) for number, text in enumerate(texts)]
+    steps = np.concatenate([windows.packed for windows in by_text.values()])
     write_file(folder / STEPS, lambda file: np.save(file, steps, allow_pickle=False))
-    extra = {"layout": layout.to_json()}
-    tables.write(folder / WINDOWS, pa.concat_tables(windows), schema.PARENTS, extra)
+    tables.write(folder / WINDOWS, pa.concat_tables(rows), schema.PARENTS, {"layout": layout.to_json()})
 
 
-def _look_up(
-    text: str, rolls: Path, layout: Layout, ingest: Ingest, view: View, sample: Callable[[str], ParentSample]
-) -> _Windows:
-    parent = Parent.parse(text)
-    if parent.kind == "split":
-        return _split(parent, rolls, view)
-    if parent.kind == "piece":
-        return _one(_piece(parent, rolls), f"piece:{parent.name}", parent, view)
-    if parent.kind == "file":
-        return _one(_file(Path(parent.name), ingest, layout), f"file:{Path(parent.name).name}", parent, view)
-    return _sample(parent, sample(parent.name), layout)
+def _rows(parent: int, windows: _Windows, offset: int) -> pa.Table:
+    """The windows of a parent as rows of `schema.PARENTS`."""
+    return pa.table(
+        {
+            "parent": pa.array(np.full(len(windows.start), parent), pa.int32()),
+            "label": pa.array(windows.labels, pa.string()),
+            "start": pa.array(windows.start + offset, pa.int64()),
+            "stop": pa.array(windows.stop + offset, pa.int64()),
+            "first": pa.array(windows.first + offset, pa.int64()),
+            "z": pa.array([windows.z] * len(windows.start), schema.FLOATS),
+        }
+    )
 
 
 def _split(parent: Parent, rolls: Path, view: View) -> _Windows:
+    """All windows of a split that start at bar lines."""
     corpus = loader.load(rolls, [parent.name])
     windows = loader.windows(corpus, view.model_copy(update={"hop": "bar"}))
     if not len(windows):
@@ -148,34 +161,29 @@ def _split(parent: Parent, rolls: Path, view: View) -> _Windows:
         f"piece:{corpus.piece_ids[piece]}@{int(np.searchsorted(corpus.bar_starts[piece], step)) + 1}"
         for piece, step in zip(windows.piece.tolist(), (windows.start - first).tolist(), strict=True)
     ]
-    return _Windows(corpus.packed, windows.start, windows.stop, first, labels)
+    return _Windows(corpus.packed, windows.start, first, windows.stop, labels)
 
 
-def _piece(parent: Parent, rolls: Path) -> Corpus:
+_Piece = tuple[UInt8[np.ndarray, "S X"], Int[np.ndarray, " R"], str]  # steps, bar lines and name of a piece
+
+
+def _piece(parent: Parent, rolls: Path) -> _Piece:
     """The piece of this id, or of this path in the corpus."""
     pieces = tables.read(rolls / PIECES_TABLE, schema.PIECES, ["path", "piece_id", "accepted", "reason", "split"])
-    mine = pieces.filter(pc.or_(pc.equal(pieces["piece_id"], parent.name), pc.equal(pieces["path"], parent.name)))
-    accepted = mine.filter(mine["accepted"])
+    named = pieces.filter(pc.or_(pc.equal(pieces["piece_id"], parent.name), pc.equal(pieces["path"], parent.name)))
+    accepted = named.filter(named["accepted"])
     if not len(accepted):
-        why = f"it was rejected: {mine['reason'][0]}" if len(mine) else "there is none of this id or path"
+        why = f"it was rejected: {named['reason'][0]}" if len(named) else "there is none of this id or path"
         raise ParamsError(f"parent piece:{parent.name}: {why}; data/rolls/pieces.parquet lists all pieces")
     piece_id, split = accepted["piece_id"][0].as_py(), accepted["split"][0].as_py()
     corpus = loader.load(rolls, [split])
-    i = corpus.piece_ids.index(piece_id)
-    rows = slice(corpus.starts[i], corpus.starts[i + 1])
-    return replace(
-        corpus,
-        packed=corpus.packed[rows],
-        starts=corpus.starts[i : i + 2] - corpus.starts[i],
-        piece_ids=(piece_id,),
-        bar_starts=(corpus.bar_starts[i],),
-        tempo_qpm=corpus.tempo_qpm[i : i + 1],
-        programs=corpus.programs[i : i + 1],
-    )
+    number = corpus.piece_ids.index(piece_id)
+    start, stop = corpus.starts[number : number + 2].tolist()
+    return corpus.packed[start:stop], corpus.bar_starts[number], piece_id
 
 
-def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
-    """A MIDI file as a corpus of one piece, with the parts that the rolls have."""
+def _file(path: Path, ingest: Ingest, layout: Layout) -> _Piece:
+    """A MIDI file as a piece, with the parts that the rolls have."""
     try:
         notes = midi.read(path.read_bytes(), ingest.limits)
     except (OSError, MidiError) as error:
@@ -184,21 +192,13 @@ def _file(path: Path, ingest: Ingest, layout: Layout) -> Corpus:
         part, _ = usable(notes, ingest)
     except InputError as error:
         raise InputError(f"parent file:{path}: {error}; name another, or train on other parts") from error
-    roll = from_notes(notes, part, layout)
-    bars = grid.bar_starts(notes.time_signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(roll.planes))
-    return Corpus(
-        pack(roll.planes),
-        np.array([0, len(roll.planes)]),
-        (path.name,),
-        (bars,),
-        np.array([notes.tempo_qpm]),
-        np.zeros((1, len(layout.parts)), np.int32),
-        layout,
-    )
+    planes = from_notes(notes, part, layout).planes
+    bars = grid.bar_starts(notes.time_signatures, notes.ticks_per_quarter, layout.steps_per_beat, len(planes))
+    return pack(planes), bars, path.name
 
 
 def usable(notes: Notes, ingest: Ingest) -> tuple[Int[np.ndarray, " N"], int]:
-    """The part of each note of a file that can be a parent, and its length in steps, before a roll is made of it.
+    """The part of each note of a file that can be a parent, and the length of the file in steps.
 
     Raises:
         InputError: it is too long, or none of its notes belongs to a part of the rolls.
@@ -216,32 +216,31 @@ def usable(notes: Notes, ingest: Ingest) -> tuple[Int[np.ndarray, " N"], int]:
     return part, steps
 
 
-def _one(piece: Corpus, label: str, parent: Parent, view: View) -> _Windows:
+def _at_bar(
+    parent: Parent, packed: UInt8[np.ndarray, "S X"], bars: Int[np.ndarray, " R"], name: str, view: View
+) -> _Windows:
     """The window that starts at the parent's bar of a piece."""
-    (bars,) = piece.bar_starts
+    label = f"{parent.kind}:{Path(parent.name).name if parent.kind == 'file' else parent.name}@{parent.bar}"
     if parent.bar > len(bars):
-        raise ParamsError(f"parent {label}@{parent.bar}: it has {len(bars)} bars; name one of them")
-    start, stop = int(bars[parent.bar - 1]), len(piece.packed)
+        raise ParamsError(f"parent {label}: it has {len(bars)} bars; name one of them")
+    start = int(bars[parent.bar - 1])
     least = loader.least_steps(view)
-    if stop - start < least:
+    if len(packed) - start < least:
         raise ParamsError(
-            f"parent {label}@{parent.bar}: {stop - start} steps are left from there, and a window of {view.steps} "
-            f"needs {least} (train.view.min_fill); name an earlier bar"
+            f"parent {label}: {len(packed) - start} steps are left from there, and a window of {view.steps} needs "
+            f"{least} (train.view.min_fill); name an earlier bar"
         )
-    name = piece.piece_ids[0] if parent.kind == "piece" else Path(parent.name).name
-    zero = np.zeros(1, np.int64)
-    return _Windows(piece.packed, zero + start, zero + stop, zero, [f"{parent.kind}:{name}@{parent.bar}"])
+    return _Windows.one(packed, start, f"{parent.kind}:{name}@{parent.bar}")
 
 
-def _sample(parent: Parent, known: ParentSample, layout: Layout) -> _Windows:
-    zero = np.zeros(1, np.int64)
-    planes = known.planes
-    if planes.shape[1] != len(layout.parts):
+def _sample(parent: Parent, sample: ParentSample, layout: Layout) -> _Windows:
+    parts = sample.planes.shape[1]
+    if parts != len(layout.parts):
         raise ParamsError(
-            f"parent sample:{parent.name}: its music has {planes.shape[1]} part(s), the corpus {len(layout.parts)}; "
-            "samples of a model that merges parts cannot be parents"
+            f"parent sample:{parent.name}: its music has {parts} part(s), the corpus {len(layout.parts)}; samples of a "
+            "model that merges parts cannot be parents"
         )
-    return _Windows(pack(planes), zero, zero + len(planes), zero, [f"sample:{parent.name}"], known.z)
+    return _Windows.one(pack(sample.planes), 0, f"sample:{parent.name}", sample.z)
 
 
 # --- the pool ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Control: does what is asked for happen, and nothing else? Edits, paths between parents, steps away from a parent.
+"""Control: does a change happen as requested, and nothing else? Edits, and paths between parents.
 
 Source: MusicVAE (Roberts et al. 2018), sections 6.3 and 6.4: the matrix of attribute vectors, and what lies between two
 latents.
@@ -35,58 +35,54 @@ def units(attributes: Mapping[str, Float[np.ndarray, " B"]]) -> dict[str, float]
     Returns:
         Under the names that edits use: `density`, `polyphony`, `note_length` as shares of their mean; `syncopation` and
         `balance:<part>` as shares of the notes; `register` in semitones; `key` in steps on the circle of fifths, about
-        the mean direction of all windows (3.46 where they lie all around it).
+        the mean direction of all windows (3.46 if they lie all around it).
     """
-    found: dict[str, float] = {}
+    sd: dict[str, float] = {}
     for name, values in attributes.items():
-        there = values[~np.isnan(values)]
-        if name.startswith("fifths") or len(there) == 0:
+        present = values[~np.isnan(values)]
+        if name.startswith("fifths") or len(present) == 0:
             continue
-        found[name] = float(there.std() / there.mean()) if name in RELATIVE and there.mean() > 0 else float(there.std())
+        unit = float(present.mean()) if name in RELATIVE else 1.0
+        sd[name] = float(present.std()) / (unit if unit > 0 else 1.0)
     x, y = attributes["fifths_x"], attributes["fifths_y"]
     angle = np.angle((x + 1j * y)[~np.isnan(x)])
     if len(angle):
         middle = np.angle(np.exp(1j * angle).sum())
         steps = np.angle(np.exp(1j * (angle - middle))) * 6 / np.pi  # -6 to 6
-        found["key"] = float(np.sqrt((steps**2).mean()))
-    return found
+        sd["key"] = float(np.sqrt((steps**2).mean()))
+    return sd
 
 
 def control(job: str, edits: Sequence[str | None], sd: Mapping[str, float]) -> list[Row]:
-    """The matrix of what was asked and what was measured, as rows of control.csv.
+    """The matrix of requested and measured changes, as rows of control.csv.
 
-    For each attribute that was asked of some samples, over these samples, for each attribute that was measured:
+    For each attribute that some samples were asked to change, over these samples, for each measured attribute:
 
-        spearman   rank correlation of the asked change and the measured one; of an attribute with itself, how well it
-                   obeys in order, with another, whether that is dragged along
-        slope      of the line fitted to the measured change as a function of the asked one by least squares, with an
-                   intercept; of an attribute with itself, 1 where the calibration is right
+        spearman   rank correlation of the requested and the measured change; of an attribute with itself, how well it
+                   obeys in order; of another, how much it moves along
+        slope      of the least-squares line, with intercept, of the measured change as a function of the requested one;
+                   of an attribute with itself, 1 if the calibration is right
         moved_sd   mean size of the measured change, in the attribute's standard deviations over held-out windows
         leakage    moved_sd over that of the asked attribute; 1 for itself; the aim for others is below a third
-        drift      the part of it that follows what was asked: |slope| in standard deviations, over that of the asked
+        drift      the part of it that follows the request: |slope| in standard deviations, over that of the asked one
 
     Trap: `leakage` also counts what moves by chance when a sample is decoded anew, in either direction; `drift` does
-    not, and misses what moves whichever way is asked. Samples that ask for several attributes count for each of them.
+    not, and misses what moves in one direction whatever the request. A sample that changes several attributes counts
+    for each of them.
 
     Args:
         edits: of each sample, the catalog's JSON; None where it was not edited.
         sd: `units` of held-out windows.
     """
     parsed = [json.loads(text) for text in edits if text is not None]
-    asked_names = sorted({name for each in parsed for name in each["asked"]})
     rows: list[Row] = []
-    for asked_name in asked_names:
-        mine = [each for each in parsed if asked_name in each["asked"]]
-        asked = np.array([each["asked"][asked_name] for each in mine], np.float64)
-        names = [asked_name, *sorted({name for each in mine for name in each["measured"]} - {asked_name})]
-        rows += _matrix_row(job, asked_name, asked, {name: _column(mine, name) for name in names}, sd)
+    for asked_name in sorted({name for edit in parsed for name in edit["asked"]}):
+        asking = [edit for edit in parsed if asked_name in edit["asked"]]
+        asked = np.array([edit["asked"][asked_name] for edit in asking], np.float64)
+        names = [asked_name, *sorted({name for edit in asking for name in edit["measured"]} - {asked_name})]
+        measured = {name: np.array([edit["measured"].get(name) for edit in asking], np.float64) for name in names}
+        rows += _matrix_row(job, asked_name, asked, measured, sd)  # a change that was not measured is NaN
     return rows
-
-
-def _column(edits: Sequence[Mapping[str, Any]], name: str) -> Float[np.ndarray, " M"]:
-    """The measured changes of an attribute; NaN where it was not measured."""
-    values = [each["measured"].get(name) for each in edits]
-    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def _matrix_row(
@@ -99,8 +95,8 @@ def _matrix_row(
     rows: list[Row] = []
     own_moved, own_slope = np.nan, np.nan
     for name, values in measured.items():
-        there = ~np.isnan(values)
-        x, y, unit = asked[there], values[there], sd.get(name, np.nan) or np.nan
+        present = ~np.isnan(values)
+        x, y, unit = asked[present], values[present], sd.get(name, np.nan) or np.nan
         slope = float(np.cov(x, y)[0, 1] / x.var(ddof=1)) if len(x) > 1 and x.var() > 0 else np.nan
         moved = float(np.abs(y).mean() / unit) if len(y) else np.nan
         if name == asked_name:
@@ -124,17 +120,17 @@ def _matrix_row(
 # --- paths between parents --------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Path:
-    """A path from a parent A to a parent B: rows of a job, in order, the ends included."""
+    """A path from a parent A to a parent B: rows of a job, in order, including both ends."""
 
     parents: tuple[str, ...]
     rows: Int[np.ndarray, " R"]
 
 
 def paths_of(parents: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]) -> list[Path]:
-    """The paths in a job of blends: rows on end with the same two parents, the weight of the second rising.
+    """The paths in a job of blends: consecutive rows with the same two parents and a rising weight of the second.
 
-    Where the weight falls back, another path begins, though it be of the same parents. Rows with more parents than two,
-    and single rows, are on no path.
+    A falling weight starts a new path, even between the same parents. Rows with more than two parents, and paths of
+    fewer than three rows, are left out.
     """
     groups: list[list[int]] = []
     for row, (names, shares) in enumerate(zip(parents, weights, strict=True)):
@@ -161,7 +157,7 @@ def path_row(
     steps: Float[np.ndarray, " R1"],
     nats: Float[np.ndarray, " R"],
 ) -> Row:
-    """What a path is like, as a row of paths.csv.
+    """The measures of a path, as a row of paths.csv.
 
     Args:
         from_first: distance of each row to the first one, A as the model rebuilds it.
@@ -169,10 +165,10 @@ def path_row(
         nats: of each row under a bigram of chords.
 
     Returns:
-        spearman        rank correlation of the place on the path and the distance from A; 1 where it only grows
+        spearman        rank correlation of the place on the path and the distance from A; 1 if it only grows
         monotone_share  share of the steps on which the distance from A does not shrink
-        largest_step    the largest step over the mean one: 1 on an even path, rows - 1 where all happens at once; NaN
-                        where nothing happens
+        largest_step    the largest step over the mean one: 1 on an even path, rows - 1 if all happens in one step; NaN
+                        if nothing happens
         length          sum of the steps over the distance from A to B; 1 without a detour
         nats_ends, nats_middle: mean over the two ends, and over the rows between them
     """

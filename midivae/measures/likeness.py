@@ -1,4 +1,4 @@
-"""How alike two rolls are: cell by cell, and beat by beat in whatever key; how much the rolls of a set differ.
+"""How alike two rolls are: cell by cell, and beat by beat in any transposition; how much the rolls of a set differ.
 
 Shapes:
     B  rolls    W  rolls to compare with    T  steps    N  parts    K  planes    P  pitches    Q  whole beats
@@ -62,10 +62,10 @@ def matched(rolls: Planes, wanted: Planes) -> Int64[np.ndarray, " 6"]:
 
 
 def apart(x: Planes, y: Planes) -> Float[np.ndarray, " B"]:
-    """The share of the cells that sound in one of two rolls only, of those that sound in either.
+    """The share of cells that sound in only one of two rolls, among those that sound in either.
 
-    Jaccard's distance of the frame planes: from 0, the same cells, to 1, none in common; 0 for two silent rolls. A
-    metric: a detour is never shorter. Trap: counting all cells (Hamming), where most are silent in any two rolls.
+    Jaccard's distance of the frame planes: from 0, the same cells, to 1, none in common; 0 for two silent rolls. It
+    is a metric: the triangle inequality holds. Trap: counting all cells (Hamming), most of which are silent.
     """
     a, b = x[:, :, :, FRAME], y[:, :, :, FRAME]
     differ, either = np.count_nonzero(a ^ b, axis=(1, 2, 3)), np.count_nonzero(a | b, axis=(1, 2, 3))
@@ -82,7 +82,7 @@ def pairwise_apart(planes: Planes) -> Float[np.ndarray, " _"]:
     return np.asarray(1 - np.where(either > 0, shared / np.maximum(either, 1), 1)[first, second]).astype(np.float64)
 
 
-# --- beat by beat, in whatever key ------------------------------------------------------------------------------------
+# --- beat by beat, in any transposition -------------------------------------------------------------------------------
 def beat_chroma(planes: Planes, layout: Layout) -> Bool[np.ndarray, "B Q 12"]:
     """Which pitch classes sound during each whole beat, C first; drums left out."""
     pitched = layout.pitched
@@ -100,15 +100,15 @@ def beat_chroma(planes: Planes, layout: Layout) -> Bool[np.ndarray, "B Q 12"]:
 def nearest(
     queries: Bool[np.ndarray, "B Q 12"], references: Bool[np.ndarray, "W Q 12"]
 ) -> tuple[Int64[np.ndarray, " B"], Int64[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-    """The nearest reference of each query, in the transposition in which it is nearest.
+    """The nearest reference of each query, over all twelve transpositions.
 
-    The distance is Jaccard's of the cells (beat, pitch class): cells in one only, of those in either. It does not see
-    octaves, parts, and rhythm below the beat; so a copy has distance 0, and so has the same harmony in another texture.
-    All references in all twelve transpositions are compared, by products of matrices of zeros and ones.
+    The distance is Jaccard's of the cells (beat, pitch class): cells in only one, among those in either. It ignores
+    octaves, parts, and rhythm below the beat. So a copy has distance 0, and so has the same harmony in another texture.
+    All references are compared, by products of matrices of zeros and ones.
 
     Returns:
-        `(index, semitones, distance)`: of the reference (the first of those that tie), by how much it has to be moved
-        up to be nearest (0 to 11), and how far it is. -1, 0 and NaN for a query without music, or without references.
+        `(index, semitones, distance)`: the number of the reference (the first of those that tie), by how many semitones
+        it is moved up (0 to 11), and its distance. -1, 0 and NaN for a query without music, or without references.
     """
     index = np.full(len(queries), -1, np.int64)
     semitones, distance = np.zeros(len(queries), np.int64), np.full(len(queries), np.nan)
