@@ -1,16 +1,16 @@
-"""Every error that midivae raises on purpose, and the exit code the command line gives for it.
+"""Every error that midivae raises on purpose, and its exit code.
 
-    MidivaeError                1   anything of ours that has no better name
+    MidivaeError                1   base class
     ├── ParamsError             2   a parameter or an argument breaks a rule
-    ├── InputError              3   something we were asked to read is missing or unfit
+    ├── InputError              3   an input is missing or cannot be used
     │   ├── MidiError           3   one MIDI file; carries a reason code (see `midi.REASONS`)
     │   └── SchemaError         3   a table of another format or version
     ├── CorruptError            4   a hash or a page checksum does not match
-    ├── TrainingError           5   training cannot start, or went wrong
+    ├── TrainingError           5   training cannot start, or failed
     └── WorkerError             6   a worker process crashed, hung or ran out of memory
 
-A message gives the value, the rule, the reason and the remedy. Foreign exceptions (pyarrow, symusic, zipfile ...) are
-translated in the one module that knows the foreign library.
+A message gives the value, the rule, the reason and the remedy. Exceptions of libraries (pyarrow, symusic, zipfile ...)
+are translated in the one module that uses the library.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class ParamsError(MidivaeError):
 
 
 class InputError(MidivaeError):
-    """Something we were asked to read is missing or unfit."""
+    """An input is missing or cannot be used."""
 
     exit_code = 3
 
 
 class MidiError(InputError):
-    """One MIDI file cannot be used; `code` is the short reason kept in the table of pieces."""
+    """One MIDI file cannot be used; `code` is the reason in the table of pieces."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -57,7 +57,7 @@ class CorruptError(MidivaeError):
 
 
 class TrainingError(MidivaeError):
-    """Training cannot start, or went wrong."""
+    """Training cannot start, or failed."""
 
     exit_code = 5
 

@@ -17,12 +17,12 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(midivae, [str(a) for a in arguments], prog_name="midivae")
 
 
-def start(*arguments: object, room: str = "", **options: object) -> subprocess.Popen[str]:
-    """The real console script in a process of its own; `room` is the body of `ingest.run`."""
+def start(*arguments: object, body: str = "", **options: object) -> subprocess.Popen[str]:
+    """The real console script in a process of its own; `body` is the code of `ingest.run`."""
     program = f"""
 import sys, types
 def run(params, data):
-{textwrap.indent(room or "return {}", "    ")}
+{textwrap.indent(body or "return {}", "    ")}
 sys.modules["midivae.ingest.stage"] = types.SimpleNamespace(run=run)
 from midivae.cli.main import main
 sys.exit(main({[str(a) for a in arguments]!r}))
@@ -31,8 +31,8 @@ sys.exit(main({[str(a) for a in arguments]!r}))
     return subprocess.Popen([sys.executable, "-c", program], **{**pipes, **options})
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, outcome: object) -> list[tuple]:
-    """Puts a room in place that returns, or raises, `outcome`; the list gets the arguments of its calls."""
+def replace_stage(monkeypatch: pytest.MonkeyPatch, name: str, outcome: object) -> list[tuple]:
+    """Replaces a stage by a function that returns or raises `outcome`; the list gets the arguments of its calls."""
     calls: list[tuple] = []
 
     def run(*arguments: object) -> object:

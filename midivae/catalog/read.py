@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +55,8 @@ def samples(
     for name in columns:
         check_column(name)
     names = [*columns, "z"] if latents and "z" not in columns else columns
-    return _to_pandas(select(folder, names, where, sort, limit))
+    rows: pd.DataFrame = select(folder, names, where, sort, limit).to_pandas()
+    return rows
 
 
 def latents(rows: pd.DataFrame) -> Float32[np.ndarray, "B Z"]:
@@ -107,16 +107,3 @@ def midi_bytes(folder: Path, sample_ids: Sequence[str]) -> dict[str, bytes]:
     if missing:
         raise InputError(f"{folder}: no sample {missing[0]!r} in the catalog; `midivae catalog` lists them")
     return files
-
-
-def _to_pandas(rows: pa.Table) -> pd.DataFrame:
-    """As pandas; the rows of `z` are views of one array."""
-    if "z" not in rows.column_names:
-        frame: pd.DataFrame = rows.to_pandas()
-        return frame
-    flat = pc.list_flatten(rows.column("z")).to_numpy()
-    ends = np.cumsum(pc.list_value_length(rows.column("z")).to_numpy())
-    latents = [flat[first:last] for first, last in pairwise([0, *ends.tolist()])]
-    frame = rows.drop_columns(["z"]).to_pandas()
-    frame.insert(rows.column_names.index("z"), "z", pd.Series(latents, index=frame.index, dtype=object))
-    return frame

@@ -21,11 +21,11 @@ def test_export(data: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert (tmp_path / "out" / "b-0000000.mid").read_bytes() == b"MThdb-0000000"
     with (tmp_path / "out" / "catalog.csv").open() as file:
-        found = list(csv.DictReader(file))
-    assert [r["sample_id"] for r in found] == list(rows["sample_id"])
-    assert found[0]["parts"] == '["soprano", "bass"]'
-    assert found[0]["z"] == "[0.0, 0.5, -1.0]"
-    assert math.isclose(float(found[0]["novelty"]), 0.9, rel_tol=1e-6)
+        exported = list(csv.DictReader(file))
+    assert [r["sample_id"] for r in exported] == list(rows["sample_id"])
+    assert exported[0]["parts"] == '["soprano", "bass"]'
+    assert exported[0]["z"] == "[0.0, 0.5, -1.0]"
+    assert math.isclose(float(exported[0]["novelty"]), 0.9, rel_tol=1e-6)
     assert export.to_folder(data, rows.head(0), tmp_path / "none") == 0
 
 
@@ -55,7 +55,7 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
     write(tmp_path, [row("a", 1, model="=cmd|'/c calc'!A0", key="@x", polyphony=-2.0)])
     export.to_folder(tmp_path, read.samples(tmp_path), tmp_path / "out")
     with (tmp_path / "out" / "catalog.csv").open() as file:
-        found = next(csv.DictReader(file))
-    assert found["model"].startswith("'=")
-    assert found["key"] == "'@x"
-    assert found["polyphony"] == "-2.0"
+        exported = next(csv.DictReader(file))
+    assert exported["model"].startswith("'=")
+    assert exported["key"] == "'@x"
+    assert exported["polyphony"] == "-2.0"

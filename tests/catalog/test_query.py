@@ -24,7 +24,7 @@ from midivae.storage.schema import CATALOG, PIECES, Table
 
 # --- conditions -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("where", "found"),
+    ("where", "names"),
     [
         ("polyphony > 2 AND key = 'G major'", "a0"),
         ("polyphony >= 2 and not key = 'E minor'", "a0 a1"),
@@ -52,8 +52,8 @@ from midivae.storage.schema import CATALOG, PIECES, Table
         ("  ", "a0 a1 a2 a3 b0"),
     ],
 )
-def test_where(data: Path, where: str, found: str) -> None:
-    assert ids(read.samples(data, where)) == found.split()
+def test_where(data: Path, where: str, names: str) -> None:
+    assert ids(read.samples(data, where)) == names.split()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_catalog_says_what_is_wrong_with_a_filter(samples: Path) -> None:
     assert '"polyphony"' in result.stderr
 
 
-def test_an_old_filter_is_told_the_new_form(samples: Path) -> None:
+def test_an_old_filter_is_result_the_new_form(samples: Path) -> None:
     result = invoke("catalog", "--data", samples, "--where", "polyphony > 2 and key == 'G major'")
     assert result.exit_code == errors.ParamsError.exit_code
     assert "write \"polyphony > 2 and key = 'G major'\"" in result.stderr

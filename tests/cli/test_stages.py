@@ -9,7 +9,7 @@ from pathlib import Path
 import four_part
 import pytest
 from limits import HANG_S, WAIT_S
-from program import invoke, stand_in, start
+from program import invoke, replace_stage, start
 
 from midivae import errors
 from midivae.cli.base import exit_codes
@@ -25,7 +25,7 @@ NAMES = [stage.name for stage in STAGES]
 def test_a_stage_gets_params_and_data_and_prints_one_line(
     name: str, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = stand_in(monkeypatch, name, {"found": 3, "seconds": 0.5})
+    calls = replace_stage(monkeypatch, name, {"found": 3, "seconds": 0.5})
     result = invoke(name, "--params", params_file, "--data", tmp_path / "here")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("\n") == 1
@@ -38,10 +38,10 @@ def test_a_stage_gets_params_and_data_and_prints_one_line(
 def test_ingest_explains_one_file(tmp_path: Path, params_file: Path) -> None:
     four_part.write_corpus(tmp_path / "tunes", 1)
     (tmp_path / "not.mid").write_bytes(b"RIFF")
-    told = invoke("ingest", "--params", params_file, "--explain", tmp_path / "tunes" / "piece-000.mid")
-    assert told.exit_code == 0, told.output
-    assert "'Alto'" in told.stdout
-    assert told.stdout.splitlines()[-1] == "accepted"
+    result = invoke("ingest", "--params", params_file, "--explain", tmp_path / "tunes" / "piece-000.mid")
+    assert result.exit_code == 0, result.output
+    assert "'Alto'" in result.stdout
+    assert result.stdout.splitlines()[-1] == "accepted"
     refused = invoke("ingest", "--params", params_file, "--explain", tmp_path / "not.mid")
     assert refused.stdout.splitlines()[-1].startswith("rejected as not_midi")
     assert invoke("ingest", "--params", params_file, "--explain", tmp_path / "none.mid").exit_code == 3
@@ -49,7 +49,7 @@ def test_ingest_explains_one_file(tmp_path: Path, params_file: Path) -> None:
 
 def test_run_does_all_stages_in_order(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
-        stand_in(monkeypatch, name, {"did": name})
+        replace_stage(monkeypatch, name, {"did": name})
     result = invoke("run", "--params", params_file, "--data", tmp_path)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert lines == [{"stage": name, "did": name} for name in NAMES]
@@ -58,9 +58,9 @@ def test_run_does_all_stages_in_order(params_file: Path, tmp_path: Path, monkeyp
 def test_run_stops_at_the_stage_that_fails_and_names_it(
     params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(monkeypatch, "fetch", {})
-    stand_in(monkeypatch, "ingest", errors.InputError("no files"))
-    after = stand_in(monkeypatch, "train", {})
+    replace_stage(monkeypatch, "fetch", {})
+    replace_stage(monkeypatch, "ingest", errors.InputError("no files"))
+    after = replace_stage(monkeypatch, "train", {})
     result = invoke("run", "--params", params_file, "--data", tmp_path)
     assert result.exit_code == 3
     assert "midivae ingest: no files\n" in result.stderr
@@ -68,7 +68,7 @@ def test_run_stops_at_the_stage_that_fails_and_names_it(
 
 
 def test_stdout_holds_the_summary_alone_whatever_a_stage_and_its_children_print(params_file: Path) -> None:
-    room = """
+    body = """
 import os, subprocess, logging
 print("from python")
 os.write(1, b"from a C library\\n")
@@ -76,7 +76,7 @@ subprocess.run(["echo", "from a child"])
 logging.getLogger("midivae.ingest.stage").info("from the log")
 return {"found": 1}
 """
-    process = start("ingest", "--params", params_file, room=room)
+    process = start("ingest", "--params", params_file, body=body)
     out, err = process.communicate(timeout=WAIT_S)
     assert out == '{"stage": "ingest", "found": 1}\n'
     for text in ("from python", "from a C library", "from a child", "midivae.ingest.stage: from the log"):
@@ -87,14 +87,14 @@ return {"found": 1}
     ("flag", "shown"), [("-v", {"DEBUG", "INFO", "WARN"}), ("-q", {"WARN"}), (None, {"INFO", "WARN"})]
 )
 def test_verbose_and_quiet(flag: str | None, shown: set[str], params_file: Path) -> None:
-    room = 'import logging; log = logging.getLogger("midivae.x"); log.debug("DEBUG"); log.info("INFO"); '
-    room += 'log.warning("WARN"); return {}'
-    _, err = start("ingest", "--params", params_file, *([flag] if flag else []), room=room).communicate(timeout=WAIT_S)
+    body = 'import logging; log = logging.getLogger("midivae.x"); log.debug("DEBUG"); log.info("INFO"); '
+    body += 'log.warning("WARN"); return {}'
+    _, err = start("ingest", "--params", params_file, *([flag] if flag else []), body=body).communicate(timeout=WAIT_S)
     assert {word for word in ("DEBUG", "INFO", "WARN") if word in err} == shown
 
 
 def test_a_log_line_stands_above_the_progress_bar(params_file: Path) -> None:
-    room = """
+    body = """
 import logging, sys
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -103,7 +103,7 @@ with logging_redirect_tqdm():
         logging.getLogger("midivae.ingest.stage").info("item %d", i)
 return {}
 """
-    _, err = start("ingest", "--params", params_file, room=room).communicate(timeout=WAIT_S)
+    _, err = start("ingest", "--params", params_file, body=body).communicate(timeout=WAIT_S)
     lines = [line.split("\r")[-1] for line in err.splitlines()]  # what stays on the screen
     assert [line[9:] for line in lines if "item" in line] == [
         "midivae.ingest.stage: item 0",
@@ -116,7 +116,7 @@ return {}
 def test_our_errors_are_one_message_and_their_exit_code(
     kind: type[errors.MidivaeError], params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(monkeypatch, "train", kind("part-3: too small, rerun stage `ingest`"))
+    replace_stage(monkeypatch, "train", kind("part-3: too small, rerun stage `ingest`"))
     result = invoke("train", "--params", params_file, "--data", tmp_path, "-q")
     assert result.exit_code == kind.exit_code
     assert (result.stdout, result.stderr) == ("", "midivae train: part-3: too small, rerun stage `ingest`\n")
@@ -157,7 +157,7 @@ def test_every_broken_rule_of_params_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unforeseen_exception_is_a_traceback_and_exit_1(params_file: Path) -> None:
-    process = start("ingest", "--params", params_file, room="1 / 0")
+    process = start("ingest", "--params", params_file, body="1 / 0")
     out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, out) == (1, "")
     assert "ZeroDivisionError" in err
@@ -166,7 +166,7 @@ def test_an_unforeseen_exception_is_a_traceback_and_exit_1(params_file: Path) ->
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_a_stage_clean_up(signum: int, code: int, params_file: Path) -> None:
-    room = f"""
+    body = f"""
 import sys, time
 try:
     print("ready", file=sys.stderr, flush=True)
@@ -174,7 +174,7 @@ try:
 finally:
     print("cleaned", file=sys.stderr)
 """
-    process = start("ingest", "--params", params_file, room=room)
+    process = start("ingest", "--params", params_file, body=body)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     process.send_signal(signum)

@@ -1,4 +1,4 @@
-"""Parameters: the file people read says what the code does; every rule is checked at the door, by name."""
+"""Parameters: params.yaml and the code agree, and the error of a broken rule names the value."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_broken_rule_is_named(text: str, message: str, tmp_path: Path) -> None
         params.load(path)
 
 
-def test_all_broken_rules_are_told_at_once(tmp_path: Path) -> None:
+def test_all_broken_rules_are_in_one_message(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("train: {dense: {epochs: 0, patience: 0}}\nreport: {seed: x}\n")
     with pytest.raises(ParamsError, match=r"(?s)3 value\(s\).*train.dense.epochs.*train.dense.patience.*report.seed"):
         params.load(tmp_path / "p.yaml")
