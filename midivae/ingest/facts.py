@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 
 from midivae.config.ingest import Ingest, IngestLimits, Parts
 from midivae.errors import InputError, MidiError
@@ -20,7 +20,7 @@ from midivae.measures.keys import KEYS, best_scale
 from midivae.music import grid, midi, roll
 from midivae.music.notes import Notes
 from midivae.music.parts import assign_parts
-from midivae.music.roll import Layout
+from midivae.music.roll import Layout, Raster
 from midivae.storage import tables
 from midivae.storage.schema import FACTS
 
@@ -38,9 +38,15 @@ def describe_file(sha256: str, data: bytes, ingest: Ingest) -> tuple[Row, Row | 
     try:
         notes, reader = midi.read_with_name(data, ingest.limits)
         facts |= {"reader": reader, "tracks": len(notes.track_names), "notes_found": len(notes)}
-        return facts, _roll_of(notes, facts, ingest)
+        placed = _place(notes, ingest)
     except MidiError as error:
         return facts | rejection(sha256, error), None
+    facts |= _facts_of(placed)
+    least, kept = ingest.limits.min_notes, placed.raster.kept
+    if kept < least:
+        few = MidiError("few_notes", f"{kept} notes in the roll; ingest.limits.min_notes is {least}")
+        return facts | rejection(sha256, few), None
+    return facts, {name: facts[name] for name in ("piece_id", "tempo_qpm")} | _roll_of(placed, layout_of(ingest))
 
 
 def compile_loops() -> None:
@@ -66,45 +72,59 @@ def rejection(sha256: str, error: MidiError) -> Row:
     }
 
 
-def _roll_of(notes: Notes, facts: Row, ingest: Ingest) -> Row:
-    """The file's row of a shard; adds to its facts what becomes known on the way.
+class _Placed(NamedTuple):
+    """The notes of a file on the grid and in a roll."""
+
+    notes: Notes
+    part: Int64[np.ndarray, " N"]  # of each note; -1: none
+    onset_step: Int64[np.ndarray, " N"]
+    n_steps: int
+    bar_starts: Int[np.ndarray, " R"]
+    raster: Raster
+
+
+def _place(notes: Notes, ingest: Ingest) -> _Placed:
+    """Places notes on the grid.
 
     Raises:
-        MidiError: the notes cannot become a roll, or too few do.
+        MidiError: they cannot become a roll.
     """
-    layout, limits = layout_of(ingest), ingest.limits
+    layout = layout_of(ingest)
     part = assign_parts(notes, ingest.parts)
     onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
     n_steps = int(offset[part >= 0].max(initial=0))
     _check_length(n_steps, ingest)
-    raster = roll.rasterise(notes.pitch, part, onset, offset, n_steps, layout)
     bars = grid.bar_starts(notes.time_signatures, notes.ticks_per_quarter, layout.steps_per_beat, n_steps)
-    music, signature = sketches.describe(notes, onset)
-    facts |= {
+    raster = roll.rasterise(notes.pitch, part, onset, offset, n_steps, layout)
+    return _Placed(notes, part, onset, n_steps, bars, raster)
+
+
+def _facts_of(placed: _Placed) -> Row:
+    notes, raster, metre = placed.notes, placed.raster, placed.notes.time_signature
+    music, signature = sketches.describe(notes, placed.onset_step)
+    return {
         "music": music,
         "sketch": signature.tobytes(),
         "notes_kept": raster.kept,
-        "notes_unassigned": int(np.count_nonzero(part < 0)),
+        "notes_unassigned": int(np.count_nonzero(placed.part < 0)),
         "notes_out_of_range": raster.out_of_range,
         "notes_merged": raster.merged,
-        "steps": n_steps,
-        "bars": len(bars),
+        "steps": placed.n_steps,
+        "bars": len(placed.bar_starts),
         "duration_s": notes.duration_s,
         "tempo_qpm": notes.tempo_qpm,
-        "time_signature": f"{notes.time_signature.numerator}/{notes.time_signature.denominator}",
-        "key": _key(notes, part),
+        "time_signature": f"{metre.numerator}/{metre.denominator}",
+        "key": _key(notes, placed.part),
     }
-    if raster.kept < limits.min_notes:
-        detail = f"{raster.kept} notes in the roll; ingest.limits.min_notes is {limits.min_notes}"
-        raise MidiError("few_notes", detail)
+
+
+def _roll_of(placed: _Placed, layout: Layout) -> Row:
     return {
-        "piece_id": facts["piece_id"],
         "parts": layout.parts,
-        "n_steps": n_steps,
-        "planes": tables.compress(raster.columns),
-        "bar_starts": bars,
-        "tempo_qpm": notes.tempo_qpm,
-        "programs": _programs(notes, part, len(layout.parts)),
+        "n_steps": placed.n_steps,
+        "planes": tables.compress(placed.raster.columns),
+        "bar_starts": placed.bar_starts,
+        "programs": _programs(placed.notes, placed.part, len(layout.parts)),
     }
 
 

@@ -121,11 +121,10 @@ def _records(tracks: list[bytes], counts: list[int]) -> Int32[np.ndarray, "3 N"]
     Raises:
         RuntimeError: a release of symusic pickles otherwise.
     """
-    words = np.frombuffer(b"".join(tracks), "<i4")
-    if len(words) != len(tracks) + 3 * sum(counts):
+    if [len(track) for track in tracks] != [4 + 12 * count for count in counts]:
         raise RuntimeError(f"symusic's pickles are not what midivae reads ({READER_VERSION}); install symusic 0.6")
-    heads = np.arange(len(tracks)) + 3 * (np.cumsum(counts) - np.array(counts))
-    return np.ascontiguousarray(np.delete(words, heads).reshape(-1, 3).T)
+    words = np.concatenate([np.frombuffer(track, "<i4", offset=4) for track in tracks])
+    return np.ascontiguousarray(words.reshape(-1, 3).T)
 
 
 def _from_pretty_midi(data: bytes, limits: IngestLimits) -> Notes:

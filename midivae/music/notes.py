@@ -14,6 +14,7 @@ pretty_midi (imported only when one of the two is called).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -85,7 +86,7 @@ class Notes:
     def __len__(self) -> int:
         return len(self.pitch)
 
-    @property
+    @cached_property
     def end_tick(self) -> int:
         """The tick at which the last note ends; 0 without notes."""
         return int((self.onset_tick.astype(np.int64) + self.duration_tick).max(initial=0))

@@ -9,6 +9,7 @@ Offers: `assign_parts`, and `DRUMS`, the name of the one part that has no pitch.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int64
@@ -31,14 +32,16 @@ def assign_parts(notes: Notes, parts: Parts) -> Int64[np.ndarray, " N"]:
         return np.where(notes.is_drum, -1, 0)
     if parts.rule == "program":
         return np.where(notes.is_drum, 0, _FAMILY[notes.program])
-    of_track = np.array([_part_of_name(name, parts) for name in notes.track_names], np.int64)
+    patterns, rest = tuple(parts.tracks.values()), parts.names.index(parts.rest) if parts.rest is not None else -1
+    of_track = np.array([_part_of_name(name[:256], patterns, rest) for name in notes.track_names], np.int64)
     return np.asarray(of_track[notes.track])
 
 
-def _part_of_name(name: str, parts: Parts) -> int:
-    """The first part one of whose patterns fits the first 256 letters of a track's name, else the rest."""
-    folded = " ".join(name[:256].split()).casefold()
-    for index, patterns in enumerate(parts.tracks.values()):
-        if any(fnmatchcase(folded, pattern.casefold()) for pattern in patterns):
+@lru_cache(maxsize=4096)  # files of a corpus share their tracks' names
+def _part_of_name(name: str, patterns: tuple[tuple[str, ...], ...], rest: int) -> int:
+    """The first part one of whose patterns fits the track's name, else the rest."""
+    folded = " ".join(name.split()).casefold()
+    for index, wanted in enumerate(patterns):
+        if any(fnmatchcase(folded, pattern.casefold()) for pattern in wanted):
             return index
-    return parts.names.index(parts.rest) if parts.rest is not None else -1
+    return rest

@@ -222,7 +222,7 @@ def test_a_file_that_only_sanitising_can_read() -> None:
 
 def test_write_never_switches_a_note_off_by_its_velocity() -> None:
     notes = notes_of([(0, 120, 60)])
-    silent = Notes(**{**notes.__dict__, "velocity": np.zeros(1, np.uint8)})
+    silent = replace(notes, velocity=np.zeros(1, np.uint8))
     assert len(midi.read(midi.write(silent))) == 1
 
 
