@@ -25,6 +25,7 @@ from midivae.storage import tables
 from midivae.storage.schema import FACTS
 
 Row = dict[str, Any]
+_UNKNOWN: Row = dict.fromkeys(FACTS.columns.names)
 
 
 def layout_of(ingest: Ingest) -> Layout:
@@ -34,11 +35,12 @@ def layout_of(ingest: Ingest) -> Layout:
 
 def describe_file(sha256: str, data: bytes, ingest: Ingest) -> tuple[Row, Row | None]:
     """The file's row of `schema.FACTS`, and its row of `schema.SHARD`, which a rejected file does not have."""
-    facts = dict.fromkeys(FACTS.columns.names) | {"piece_id": sha256[:16], "sha256": sha256, "accepted": True}
+    facts = _UNKNOWN | {"piece_id": sha256[:16], "sha256": sha256, "accepted": True}
+    layout = layout_of(ingest)
     try:
         notes, reader = midi.read_with_name(data, ingest.limits)
         facts |= {"reader": reader, "tracks": len(notes.track_names), "notes_found": len(notes)}
-        placed = _place(notes, ingest)
+        placed = _place(notes, layout, ingest)
     except MidiError as error:
         return facts | rejection(sha256, error), None
     facts |= _facts_of(placed)
@@ -46,7 +48,7 @@ def describe_file(sha256: str, data: bytes, ingest: Ingest) -> tuple[Row, Row | 
     if kept < least:
         few = MidiError("few_notes", f"{kept} notes in the roll; ingest.limits.min_notes is {least}")
         return facts | rejection(sha256, few), None
-    return facts, {name: facts[name] for name in ("piece_id", "tempo_qpm")} | _roll_of(placed, layout_of(ingest))
+    return facts, {name: facts[name] for name in ("piece_id", "tempo_qpm")} | _roll_of(placed, layout)
 
 
 def compile_loops() -> None:
@@ -83,13 +85,12 @@ class _Placed(NamedTuple):
     raster: Raster
 
 
-def _place(notes: Notes, ingest: Ingest) -> _Placed:
+def _place(notes: Notes, layout: Layout, ingest: Ingest) -> _Placed:
     """Places notes on the grid.
 
     Raises:
         MidiError: they cannot become a roll.
     """
-    layout = layout_of(ingest)
     part = assign_parts(notes, ingest.parts)
     onset, offset = grid.quantise(notes.onset_tick, notes.duration_tick, notes.ticks_per_quarter, layout.steps_per_beat)
     n_steps = int(offset[part >= 0].max(initial=0))

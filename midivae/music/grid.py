@@ -52,7 +52,7 @@ def bar_starts(
     """
     end_tick = -(-n_steps * ticks_per_quarter // steps_per_beat)  # the first tick at or after the end of the last step
     steps = to_steps(bar_ticks(time_signatures, ticks_per_quarter, end_tick), ticks_per_quarter, steps_per_beat)
-    distinct = np.diff(steps, prepend=-1) > 0  # several bars shorter than a step may start on one
+    distinct = np.append(True, steps[1:] > steps[:-1])  # several bars shorter than a step may start on one
     return steps[distinct & (steps < n_steps)]
 
 

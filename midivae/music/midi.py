@@ -92,11 +92,10 @@ def _has_header(data: bytes) -> bool:
 def _from_symusic(score: Any, limits: IngestLimits) -> Notes:
     resolution = int(score.ticks_per_quarter)
     _check_resolution(resolution)
-    lists = [track.notes for track in score.tracks]
-    tracks = [track for track, notes in zip(score.tracks, lists, strict=True) if notes]
-    counts = [len(notes) for notes in lists if notes]
+    with_notes = [(track, notes) for track in score.tracks if (notes := track.notes)]
+    tracks, counts = [track for track, _ in with_notes], [len(notes) for _, notes in with_notes]
     _check_counts(counts, limits)
-    onset_tick, duration_tick, values = _records([notes.__getstate__() for notes in lists if notes], counts)
+    onset_tick, duration_tick, values = _records([notes.__getstate__() for _, notes in with_notes], counts)
     return Notes(
         pitch=values.astype(np.uint8),  # the lowest byte
         velocity=(values >> 8).astype(np.uint8),
