@@ -1,17 +1,17 @@
 """Two trivial generators that a model must beat, fitted to training windows by counting.
 
-    bernoulli   every cell for itself: a pitch of a part is off, struck or held with the shares it has in training
-    markov      every pitch of a part for itself: a chain over steps between these three states, with the shares of the
-                transitions in training; it knows how long notes last, and nothing of harmony or of bars
+    bernoulli   every cell independently: a pitch of a part is off, struck or held with the shares it has in training
+    markov      every pitch of a part independently: a chain over steps between these three states, with the shares of
+                the transitions in training; it models the length of notes, but neither harmony nor bars
 
-They are what Boulanger-Lewandowski et al. 2012 and others compare likelihoods with, drawn from instead of scored. A
-distance to music that is no smaller than theirs says nothing for a model.
+Boulanger-Lewandowski et al. 2012 and others compare likelihoods with such models; here samples are drawn from them. A
+model whose distance to music is no smaller than theirs has learned nothing.
 
 Shapes:
     B  rolls    T  steps    N  parts    K  planes    P  pitches    S  the states off, onset, hold
 
-Conventions: a frame that follows no frame is an onset, as in `features`; so a window that begins inside a note begins
-with its onset. A cell drawn as held where nothing sounds before it is struck.
+Conventions: a frame that follows no frame is an onset, as in `roll.starts`; so a window that begins inside a note begins
+with its onset. A cell that is drawn as held after silence is struck.
 
 Offers: `NAMES`, `Counts` (`count`, and they add), `draw`.
 """
@@ -36,7 +36,7 @@ _ROLLS_AT_ONCE = 128
 
 @dataclass(frozen=True)
 class Counts:
-    """What there is to know of the windows.
+    """Counts of cells in windows.
 
     Attributes:
         first: how often a pitch of a part is in each state on the first step.
@@ -69,7 +69,7 @@ def count(planes: Bool[np.ndarray, "B T N 2 P"]) -> Counts:
 
 
 def draw(name: Name, counts: Counts, n: int, steps: int, seed: int) -> Iterator[Bool[np.ndarray, "B {steps} N 2 P"]]:
-    """So many rolls of so many steps, a block at a time; roll i is the same whatever n is."""
+    """`n` rolls of a generator, a block at a time; roll i does not depend on n."""
     first, then = _chances(name, counts)
     for block, done in enumerate(range(0, n, _ROLLS_AT_ONCE)):
         block_rng = Stream.BASELINE.rng(seed, generator=NAMES.index(name), block=block)
@@ -80,12 +80,12 @@ def _chances(name: Name, counts: Counts) -> tuple[Float[np.ndarray, "N P 3"], Fl
     """How likely each state is on the first step, and after each state."""
     if name == "markov":
         return _shares(counts.first), _shares(counts.then)
-    every = _shares(counts.first + counts.then.sum(axis=2))  # on any step: the first, and those that are gone to
+    every = _shares(counts.first + counts.then.sum(axis=2))  # on any step: the first step, and all transitions to it
     return every, np.repeat(every[:, :, None], 3, axis=2)
 
 
 def _shares(counts: Int64[np.ndarray, "*A 3"]) -> Float[np.ndarray, "*A 3"]:
-    """Counts as shares; a state that was never left goes to off."""
+    """Counts as shares; after a state without counts comes off."""
     total = counts.sum(axis=-1, keepdims=True)
     off = np.array([1.0, 0.0, 0.0])
     return np.asarray(np.where(total > 0, counts / np.maximum(total, 1), off))

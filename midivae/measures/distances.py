@@ -5,15 +5,15 @@ Heusel et al., "GANs trained by a two time-scale update rule" (2017), equation 6
 
 Where we differ from Yang & Lerch:
     1. Densities are first of the features' values: a feature is one number per sample and has a density of its own,
-       which can be drawn. Theirs, of distances between pairs of samples, stand beside them (`intra`, `inter`).
-    2. All densities lie on one grid, that of the reference: of densities on two grids, the KLD says nothing. What lies
-       beyond it, where the reference has nothing, counts at its ends.
-    3. All densities have the bandwidth of the reference. With one for each set, a set of one value and the same with a
+       which can be drawn. Their densities, of distances between pairs of samples, are there too (`intra`, `inter`).
+    2. All densities lie on one grid, that of the reference: the KLD of densities on two grids is meaningless.
+       Values beyond the grid, where the reference has none, count at its ends.
+    3. All densities have the bandwidth of the reference. If each set had its own, a set of one value and the same set with a
        single outlier would hardly overlap.
-    4. Each density counts one observation more, spread evenly over the grid. Without it, one value where the other set
-       has none makes the KLD infinite.
+    4. Each density has one more observation, spread evenly over the grid. Without it, one value where the other set has
+       none makes the KLD infinite.
 
-Conventions: X is the set in question, Y the reference. All but the overlapping area are 0 for equal sets and grow with
+Conventions: X is the set that is compared, Y the reference. All but the overlapping area are 0 for equal sets and grow with
 the distance; KLD and Frechet distance also grow as n shrinks, so compare only what was computed with the same n.
 
 Offers: `evenly` (which rows, if there are too many); `grid`, `densities` and `density`, `overlapping_area`,
@@ -57,11 +57,11 @@ class Grid:
 def grid(reference: Values, n: int) -> Grid:
     """The grid for sets of n values that are compared with parts of `reference`.
 
-    The bandwidth is Scott's (1992), sd * n**(-1/5), that of Yang & Lerch, and at least the distance of two points; the
-    grid reaches four bandwidths beyond the reference, so that what lies at its ends overlaps with nothing there.
+    The bandwidth is Scott's (1992), sd * n**(-1/5), as in Yang & Lerch, and at least the distance of two points. The
+    grid reaches four bandwidths beyond the reference, so that values at its ends do not overlap with the reference.
     """
     low, high = float(reference.min()), float(reference.max())
-    bandwidth = float(reference.std()) * n**-0.2 or 1e-6 * max(1.0, abs(low))  # beside a single value, all is far
+    bandwidth = float(reference.std()) * n**-0.2 or 1e-6 * max(1.0, abs(low))  # for a single value
     spacing = (high - low + 8 * bandwidth) / (_POINTS - 1)
     return Grid(low - 4 * bandwidth, spacing, max(bandwidth, spacing))
 
@@ -94,7 +94,7 @@ def overlapping_area(x: Float[np.ndarray, "*R G"], y: Float[np.ndarray, "*R G"])
 def kld_nats(x: Float[np.ndarray, "*R G"], y: Float[np.ndarray, "*R G"]) -> Float[np.ndarray, "*R"]:
     """The Kullback-Leibler divergence KLD(Y || X) in nats: how badly X explains the reference.
 
-    It is large where the reference has values that X misses.
+    It is large if the reference has values that X lacks.
     """
     return np.asarray((y * np.log(y / x)).sum(axis=-1))
 
@@ -123,8 +123,8 @@ def inter(x: Float[np.ndarray, "M D"], y: Float[np.ndarray, "N D"]) -> Float[np.
 def interval(value: float, resampled: Values, share: float = 0.95) -> tuple[float, float]:
     """The interval in which `share` of the bootstrap's values lie, moved so that their mean falls on `value`.
 
-    Moved, since a resampled set holds values twice: its density is more ragged, and its distances are greater, than
-    those of a set of the same size. NaN without resampled values.
+    It is moved because a resampled set has repeated values: its density is more uneven, and its distances are larger,
+    than those of a set of the same size. NaN without resampled values.
     """
     if len(resampled) == 0:
         return np.nan, np.nan

@@ -55,8 +55,8 @@ def best_scale(
     """The scale that holds most notes, of 12 major and 12 natural minor scales, and the share that it holds.
 
     The share is the scale consistency of Mogren 2016 and `muspy.scale_consistency`: from 7/12 for notes spread evenly
-    to 1. Trap avoided: many scales hold equally many notes (always a major scale and its relative minor, which are the
-    same pitches), and the first of the list would call all minor music major. Of the scales that tie, the key is the
+    to 1. Trap avoided: several scales hold equally many notes (always a major scale and its relative minor, which have the
+    same pitches), and to take the first of the list would call all minor music major. Of the scales that tie, the key is the
     one whose profile (Krumhansl & Kessler 1982) correlates best with the counts, that is, the one whose tonic, fifth
     and third are played most; of those that tie even then, as for counts that are all equal, the first in `KEYS`. It
     is all in integers, so that no machine breaks a tie another way.

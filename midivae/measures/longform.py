@@ -1,16 +1,16 @@
-"""Long form: does music of many bars stay in its key, go on as it began, and join without a seam?
+"""Long form: does music of many bars stay in its key, stay like itself, and continue without a break?
 
 Source: Mittal, Engel, Hawthorne & Simon ("Symbolic music generation with diffusion models", ISMIR 2021), section 4:
 framewise self-similarity, consistency and variance.
 
 Where we differ from Mittal et al.:
-    1. The overlapping area of two normal distributions is exact. Their code takes the one point between the means at
-       which the densities cross, and leaves out the other, which there is where the variances differ; where they are
-       equal its fraction is 0 / 0, kept finite by a small term, and the area comes out as 0.5.
-    2. A distribution is at least as wide as the grid makes it (a uniform error of one semitone, or one step): one pitch
-       repeated would otherwise have none.
+    1. The overlapping area of two normal distributions is exact. Their code uses one point at which the densities
+       cross, the one between the means. There is a second one if the variances differ. If they are equal, its fraction
+       is 0 / 0, kept finite by a small term, and the area is 0.5.
+    2. A distribution is at least as wide as the error of the grid (uniform, one semitone or one step): a repeated pitch
+       would have a width of 0.
     3. A note belongs to the frame in which it starts, and keeps its length; their code cuts it at the frame's ends.
-    4. Frames without a note are left out, with the neighbours they have; theirs count as a mean of 0.
+    4. Frames without a note are left out, with both their pairs; in their code such frames have a mean of 0.
 
 Shapes:
     B  rolls    T  steps    N  parts    K  planes    P  pitches    F  frames
@@ -35,7 +35,7 @@ from midivae.measures.notes import chroma
 from midivae.music.roll import Layout, cell_runs
 
 FRAME_BARS, HOP_BARS = 4, 2  # of Mittal et al.
-_UNIFORM_SD = 1 / math.sqrt(12)  # standard deviation of what rounding to whole numbers loses
+_UNIFORM_SD = 1 / math.sqrt(12)  # standard deviation of the rounding error of whole numbers
 
 Planes = Bool[np.ndarray, "B T N 2 P"]
 
@@ -46,9 +46,9 @@ class KeyStability:
     """How many windows of a piece are in its key.
 
     Attributes:
-        windows: those that have a key.
-        same: those whose best key is the whole's.
-        same_scale: those whose best key has the same tones, the relative minor or major counted as the same.
+        windows: windows that have a key.
+        same: windows whose best key is that of the piece.
+        same_scale: the same, with relative major and minor keys counted as one.
     """
 
     windows: int
@@ -69,8 +69,8 @@ class KeyStability:
 def key_stability(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per_bar: int) -> KeyStability:
     """The share of 4-bar windows, one after the other, whose best key (`keys.best_scale`) is the whole's.
 
-    Traps: music in one key and its relative minor moves between two names of one scale (`same_scale`); the whole of a
-    short piece is mostly its windows, so compare pieces of one length; drums, and windows without pitches, have no key.
+    Traps: music in one key and its relative minor moves between two names of one scale (`same_scale`); a short piece
+    has few windows, so compare pieces of one length; drums, and windows without pitches, have no key.
     """
     steps = FRAME_BARS * steps_per_bar
     n = len(planes) // steps
@@ -95,7 +95,7 @@ class Overlaps:
 
 
 def self_similarity(planes: Bool[np.ndarray, "T N 2 P"], layout: Layout, steps_per_bar: int) -> Overlaps:
-    """How alike the notes of neighbouring frames of 4 bars are, which begin every 2 bars.
+    """How alike the notes of neighbouring frames are; a frame has 4 bars, and one begins every 2 bars.
 
     A normal distribution is fitted to the pitches, in semitones, and to the lengths, in steps, of the notes that start
     in each frame; drums left out.
@@ -133,7 +133,7 @@ class Likeness:
 def likeness(mine: Float[np.ndarray, " F"], real: Float[np.ndarray, " G"]) -> Likeness:
     """Compares the overlaps of a set with those of real music; NaN with fewer than two of either.
 
-    Trap: music that repeats itself for ever has overlaps of 1, which is not better: both are nearness to real music.
+    Trap: a loop has overlaps of 1, which is not better. Both measures are nearness to real music.
     """
     if len(mine) < 2 or len(real) < 2:
         return Likeness(np.nan, np.nan)
@@ -148,8 +148,8 @@ class Seams:
     """What changes from the bars before a line to the bars after it, in each roll.
 
     Attributes:
-        density: difference of the notes per beat, whichever way.
-        fifths: distance of the notes' centroids on the circle of fifths (`keys.fifths`), 0 to 2; NaN where either
+        density: absolute difference of the notes per beat.
+        fifths: distance of the notes' centroids on the circle of fifths (`keys.fifths`), 0 to 2; NaN if either
             side has no pitches.
         same_key: whether the best key is the same; NaN likewise.
     """
@@ -162,7 +162,7 @@ class Seams:
 def seams(before: Planes, after: Planes, layout: Layout) -> Seams:
     """The seam between the steps before a line and those after it, as many of both.
 
-    Read it beside the same across the bar lines of real music, where something changes as well.
+    Compare it with the same measure at the bar lines of real music, where music changes as well.
     """
     a, b = features.attributes(before, layout), features.attributes(after, layout)
     apart = np.hypot(a["fifths_x"] - b["fifths_x"], a["fifths_y"] - b["fifths_y"])
