@@ -10,8 +10,8 @@ model whose distance to music is no smaller than theirs has learned nothing.
 Shapes:
     B  rolls    T  steps    N  parts    K  planes    P  pitches    S  the states off, onset, hold
 
-Conventions: a frame that follows no frame is an onset, as in `roll.starts`; so a window that begins inside a note begins
-with its onset. A cell that is drawn as held after silence is struck.
+Conventions: a frame that follows no frame is an onset, as in `roll.starts`; so a window that begins inside a note
+begins with its onset. A cell that is drawn as held after silence is struck.
 
 Offers: `NAMES`, `Counts` (`count`, and they add), `draw`.
 """

@@ -8,13 +8,13 @@ Where we differ from Yang & Lerch:
        which can be drawn. Their densities, of distances between pairs of samples, are there too (`intra`, `inter`).
     2. All densities lie on one grid, that of the reference: the KLD of densities on two grids is meaningless.
        Values beyond the grid, where the reference has none, count at its ends.
-    3. All densities have the bandwidth of the reference. If each set had its own, a set of one value and the same set with a
-       single outlier would hardly overlap.
-    4. Each density has one more observation, spread evenly over the grid. Without it, one value where the other set has
-       none makes the KLD infinite.
+    3. All densities have the bandwidth of the reference. If each set had its own, a set of one value and the same set
+       with a single outlier would hardly overlap.
+    4. Each density has one more observation, spread evenly over the grid. Without it, one value where the other set
+       has none makes the KLD infinite.
 
-Conventions: X is the set that is compared, Y the reference. All but the overlapping area are 0 for equal sets and grow with
-the distance; KLD and Frechet distance also grow as n shrinks, so compare only what was computed with the same n.
+Conventions: X is the compared set, Y the reference. All but the overlapping area are 0 for equal sets and grow with the
+distance. KLD and Frechet distance also grow as n shrinks, so compare only values with the same n.
 
 Offers: `evenly` (which rows, if there are too many); `grid`, `densities` and `density`, `overlapping_area`,
 `kld_nats`, `wasserstein`, `frechet`; `intra`, `inter` (distances between pairs of samples); `interval` (of a
@@ -58,7 +58,7 @@ def grid(reference: Values, n: int) -> Grid:
     """The grid for sets of n values that are compared with parts of `reference`.
 
     The bandwidth is Scott's (1992), sd * n**(-1/5), as in Yang & Lerch, and at least the distance of two points. The
-    grid reaches four bandwidths beyond the reference, so that values at its ends do not overlap with the reference.
+    grid extends four bandwidths beyond the reference, so that values at its ends do not overlap with it.
     """
     low, high = float(reference.min()), float(reference.max())
     bandwidth = float(reference.std()) * n**-0.2 or 1e-6 * max(1.0, abs(low))  # for a single value

@@ -1,23 +1,22 @@
-"""Measures of piano rolls: what a researcher reads off a sample, for thousands of rolls at once.
+"""Features of piano rolls, such as density and polyphony, for thousands of rolls at once.
 
 Source: MuseGAN (Dong et al., AAAI 2018), MusPy (Dong et al., ISMIR 2020, `muspy.metrics`), the Jazz Transformer (Wu &
 Yang, ISMIR 2020), Yang & Lerch ("On the evaluation of generative models in music", 2018), Krumhansl & Kessler (1982).
 
 Conventions, here and in every table:
     * Rolls are bool [B, T, N, K, P] as in `roll`; every function works on all B at once, in blocks of flat memory.
-    * A note starts at every onset and where a frame follows no frame, and lasts until the next start or the first step
-      without a frame: the notes of `roll.cell_runs`, and so of the MIDI files that we write. A note that is held
-      into a window from before it counts as a note of the window.
-    * The part named "drums" has no pitch: it is left out of the measures of pitch, polyphony, note length and key, and
-      of `bar_hashes`; it counts in notes, density, groove and empty bars.
-    * The same pitch in two parts at once (a unison) is one pitch to `polyphony` and two notes to what counts notes.
-    * Only whole bars count as bars: what is left of a window after its last whole bar is in no bar.
+    * A note starts as in `roll.starts`, and lasts until the next start or the first step without a frame, as in the
+      MIDI files that we write.
+    * The part named "drums" has no pitch. It is left out of the measures of pitch, polyphony, note length and key; it
+      counts in notes, density, groove and empty bars.
+    * The same pitch in two parts at once (a unison) is one pitch in `polyphony` and two notes where notes are counted.
+    * Only whole bars count as bars. The rest of a window after its last whole bar is in no bar.
     * A measure without a value is NaN: in a silent roll all but notes, density, pitch count, empty bars and beats.
 
 Where we differ from MusPy:
     1. MusPy adds a bar after the last one when the music ends on a bar line (`length // bar + 1`), and a note that ends
-       on a bar line fills the bar after it. That lowers its groove consistency and its empty-bar rate. We count the
-       bars that there are, and a note fills the bars in which it sounds.
+       on a bar line fills the bar after it. That lowers its groove consistency and its empty-bar rate. We count no
+       such bar, and a note fills the bars in which it sounds.
     2. MusPy's music ends with its last note; a roll has a length of its own, and silence at its end counts.
     3. A silent roll has a groove consistency of 1 by the formula: here it has none.
 
@@ -49,8 +48,7 @@ from midivae.storage.schema import FEATURES
 def measure(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, Float32[np.ndarray, " B"]]:
     """Every measure in `schema.FEATURES` of every roll, in that order; NaN where a measure has no value.
 
-    The functions that compute them, below, say what each is, in which unit and range, after whom, and which known error
-    they avoid.
+    The functions below have the meaning, unit, range and source of each, and the known error that it avoids.
     """
     columns = {name: np.empty(len(planes), np.float32) for name in FEATURES}
     for block in blocks(planes):
@@ -89,11 +87,11 @@ def _measure_block(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[s
 
 @dataclass(frozen=True)
 class _Cells:
-    """What the measures of a block of rolls have in common; N' counts the parts that have pitches.
+    """Cells of a block of rolls, as several measures need them.
 
     Attributes:
         pitched, pitched_start: where notes sound, and where they start, in the parts that have pitches.
-        heard: which pitches sound, whoever plays them.
+        heard: which pitches sound, in any part with pitches.
         audible: whether anything sounds, drums too.
         starts: how many notes start on each step, drums too.
         sounds: for each pitch, how many cells of the parts sound.
@@ -124,7 +122,7 @@ def _cells(planes: Planes, layout: Layout) -> _Cells:
 
 
 def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, " B"]]:
-    """What can be changed in music on purpose, of every roll; NaN where undefined.
+    """The attributes of every roll that edits can change; NaN where undefined.
 
     `density`, `polyphony`, `note_length`, `syncopation` and `register` as in `measure`, by the same functions.
     `fifths_x`, `fifths_y`: where the notes lie on the circle of fifths (`fifths`). `balance:<part>`: the share of the
@@ -180,7 +178,7 @@ def pitch_extremes(
 def polyphony(heard: Bool[np.ndarray, "B T P"]) -> Float[np.ndarray, " B"]:
     """Mean number of distinct pitches that sound, over the steps where at least one does; from 1 to P.
 
-    A pitch that two parts sing at once counts once: what is heard, not who sings. Source: `muspy.polyphony`. Traps
+    A pitch that sounds in two parts at once counts once. Source: `muspy.polyphony`. Traps
     avoided: silent steps in the mean; sums of uint8 that wrap at 256; thresholds ("2 or more" written as "> 2").
     """
     pitches = np.count_nonzero(heard, axis=2)  # [B, T], 64-bit
@@ -294,8 +292,8 @@ def register(sounds: Int[np.ndarray, "B P"], pitch_low: int) -> Float[np.ndarray
 def syncopation(starts: Int[np.ndarray, "B T"], steps_per_beat: int) -> Float[np.ndarray, " B"]:
     """Share of the notes that start off the beat, from 0 (all on beats) to 1.
 
-    Traps: eighth notes without a syncope have 0.5: it says how fine the rhythm is as well as how displaced. A note that
-    is held into the window counts where the window begins, on a beat.
+    Traps: plain eighth notes have 0.5, so it measures how fine the rhythm is as well as how displaced. A note that is
+    held into the window counts at the start of the window, on a beat.
     """
     on_the_beat = starts[:, ::steps_per_beat].sum(axis=1)
     n = starts.sum(axis=1)

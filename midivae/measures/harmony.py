@@ -1,11 +1,12 @@
-"""Harmony of rolls: how likely one chord is after another, and how far parts are from each other.
+"""Harmony of rolls: the probability of a chord after another, and the distance of parts from each other.
 
 Source: Witten & Bell ("The zero-frequency problem", 1991), method C, for the bigram; Harte, Sandler & Gasser
 ("Detecting harmonic change in musical audio", 2006) for the tonal centroid; MuseGAN (Dong et al. 2018) for the tonal
 distance of tracks.
 
 Conventions: drums are left out. A *chord* is the set of pitch classes that sound on the first step of a beat, as 12
-bits, C the lowest; an empty one is a chord. Chords and pairs of chords that are transpositions of each other are one.
+bits, C the lowest; an empty set is a chord. Transpositions of a chord, or of a pair of chords,
+count as the same.
 
 Shapes:
     B  rolls    T  steps    N  parts    K  planes    P  pitches    Q  whole beats
@@ -54,8 +55,8 @@ class Bigram:
         P(t | s) = l(s) C(s t) / (C(s) m(s, t)) + (1 - l(s)) P(t)      l(s) = C(s) / (C(s) + U(s .))
         P(t)     = l C(t) / (N m(t)) + (1 - l) / 4096                  l    = N / (N + U)
 
-    The class of (s t) holds m(s, t) different chords t after one s, and that of t holds m(t): what the class has is
-    theirs in equal shares, so that both sum to 1 over the 4,096 chords.
+    The class of (s t) has m(s, t) different chords t after one s, and that of t has m(t). They share the probability of
+    their class equally, so that both sum to 1 over the 4,096 chords.
 
     Attributes:
         single: how often each class of chords came.
@@ -97,8 +98,8 @@ class Bigram:
     def nats(self, found: Chords) -> Float[np.ndarray, " B"]:
         """-log P of each chord given the one before it, mean over the beats of each roll; NaN with fewer than two.
 
-        From 0 on. Trap: it is low where nothing happens, silence or one chord held; a blend that is unsure of both its
-        parents may be mush and likely. So read it beside held-out music, and beside the ends of the path.
+        From 0 on. Trap: it is low if nothing happens, as in silence or one held chord; a blend without clear chords may
+        be likely. Compare it with held-out music, and with the ends of the path.
         """
         before, after = found[:, :-1], found[:, 1:]
         if before.shape[1] == 0:
@@ -139,10 +140,10 @@ def tonal_distance(planes: Planes, layout: Layout) -> Float[np.ndarray, " B"]:
     """Mean distance between the tonal centroids of two parts in a beat, over all pairs of parts and all beats.
 
     The centroid of a part in a beat is the mean, over its cells, of the points of their pitch classes in Harte's space
-    of six dimensions; 0 where two parts play the same pitch classes, at most 3. Only beats in which both parts sound
-    count. NaN where there is no such beat, as with one part. Source: MuseGAN's TD. Traps avoided: a chroma from a
-    reshape that groups neighbouring pitches (Pypianoroll's `tonal_distance`); silence as a point at the origin, near
-    which everything is.
+    of six dimensions; 0 if two parts play the same pitch classes, at most 3. Only beats in which both parts sound
+    count. NaN if there is no such beat, as with one part. Source: MuseGAN's TD. Traps avoided: a chroma from a
+    reshape that groups neighbouring pitches (Pypianoroll's `tonal_distance`); silence as a point at the origin, which
+    is near all others.
     """
     parts = layout.pitched
     n_beats = planes.shape[1] // layout.steps_per_beat

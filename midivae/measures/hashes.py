@@ -20,10 +20,10 @@ from midivae.music.roll import Layout, sounding, starts
 def bar_hashes(planes: Planes, layout: Layout, steps_per_bar: int) -> UInt64[np.ndarray, "B R"]:
     """A 64-bit hash of the music of each whole bar; equal for equal music on every machine; 0: an empty bar.
 
-    What counts as the same music: the parts are merged, drums left out; the bar is shifted so that its lowest sounding
-    pitch is row 0, so transposed bars are equal; a bar stands alone, so what sounds on its first step starts there,
-    whether it was struck or held over from the bar before (else a bar would differ from itself where a window begins).
-    Of a million distinct bars, two share a hash with a chance of 3e-8.
+    The parts are merged, without drums. The bar is shifted so that its lowest sounding pitch is row 0: transposed bars
+    are equal. What sounds on its first step starts there, whether it was struck or held over from the bar before; else
+    a bar at the start of a window would differ from the same bar inside one. Among a million distinct bars, two share a
+    hash with a probability of 3e-8.
 
     Each step of each plane is a word of 128 bits; its halves are mixed with a constant of their own (the finaliser of
     splitmix64, Steele et al. 2014) and the results added, modulo 2**64.
@@ -40,9 +40,9 @@ def bar_hashes(planes: Planes, layout: Layout, steps_per_bar: int) -> UInt64[np.
 
 
 def phrase_hashes(planes: Planes, layout: Layout, steps_per_bar: int, bars: int) -> UInt64[np.ndarray, "B R1"]:
-    """`bar_hashes` of so many bars on end, from each bar line that has as many behind it in the roll.
+    """`bar_hashes` of phrases of `bars` consecutive bars, one from each bar line with as many bars after it.
 
-    They are shifted together: bars that are alike, each in a key of its own, are not alike as a phrase.
+    A phrase is shifted as a whole: bars that are equal except for their transpositions are different phrases.
     """
     n_bars = planes.shape[1] // steps_per_bar
     hashes = np.zeros((len(planes), max(0, n_bars - bars + 1)), np.uint64)
@@ -98,9 +98,9 @@ def mix(words: UInt64[np.ndarray, "*W"]) -> UInt64[np.ndarray, "*W"]:
 
 
 def novelty(hashes: UInt64[np.ndarray, "B R"], known: UInt64[np.ndarray, " H"]) -> Float32[np.ndarray, " B"]:
-    """Share of the bars with music whose hash is not among `known` (sorted): 0 all found, 1 all new; NaN without music.
+    """Share of the bars with music whose hash is not among `known` (sorted), from 0 to 1; NaN without music.
 
-    Read it beside the novelty of held-out real music against the same `known`: common bars recur in all music.
+    Compare it with the novelty of held-out real music against the same `known`: common bars recur in all music.
     """
     filled = hashes != 0
     if len(known) == 0:

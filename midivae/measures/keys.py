@@ -55,11 +55,11 @@ def best_scale(
     """The scale that holds most notes, of 12 major and 12 natural minor scales, and the share that it holds.
 
     The share is the scale consistency of Mogren 2016 and `muspy.scale_consistency`: from 7/12 for notes spread evenly
-    to 1. Trap avoided: several scales hold equally many notes (always a major scale and its relative minor, which have the
-    same pitches), and to take the first of the list would call all minor music major. Of the scales that tie, the key is the
-    one whose profile (Krumhansl & Kessler 1982) correlates best with the counts, that is, the one whose tonic, fifth
-    and third are played most; of those that tie even then, as for counts that are all equal, the first in `KEYS`. It
-    is all in integers, so that no machine breaks a tie another way.
+    to 1. Trap avoided: several scales hold equally many notes (always a major scale and its relative minor, which have
+    the same pitches), and the first of the list would call all minor music major. Among scales that tie, the key is the
+    one whose profile (Krumhansl & Kessler 1982) correlates best with the counts: its tonic, fifth and third are played
+    most. Among those that tie again, as for equal counts, it is the first in `KEYS`. All arithmetic is in integers, so
+    that ties are the same on every machine.
 
     Args:
         counts: notes of each pitch class, C first.
@@ -92,10 +92,10 @@ _FIFTHS = 2 * np.pi * (7 * np.arange(12) % 12) / 12  # the angle of each pitch c
 def fifths(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, "B 2"]:
     """Where the notes lie on the circle of fifths: the mean of their points (cos, sin) on the unit circle.
 
-    The angle is the key up to its mode, C at 0 and one step sharper per 30 degrees; a major scale lies two steps beyond
-    its tonic. The distance from the origin says how firmly: near 0 where all keys are as good. NaN without notes.
-    Source: Chew 2000's centre of effect, on the circle instead of the spiral. Trap: means of angles, which jump from
-    359 to 0 degrees; here points are averaged.
+    The angle is the key without its mode: C at 0, one sharp more per 30 degrees; a major scale lies two steps beyond
+    its tonic. The distance from the origin is the strength of the key: near 0 if all keys fit equally. NaN without
+    notes. Source: Chew 2000's centre of effect, on the circle instead of the spiral. Trap: means of angles, which jump
+    from 359 to 0 degrees; here points are averaged.
     """
     n = counts.sum(axis=1)
     # row by row, as the sums of a matrix product depend in their last bits on the other rows
