@@ -3,14 +3,14 @@
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& command -v "$$python" && break; done)
-# the installed state: another folder, other requirements or other versions give another key, and install again
+# The key of the installed state: it changes with the folder, the requirements and the versions.
 KEY := $(firstword $(shell { pwd; cat pyproject.toml constraints.txt; } | cksum))
 RUN := .venv/.installed-run-$(KEY)
 FLOWS := .venv/.installed-flows-$(KEY)
 DEV := .venv/.installed-dev-$(KEY)
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-# the stages call `midivae` and people may have another dvc: ours come first
+# The stages call `midivae` and `dvc`: those of .venv come first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
@@ -27,14 +27,14 @@ repro: git $(RUN)  ## Rebuild every stage that is stale (dvc repro); the first t
 	.venv/bin/dvc repro
 	@printf '%s\n' '' 'Done. See and hear the samples:' \
 	'  data/report/index.html                   open it in a browser: pictures and sound, no server needed' \
-	'  .venv/bin/midivae explore                blend two pieces and turn knobs while you listen' \
+	'  .venv/bin/midivae explore                move between pieces and listen' \
 	'  .venv/bin/midivae catalog --limit 10     the table of samples; with pandas: data/samples/catalog' \
-	'Ask for more in params.yaml, section generate, and run `make repro` again: docs/generate.md'
+	'For more samples, edit section generate of params.yaml and run `make repro` again: docs/generate.md'
 
 serve: git $(FLOWS)  ## Retrain every night: server, worker and deployments on this machine
 	.venv/bin/python -m flows serve
 
-rollback: $(FLOWS)  ## Take the last champion back
+rollback: $(FLOWS)  ## Publish the previous champion again
 	.venv/bin/python -m flows rollback
 
 git:
@@ -65,17 +65,17 @@ docs: $(DEV)  ## Write docs/cli.md and the figure of the packages from the code
 site: $(DEV)  ## Write docs/ as a site into site/, for a browser without a network
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
-notebook: $(DEV)  ## Open the notebook that queries, draws and picks samples
+notebook: $(DEV)  ## Open the notebook that queries, plots and selects samples
 	.venv/bin/marimo edit notebooks/catalog.py
 
-constraints:  ## Resolve all requirements afresh and write constraints.txt
+constraints:  ## Resolve all requirements again and write constraints.txt
 	rm -rf .venv-fresh && $(PYTHON) -m venv .venv-fresh
 	.venv-fresh/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,flows,cluster]'
 	{ sed -n '/^#/p' constraints.txt; .venv-fresh/bin/python -m pip freeze --exclude midivae \
 	| sed 's/+[a-z0-9.]*$$//'; } > constraints.new
 	mv constraints.new constraints.txt && rm -rf .venv-fresh
 
-clean:  ## Remove what tools leave behind; .venv, data and .midivae stay
+clean:  ## Remove the files of tools; .venv, data and .midivae stay
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find midivae flows tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
