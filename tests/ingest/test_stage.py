@@ -208,17 +208,6 @@ def test_near_duplicates_share_a_cluster_unless_that_is_switched_off(tmp_path: P
     assert (summary["clusters"], summary["parsed"]) == (8, 0)
 
 
-def test_splits_are_stable_and_near_their_fractions() -> None:
-    names = [f"{i:016x}" for i in range(20_000)]
-    splits = pd.Series([split_of(name, Split(valid=0.1, test=0.2)) for name in names])
-    shares = splits.value_counts(normalize=True)
-    # the standard deviation of a share of 0.2 among 20,000 is 0.003
-    assert abs(shares["test"] - 0.2) < 0.012
-    assert abs(shares["valid"] - 0.1) < 0.012
-    other = pd.Series([split_of(name, Split(valid=0.1, test=0.2, seed=1)) for name in names])
-    assert 0.3 < (splits != other).mean() < 0.6
-
-
 def test_a_corpus_may_bring_its_own_split(tmp_path: Path) -> None:
     higher = midi.write(replace(tune(1), pitch=tune(1).pitch + np.uint8(3)))
     files = tunes(*range(6)) | {"higher.mid": higher, "same.mid": midi.write(tune(2)), "empty.mid": b""}
