@@ -38,6 +38,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from midivae import models
+from midivae.config.streams import Stream
 from midivae.config.train import Transformer, View
 from midivae.models import Config, WindowModel, elbo
 from midivae.music.roll import Layout, pack
@@ -164,7 +165,7 @@ def markov(train: list[np.ndarray], test: list[np.ndarray]) -> float:
 def score(model: WindowModel, data: BitMatrix, windows: Windows, draws: int, seed: int) -> dict[str, float | int]:
     """The bound, its parts and the importance-weighted estimate."""
     model.eval()
-    noise = engine.torch_rng(data.device, seed, engine.TEST)
+    noise = engine.torch_rng(data.device, Stream.TEST.seeds(seed))
     rows = [_score_batch(model, data, index, draws, noise) for index in tqdm(list(torch.arange(len(data)).split(64)))]
     nats, kl, weighted, mu = (torch.cat(column).double().cpu().numpy() for column in zip(*rows, strict=True))
     steps = np.minimum(data.shape[0], windows.stop - windows.start)
@@ -235,7 +236,7 @@ def main() -> None:
     valid, _ = matrix(corpus(splits["valid"]), window, window, context, device)
     test, test_windows = matrix(corpus(splits["test"]), window, window, context, device)
     config = Config("transformer", LAYOUT, View(steps=window, planes="frame"), network, 120.0, (0,), "0" * 64)
-    model = models.create(config, engine.torch_rng(torch.device("cpu"), args.seed, engine.INIT)).to(device)
+    model = models.create(config, engine.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(args.seed))).to(device)
     work = args.work or Path("runs") / f"{args.set}-{args.seed}"
     start = time.monotonic()
     trainer = engine.Trainer(model, train, valid, network, args.seed, Checkpoints(work), machine)

@@ -45,6 +45,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from midivae import models
+from midivae.config.streams import Stream
 from midivae.config.train import Dense, Fit, Train
 from midivae.models import Config
 from midivae.train import devices
@@ -129,7 +130,7 @@ class EngineLoop:
 
     def __init__(self, name: str, settings: Fit, data: BitMatrix, config: Config, machine: Machine) -> None:
         self.scratch = tempfile.TemporaryDirectory()
-        model = models.create(config, engine.torch_rng(torch.device("cpu"), 0)).to(data.device)
+        model = models.create(config, engine.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(0))).to(data.device)
         checkpoints = Checkpoints(Path(self.scratch.name))
         self.trainer = engine.Trainer(model, data, data, settings, 0, checkpoints, machine)
         self.settings, self.position, self.epoch = settings, 0, 1

@@ -44,6 +44,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
+from midivae.config.streams import Stream
 from midivae.errors import CorruptError, InputError
 from midivae.measures import features
 from midivae.models import coding
@@ -284,7 +285,7 @@ class Controls:
             valid: None: the response is measured on `train`.
             chance: how the cells are decided of what is decoded.
         """
-        rng = np.random.default_rng(np.random.SeedSequence([seed, _CONTROLS]))
+        rng = Stream.CONTROLS.rng(seed)
         z, attributes = _encoded(model, train, WINDOWS, rng)
         test_z, test = _encoded(model, valid, WINDOWS, rng) if valid is not None else (z, attributes)
         names, values, test_values = tuple(attributes), _computed(attributes), _computed(test)
@@ -391,7 +392,6 @@ def _digits(values: np.ndarray) -> object:
 
 
 # --- how directions are found -----------------------------------------------------------------------------------------
-_CONTROLS = 8  # what its random numbers are for
 LEAST_SD = 1e-3  # below it an attribute does not vary
 _AT_ONCE = 256  # windows
 FARTHEST = 3.0  # standard deviations by which a latent dimension is moved at most, for one of an attribute

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from midivae import __version__
+from midivae.config.streams import Stream
 from midivae.config.train import Train
 from midivae.errors import InputError
 from midivae.models.base import Config, WindowModel, create, read_config, read_weights
@@ -57,7 +58,7 @@ def fit(config: Config, settings: Train, train: BitMatrix, valid: BitMatrix, mac
         InputError: `train.warm_start` names a folder without a model.
         TrainingError: training diverged.
     """
-    model = create(config, engine.torch_rng(torch.device("cpu"), settings.seed, engine.INIT))
+    model = create(config, engine.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(settings.seed)))
     earlier = _earlier(config.name, settings)
     key = _key(model, settings, machine, earlier)
     all_fit = earlier is not None and _start_from(model, earlier)

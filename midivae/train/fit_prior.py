@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from midivae.config.streams import Stream
 from midivae.config.train import Train, View
 from midivae.errors import TrainingError
 from midivae.models.base import WindowModel
@@ -76,7 +77,7 @@ def encoded(
         transpose: semitones, at most, by which a chain is moved in all times but the first.
         times: how many; None: as many as `MOST_TIMES` and `MOST_ENCODED` admit, or one where `transpose` is 0.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, trainer.PRIOR]))
+    rng = Stream.PRIOR.rng(seed)
     chosen = _at_most(loader.chains(corpus, view), MOST_ENCODED, rng)
     matrix = BitMatrix(corpus, chosen.windows, view, model.device)
     n = len(matrix)
@@ -165,7 +166,7 @@ def fit(first: Prior, train: Encoded, valid: Encoded | None, steps: int, seed: i
         variance = train.mu.var((0, 1), correction=0) + train.sigma.square().mean((0, 1))
         prior.center.copy_(train.mu.mean((0, 1)))
         prior.spread.copy_(variance.sqrt().clamp(min=1e-3))
-    rng = trainer.torch_rng(device, seed, trainer.PRIOR)
+    rng = trainer.torch_rng(device, Stream.PRIOR.seeds(seed))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     best, curve, measured, lowest = copy.deepcopy(prior), list[Row](), valid or train, math.inf
     for step in tqdm(range(1, steps + 1), desc="prior", unit="step", disable=None, file=sys.stderr):
@@ -225,7 +226,7 @@ def _draw(
 @torch.no_grad()
 def nats(prior: Prior, encoded: Encoded, seed: int) -> dict[str, float]:
     """Nats a window of latents, drawn once: under a standard normal, with nothing known, and given those before."""
-    rng = trainer.torch_rng(encoded.mu.device, seed, trainer.PRIOR)
+    rng = trainer.torch_rng(encoded.mu.device, Stream.PRIOR.seeds(seed))
     n = encoded.mu.shape[1]
     every = torch.arange(n, device=encoded.mu.device)
     z = _draw(encoded, torch.zeros_like(every), every, rng)  # the first time is not transposed

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from midivae import __version__
 from midivae.config.params import Params
+from midivae.config.streams import Stream
 from midivae.config.train import Train
 from midivae.errors import InputError, TrainingError
 from midivae.measures import distances
@@ -221,7 +222,7 @@ def heldout(model: WindowModel, windows: BitMatrix, seed: int) -> dict[str, floa
     """
     if not len(windows):
         return {"windows": 0}
-    noise = engine.torch_rng(windows.device, seed, engine.TEST)
+    noise = engine.torch_rng(windows.device, Stream.TEST.seeds(seed))
     chosen = torch.from_numpy(distances.evenly(len(windows), MOST_HELDOUT)).to(windows.device)
     batches = []
     with tqdm(total=len(chosen), desc=f"{model.name}: test", unit="window", disable=None, file=sys.stderr) as bar:

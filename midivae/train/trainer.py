@@ -45,6 +45,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from midivae.config.streams import Stream
 from midivae.config.train import Fit
 from midivae.errors import ParamsError, TrainingError
 from midivae.models.base import WindowModel
@@ -57,7 +58,6 @@ from midivae.windows.loader import BitMatrix
 
 log = logging.getLogger(__name__)
 
-INIT, NOISE, VALID, TEST, SHIFT, DROPOUT, PRIOR = range(7)  # streams of random numbers, beside the order of windows
 _STEPS_BETWEEN_CHECKS = 20  # of the loss: reading it waits for the device
 _WINDOWS_AT_ONCE = 256  # where nothing is trained
 _ROWS = 1000  # of the trace, about: a run of a million steps has no more than one of a thousand
@@ -69,9 +69,9 @@ TRACE = ("step", "epoch", *_PARTS, "learning_rate", "gradient_norm")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def torch_rng(device: torch.device, *entropy: int) -> torch.Generator:
-    """A generator on the device, seeded by all of these numbers."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+def torch_rng(device: torch.device, seeds: np.random.SeedSequence) -> torch.Generator:
+    """A generator on the device, with the key of a random stream."""
+    seed = int(seeds.generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(seed)
 
 
@@ -243,8 +243,8 @@ class Trainer:
         """Of the noise, the transposition and the dropout of every slice of every batch."""
         shape = (self.batches_per_epoch, self.slices)
         streams = [
-            np.random.SeedSequence([self.seed, stream, epoch]).generate_state(math.prod(shape), np.uint64)
-            for stream in (NOISE, SHIFT, DROPOUT)
+            stream.seeds(self.seed, epoch=epoch).generate_state(math.prod(shape), np.uint64)
+            for stream in (Stream.NOISE, Stream.TRANSPOSITION, Stream.DROPOUT)
         ]
         return np.stack([stream.reshape(shape) for stream in streams], -1)
 
@@ -355,7 +355,7 @@ class Trainer:
         with self._averaged():
             for number, index in enumerate(in_order(self.valid)):
                 if number % self.machine.processes == self.machine.rank:
-                    noise = torch_rng(self.valid.device, self.seed, VALID, number)
+                    noise = torch_rng(self.valid.device, Stream.VALIDATION.seeds(self.seed, batch=number))
                     parts = self.model.elbo(self.valid.batch(index), noise)
                     sums += torch.stack([parts.reconstruction.sum(), parts.kl.sum()])
         sums = self.machine.total(sums)

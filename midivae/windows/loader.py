@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
 
+from midivae.config.streams import Stream
 from midivae.config.train import View
 from midivae.errors import CorruptError, ParamsError, SchemaError
 from midivae.measures import hashes
@@ -294,8 +295,7 @@ def bar_hashes(corpus: Corpus, beats_per_bar: int) -> UInt64[np.ndarray, " H"]:
 # --- on the training device -------------------------------------------------------------------------------------------
 def epoch_order(n_windows: int, seed: int, epoch: int) -> Int[np.ndarray, " W"]:
     """The order of windows in an epoch: depends on nothing but these three."""
-    epoch_rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
-    order: np.ndarray = epoch_rng.permutation(n_windows)
+    order: np.ndarray = Stream.WINDOW_ORDER.rng(seed, epoch=epoch).permutation(n_windows)
     return order
 
 
