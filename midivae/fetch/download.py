@@ -16,7 +16,6 @@ module that knows pooch and requests.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -32,6 +31,7 @@ from urllib.parse import unquote, urlsplit
 import pooch
 import requests
 import urllib3
+from filelock import FileLock
 from tqdm import tqdm
 
 from midivae.config.fetch import Download
@@ -86,7 +86,7 @@ def fetch(
     key = hashlib.sha256("\n".join([url, sha256 or "", md5 or ""]).encode()).hexdigest()[:16]
     folder = (work_dir() / "downloads" / key).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with FileLock(folder / ".lock"):  # a second download waits, and finds the file
         _tidy(folder, {file_name(url), "seen.json"})
         note = _Note.read(folder)
         known = sha256 or (note.sha256 if note else None) or (f"md5:{md5}" if md5 else None)
@@ -150,14 +150,6 @@ class _Note:
     def write(self, folder: Path, url: str) -> None:
         """Keeps the note in a folder."""
         write_json(folder / "seen.json", {"url": shown(url), "sha256": self.sha256, "bytes": self.bytes})
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One download to a folder at a time; a second waits, and finds the file."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _tidy(folder: Path, kept: set[str]) -> None:
