@@ -53,12 +53,13 @@ from midivae.generate.edit import edited
 from midivae.generate.rows import LoadedJob
 from midivae.models import coding, latent
 from midivae.models.base import read_config
-from midivae.models.latent import Controls
+from midivae.models.latent import Controls, Space
 from midivae.render import pictures
 from midivae.storage import schema, tables
 from midivae.storage.paths import KEPT, PIECES_TABLE, catalog_files, compared_folders
 
 LISTED = 60  # rows that a search shows
+Latent = Float32[np.ndarray, "1 Z"]
 Count = Annotated[int, Field(ge=0, le=MOST_PARENTS)]
 Seed = Annotated[int, Field(ge=0, le=2**31)]
 Parents = Annotated[list[Parent], Field(max_length=64)]
@@ -300,7 +301,7 @@ class Session:
         cells = context.model.config.window_shape if context.chance.temperature is not None else None
         draws = Draws(settings.seed, "explore", [0], context.model.latent, cells)
         noise = draws.noise()
-        z = _blend(loaded, np.stack(latents), weights, settings.radius, noise)
+        z = _blend(context.space, np.stack(latents), weights, settings.radius, noise)
         z, planes, edits = self._edit(name, z, settings.changes, draws.cells())
         origin: dict[str, list[Any]] = {
             "parents": [list(labels)],
@@ -313,12 +314,8 @@ class Session:
         return Result(samples, loaded.rows(settings, settings.seed, range(1), samples))
 
     def _edit(
-        self,
-        name: str,
-        z: Float32[np.ndarray, "1 Z"],
-        changes: Mapping[str, float],
-        uniform: Float32[np.ndarray, "1 T N K P"] | None,
-    ) -> tuple[Float32[np.ndarray, "1 Z"], Bool[np.ndarray, "1 T N 2 P"], str | None]:
+        self, name: str, z: Latent, changes: Mapping[str, float], uniform: Float32[np.ndarray, "1 T N K P"] | None
+    ) -> tuple[Latent, Bool[np.ndarray, "1 T N 2 P"], str | None]:
         """The latent with changed attributes, its music, and the requested and measured changes as JSON."""
         context, controls = self._loaded(name).context, self._controls[name]
         if not changes:
@@ -374,14 +371,9 @@ class Session:
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
 def _blend(
-    loaded: LoadedJob,
-    z: Float32[np.ndarray, "M Z"],
-    weights: Float64[np.ndarray, " M"],
-    radius: float,
-    noise: Float32[np.ndarray, "1 Z"],
-) -> Float32[np.ndarray, "1 Z"]:
+    space: Space, z: Float32[np.ndarray, "M Z"], weights: Float64[np.ndarray, " M"], radius: float, noise: Latent
+) -> Latent:
     """The latent at a point between parents, moved by the radius."""
-    space = loaded.context.space
     alone = np.flatnonzero(weights == 1)
     if len(alone) and not radius:
         return z[alone]
