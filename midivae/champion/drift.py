@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import wasserstein_distance
 
 from midivae import models
 from midivae.config.champion import Drift
@@ -28,7 +29,6 @@ from midivae.storage.schema import FEATURES, PIECES
 from midivae.windows import loader
 
 _WINDOWS_AT_ONCE = 1024
-_QUANTILES = (np.arange(500) + 0.5) / 500  # of the values on both sides, which differ in number
 
 
 def run(params: Params, data: Path, champion: Path, rules: Drift) -> dict[str, Any]:
@@ -106,8 +106,7 @@ def _shift(new: Float[np.ndarray, "M F"], champion: Float[np.ndarray, "K F"]) ->
     for column, name in enumerate(FEATURES):
         x, y = (values[:, column][~np.isnan(values[:, column])] for values in (new, champion))
         if len(x) and len(y) and y.std() > 0:
-            distance = float(distances.wasserstein(*(np.quantile(values, _QUANTILES) for values in (x, y))))
-            shift[name] = round(distance / float(y.std()), 4)
+            shift[name] = round(float(wasserstein_distance(x, y) / y.std()), 4)
     return shift
 
 

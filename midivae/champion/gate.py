@@ -66,10 +66,9 @@ def freeze(rolls: Path, target: Path) -> dict[str, object]:
         raise InputError(
             f"{rolls}: no piece in split {HOLDOUT_SPLIT!r} to hold out; ingest more, or raise ingest.split"
         )
-    wanted = pa.array(corpus.piece_ids, pa.string())
-    rows = pa.concat_tables([_rows_in(tables.read(path, SHARD), wanted) for path in roll_shards(rolls)])
-    pieces = _rows_in(tables.read(rolls / PIECES_TABLE, PIECES), wanted)
-    pieces = pieces.filter(pieces.column("accepted"))
+    wanted = pc.field("piece_id").isin(corpus.piece_ids)
+    rows = tables.scan(roll_shards(rolls), SHARD, SHARD.columns.names, wanted)
+    pieces = tables.read(rolls / PIECES_TABLE, PIECES).filter(wanted & pc.field("accepted"))
     pieces = pieces.set_column(pieces.schema.get_field_index("shard"), "shard", pa.array([0] * len(pieces), pa.int32()))
     with folders.publishing(target) as staging:
         extra = {"layout": corpus.layout.to_json()}
@@ -77,10 +76,6 @@ def freeze(rolls: Path, target: Path) -> dict[str, object]:
         tables.write(staging / PIECES_TABLE, pieces, PIECES)
     manifest = file_sha256(target / folders.MANIFEST)
     return {"pieces": len(corpus), "steps": int(corpus.starts[-1]), "sha256": manifest}
-
-
-def _rows_in(table: pa.Table, piece_ids: pa.Array) -> pa.Table:
-    return table.filter(pc.is_in(table.column("piece_id"), piece_ids))
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -154,8 +149,8 @@ def _windows(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[
 def _trained_on(rolls: Path, holdout: loader.Corpus) -> list[str]:
     """The pieces of the hold-out that are in another split of `rolls`: a model may have been trained on them."""
     pieces = tables.read(rolls / PIECES_TABLE, PIECES, ["piece_id", "accepted", "split"])
-    moved = pc.and_(pieces.column("accepted"), pc.not_equal(pieces.column("split"), HOLDOUT_SPLIT))
-    seen = set(pieces.filter(moved).column("piece_id").to_pylist())
+    moved = pieces.filter(pc.field("accepted") & (pc.field("split") != HOLDOUT_SPLIT))
+    seen = set(moved.column("piece_id").to_pylist())
     return sorted(seen & set(holdout.piece_ids))
 
 
