@@ -13,13 +13,13 @@ A parent that is a file has no roll here, and its samples are left out.
 Shapes:
     B  samples    T  steps    N  parts    K  planes    P  pitches    F  pairs of frames
 
-Offers: `ModeTables` and `mode_tables`; `Reference`; the columns of each table.
+Offers: `mode_tables` and `COLUMNS`; `Reference`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,47 +39,27 @@ from midivae.music import roll
 from midivae.storage.schema import FEATURES, HELD_OUT
 from midivae.windows import loader
 
-PARENT_COLUMNS = (
-    *("job", "mode", "radius", "rows", "onset_f1", "frame_f1", "exact_steps"),
-    *("distance", "distance_sd", "distance_to_others", "distance_to_others_sd"),
-)
-LONGFORM_COLUMNS = (
-    *("job", "form", "pieces", "bars", "real_pieces", "key_stability", "real_key_stability"),
-    *("scale_stability", "real_scale_stability", "pitch_overlap", "real_pitch_overlap"),
-    *("duration_overlap", "real_duration_overlap", "pitch_consistency", "pitch_variance"),
-    *("duration_consistency", "duration_variance"),
-)
-SEAM_COLUMNS = ("job", "measure", "bars", "rows", "mean", "real_rows", "real_mean", "real_sd")
-ENSEMBLE_COLUMNS = ("set", "method", "rows", "tonal_distance", "sd", "scale_consistency")
+COLUMNS: dict[str, tuple[str, ...]] = {  # of each table, by its file
+    "control.csv": control.CONTROL_COLUMNS,
+    "paths.csv": control.PATH_COLUMNS,
+    "parents.csv": (
+        *("job", "mode", "radius", "rows", "onset_f1", "frame_f1", "exact_steps"),
+        *("distance", "distance_sd", "distance_to_others", "distance_to_others_sd"),
+    ),
+    "longform.csv": (
+        *("job", "form", "pieces", "bars", "real_pieces", "key_stability", "real_key_stability"),
+        *("scale_stability", "real_scale_stability", "pitch_overlap", "real_pitch_overlap"),
+        *("duration_overlap", "real_duration_overlap", "pitch_consistency", "pitch_variance"),
+        *("duration_consistency", "duration_variance"),
+    ),
+    "seams.csv": ("job", "measure", "bars", "rows", "mean", "real_rows", "real_mean", "real_sd"),
+    "ensemble.csv": ("set", "method", "rows", "tonal_distance", "sd", "scale_consistency"),
+}
 MERGED = "held-out, merged"  # parts of different pieces: music that does not cohere
 _AT_ONCE = 256
 
 Planes = Bool[np.ndarray, "B T N 2 P"]
 Index = Int[np.ndarray, " _"]
-
-
-@dataclass
-class ModeTables:
-    """The rows of each table."""
-
-    control: list[Row] = field(default_factory=list)
-    paths: list[Row] = field(default_factory=list)
-    parents: list[Row] = field(default_factory=list)
-    longform: list[Row] = field(default_factory=list)
-    seams: list[Row] = field(default_factory=list)
-    ensemble: list[Row] = field(default_factory=list)
-
-    @property
-    def files(self) -> dict[str, tuple[list[Row], Sequence[str]]]:
-        """Rows and columns of each, by the name of the file."""
-        return {
-            "control.csv": (self.control, control.CONTROL_COLUMNS),
-            "paths.csv": (self.paths, control.PATH_COLUMNS),
-            "parents.csv": (self.parents, PARENT_COLUMNS),
-            "longform.csv": (self.longform, LONGFORM_COLUMNS),
-            "seams.csv": (self.seams, SEAM_COLUMNS),
-            "ensemble.csv": (self.ensemble, ENSEMBLE_COLUMNS),
-        }
 
 
 @dataclass(frozen=True)
@@ -92,27 +72,29 @@ class Reference:
     seed: int
 
 
-def mode_tables(jobs: Sequence[MeasuredJob], reference: Reference, context: Context, catalog: Path) -> ModeTables:
-    """All tables, jobs in the order in which they are given."""
-    tables = ModeTables()
+def mode_tables(
+    jobs: Sequence[MeasuredJob], reference: Reference, context: Context, catalog: Path
+) -> dict[str, list[Row]]:
+    """The rows of each table, by its file; jobs in the order in which they are given."""
+    tables: dict[str, list[Row]] = {file: [] for file in COLUMNS}
     sd = _units(reference.measured, context) if any(job.mode == "edit" for job in jobs) else {}
+    several_parts = len(context.layout.pitched) > 1
+    if several_parts:
+        tables["ensemble.csv"] += _real_ensemble(reference, context)
     for job in jobs:
+        if job.mode in ("reconstruct", "vary", "edit"):
+            tables["parents.csv"] += _parents(job, reference, context, catalog)
         match job.mode:
             case "edit":
-                tables.control += control.control(job.name, job.rows["edits"].tolist(), sd)
-                tables.parents += _parents(job, reference, context, catalog)
-            case "reconstruct" | "vary":
-                tables.parents += _parents(job, reference, context, catalog)
+                tables["control.csv"] += control.control(job.name, job.rows["edits"].tolist(), sd)
             case "blend":
-                tables.paths += _paths(job, context)
+                tables["paths.csv"] += _paths(job, context)
             case "song":
-                tables.longform += _longform(job, reference, context)
+                tables["longform.csv"] += _longform(job, reference, context)
             case "continue":
-                tables.seams += _seams(job, reference, context)
-            case "ensemble":
-                tables.ensemble += _ensemble(job)
-    several = len(context.layout.pitched) > 1
-    tables.ensemble = [*_real_ensemble(reference, context), *tables.ensemble] if several else []
+                tables["seams.csv"] += _seams(job, reference, context)
+            case "ensemble" if several_parts:
+                tables["ensemble.csv"] += _ensemble(job)
     return tables
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from midivae.evaluate.measured_set import encode
-from midivae.evaluate.windows import slices
 from midivae.measures import distances
 from midivae.models import WindowModel
 from midivae.windows import loader
 
 _WINDOWS = 4096  # windows that are encoded, evenly spaced, at most
+_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,19 @@ class Latents:
 
 def latents_of(model: WindowModel, corpus: loader.Corpus) -> Latents:
     """Encodes held-out windows."""
-    view = model.config.view.model_copy(update={"planes": "onset+frame"})
+    view = model.config.view
     windows = loader.windows(corpus, view)
     index = distances.evenly(len(windows), _WINDOWS)
-    encoded = [encode(model, loader.planes(corpus, windows, block, view)) for block in slices(index)]
-    mu, variance = (np.concatenate(column) for column in zip(*encoded, strict=True))
-    centre = mu.mean(axis=0)
-    spread = np.maximum(mu.var(axis=0) + variance.mean(axis=0), 1e-12)  # a dead dimension has none, and no logarithm
+    encoded = []
+    with torch.inference_mode():
+        for first in range(0, len(index), _AT_ONCE):
+            planes = loader.planes(corpus, windows, index[first : first + _AT_ONCE], view)
+            mu, logvar = model.encode(torch.from_numpy(planes.astype(np.float32)).to(model.device))
+            encoded.append((mu.double().cpu().numpy(), logvar.double().exp().cpu().numpy()))
+    means, variances = (np.concatenate(column) for column in zip(*encoded, strict=True))
+    centre = means.mean(axis=0)
+    spread = np.maximum(
+        means.var(axis=0) + variances.mean(axis=0), 1e-12
+    )  # a dead dimension has none, and no logarithm
     gap = 0.5 * (centre**2 + spread - 1 - np.log(spread)).sum()
     return Latents(model.config.name, float(np.sqrt(spread.mean())), float(gap))

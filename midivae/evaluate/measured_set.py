@@ -8,7 +8,7 @@ Shapes:
     B  windows    V  first windows    F  features    T  steps    N  parts    K  planes    P  pitches    Z  latent
     X  bytes of a packed step
 
-Offers: `MeasuredSet`; `measure_held_out`, `measure_trivial`, `measure`; `WindowMeasures`; `encode`; `Diversity`.
+Offers: `MeasuredSet`; `measure_held_out`, `measure_trivial`, `measure`; `WindowMeasures`; `Diversity`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from midivae.evaluate.context import PHRASES, Context, HeldOut
@@ -28,13 +27,11 @@ from midivae.evaluate.windows import Planes, windows_of_pieces
 from midivae.measures import baselines, features, harmony, likeness
 from midivae.measures.hashes import bar_hashes, novelty, phrase_hashes
 from midivae.measures.keys import key_names
-from midivae.models import WindowModel
+from midivae.models import coding
 from midivae.music import roll
-from midivae.music.roll import FRAME
 from midivae.storage.schema import FEATURES, HELD_OUT
 
 MOST = 4096  # windows of a set of which rolls, distributions and latents are kept
-_ENCODED_AT_ONCE = 128
 _PAIRS_OF = 256  # windows whose pairs decide the diversity
 
 
@@ -190,18 +187,5 @@ def _of_first_windows(planes: Planes, context: Context) -> dict[str, np.ndarray]
         **features.vectors(planes, context.layout),
         "nats": context.bigram.nats(harmony.chords(planes, context.layout)),
         "tonal": harmony.tonal_distance(planes, context.layout),
-        MU: encode(context.encoder, planes)[0].astype(np.float32),
+        MU: coding.encode(context.encoder, planes),
     }
-
-
-def encode(model: WindowModel, planes: Planes) -> tuple[Float[np.ndarray, "B Z"], Float[np.ndarray, "B Z"]]:
-    """Mean and variance of the posterior of each window."""
-    seen = planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME : FRAME + 1]
-    means, variances = [np.zeros((0, model.latent))], [np.zeros((0, model.latent))]
-    with torch.inference_mode():
-        for first in range(0, len(seen), _ENCODED_AT_ONCE):
-            block = torch.from_numpy(seen[first : first + _ENCODED_AT_ONCE].astype(np.float32))
-            mu, logvar = model.encode(block.to(model.device))
-            means.append(mu.double().cpu().numpy())
-            variances.append(logvar.double().exp().cpu().numpy())
-    return np.concatenate(means), np.concatenate(variances)

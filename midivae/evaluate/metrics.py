@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from midivae.evaluate import by_mode
-from midivae.evaluate.by_mode import ModeTables
+from midivae.evaluate.by_mode import COLUMNS
 from midivae.evaluate.held_out_distances import PAIRED, PER_FEATURE, VECTOR, Row, mean
 from midivae.evaluate.latents import Latents
 from midivae.evaluate.measured_set import MeasuredSet
@@ -31,7 +30,7 @@ def metrics_of(
     compared: Mapping[str, list[Row]],
     latents: Sequence[Latents],
     verdict: Verdict,
-    tables: ModeTables,
+    tables: Mapping[str, Sequence[Row]],
 ) -> Row:
     """All metrics; numbers in 6 digits, missing ones as None."""
     metrics: Row = {
@@ -53,14 +52,16 @@ def metrics_of(
             metric_name(model.model, "latent_sd"): model.sd,
             metric_name(model.model, "latent_gap_nats"): model.gap_nats,
         }
-    metrics |= _control_metrics(tables.control) | _path_metrics(tables.paths) | _parent_metrics(tables.parents)
-    for row in tables.longform:
-        for name in by_mode.LONGFORM_COLUMNS[4:]:
+    metrics |= _control_metrics(tables["control.csv"])
+    metrics |= _path_metrics(tables["paths.csv"])
+    metrics |= _parent_metrics(tables["parents.csv"])
+    for row in tables["longform.csv"]:
+        for name in COLUMNS["longform.csv"][4:]:
             metrics[_with_method(row["job"], row["form"].lower(), name)] = row[name]
-    for row in tables.seams:
+    for row in tables["seams.csv"]:
         metrics[metric_name(row["job"], "seam", row["measure"])] = row["mean"]
         metrics[metric_name(row["job"], "seam", row["measure"], "real")] = row["real_mean"]
-    for row in tables.ensemble:
+    for row in tables["ensemble.csv"]:
         metrics[_with_method(row["set"], row["method"], "tonal_distance")] = row["tonal_distance"]
     metrics |= {
         "vae_nearer_than_autoencoder_share": verdict.nearer,

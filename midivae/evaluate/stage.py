@@ -33,7 +33,7 @@ from midivae import models
 from midivae.config.params import Params
 from midivae.errors import InputError
 from midivae.evaluate import samples
-from midivae.evaluate.by_mode import Reference, mode_tables
+from midivae.evaluate.by_mode import COLUMNS, Reference, mode_tables
 from midivae.evaluate.context import context_of, held_out_of
 from midivae.evaluate.held_out_distances import DISTANCE_COLUMNS, Row, compare, floor_of
 from midivae.evaluate.latents import latents_of
@@ -91,8 +91,8 @@ def run(params: Params, data: Path) -> dict[str, object]:
         _write_csv(folder / "features.csv", [row for part in features for row in feature_table(part)])
         _write_csv(folder / "models.csv", rows)
         _write_csv(folder / "refused.csv", refused, ("sample_id", "notes", "reason"))
-        for name, (content, columns) in of_modes.files.items():
-            _write_csv(folder / name, content, columns)
+        for name, content in of_modes.items():
+            _write_csv(folder / name, content, COLUMNS[name])
         for feature in FEATURES:
             _write_csv(folder / "distributions" / f"{feature}.csv", histogram(feature, features))
     return {

@@ -308,7 +308,7 @@ def test_tables_of_modes_that_have_no_job_have_a_header(data: Path, tmp_path: Pa
     write_model(tmp_path / "model", "mlp")
     write_job(tmp_path / "samples", "sample", "mlp", music(rng, 8))
     evaluate.run(SETTINGS, tmp_path)
-    for name, (_, columns) in by_mode.ModeTables().files.items():
+    for name, columns in by_mode.COLUMNS.items():
         lines = (tmp_path / "evaluation" / name).read_text().splitlines()
         assert lines[0] == ",".join(columns)
         assert len(lines) == (3 if name == "ensemble.csv" else 1)  # real music, and its parts merged
