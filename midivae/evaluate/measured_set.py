@@ -14,7 +14,7 @@ Offers: `MeasuredSet`; `measure_held_out`, `measure_trivial`, `measure`; `Window
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -36,15 +36,6 @@ _PAIRS_OF = 256  # windows whose pairs decide the diversity
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The nearest training window of each window, by its number in the context; see `likeness.nearest`."""
-
-    window: Int[np.ndarray, " B"]
-    semitones: Int[np.ndarray, " B"]
-    distance: Float[np.ndarray, " B"]
-
-
-@dataclass(frozen=True)
 class WindowMeasures:
     """What is measured of the windows of a set.
 
@@ -52,6 +43,7 @@ class WindowMeasures:
         measures: a column per name in `FEATURES`.
         keys: names of keys; None without pitches.
         phrases: by length in bars, the share of phrases that are in no training piece; NaN without a phrase.
+        neighbour, semitones, distance: the nearest training window, by its number in the context (`likeness.nearest`).
         packed: the rolls of the first windows.
         vectors: of these, distributions, and latents as `MU`.
         nats: of these, nats of a chord given the one before it.
@@ -61,7 +53,9 @@ class WindowMeasures:
     measures: Float[np.ndarray, "B F"]
     keys: list[str | None]
     phrases: dict[int, Float32[np.ndarray, " B"]]
-    neighbours: Neighbours
+    neighbour: Int[np.ndarray, " B"]
+    semitones: Int[np.ndarray, " B"]
+    distance: Float[np.ndarray, " B"]
     packed: UInt8[np.ndarray, "V T X"]
     vectors: dict[str, Float32[np.ndarray, "V _"]]
     nats: Float[np.ndarray, " V"]
@@ -86,6 +80,8 @@ class MeasuredSet:
         novelty: share of each window's bars that are in no training piece; NaN without music.
         valid: whether the MIDI file of each window reads back with as many notes; true for music.
         diversity: of its first windows; of held-out music, of windows that do not overlap.
+        ids: the piece or sample of each window.
+        start: the step of it on which the window starts.
     """
 
     features: SetFeatures
@@ -93,6 +89,8 @@ class MeasuredSet:
     novelty: Float[np.ndarray, " B"]
     valid: Bool[np.ndarray, " B"]
     diversity: Diversity
+    ids: Sequence[str]
+    start: Int[np.ndarray, " B"]
 
     @property
     def name(self) -> str:
@@ -130,17 +128,29 @@ def measure_held_out(held_out: HeldOut, context: Context) -> MeasuredSet:
     """The held-out windows."""
     windows = measure(windows_of_pieces(held_out.corpus, held_out.windows, context.view), context)
     apart = np.flatnonzero(held_out.starts[: len(windows.packed)] % context.view.steps == 0)
-    features_ = SetFeatures(HELD_OUT, windows.measures, held_out.windows.piece, windows.vectors)
-    diversity = Diversity.of(windows.packed[apart], context)
-    return MeasuredSet(features_, windows, windows.novelty, np.ones(len(windows), bool), diversity)
+    return MeasuredSet(
+        features=SetFeatures(HELD_OUT, windows.measures, held_out.windows.piece, windows.vectors),
+        windows=windows,
+        novelty=windows.novelty,
+        valid=np.ones(len(windows), bool),
+        diversity=Diversity.of(windows.packed[apart], context),
+        ids=held_out.piece_ids,
+        start=held_out.starts,
+    )
 
 
 def measure_trivial(name: baselines.Name, context: Context, n: int, seed: int) -> MeasuredSet:
     """`n` rolls of a trivial generator."""
     windows = measure(baselines.draw(name, context.counts, n, context.view.steps, seed), context)
-    features_ = SetFeatures(name, windows.measures, np.arange(n), windows.vectors)
-    diversity = Diversity.of(windows.packed, context)
-    return MeasuredSet(features_, windows, windows.novelty, np.ones(n, bool), diversity)
+    return MeasuredSet(
+        features=SetFeatures(name, windows.measures, np.arange(n), windows.vectors),
+        windows=windows,
+        novelty=windows.novelty,
+        valid=np.ones(n, bool),
+        diversity=Diversity.of(windows.packed, context),
+        ids=[f"{name}-{index:07d}" for index in range(n)],
+        start=np.zeros(n, np.int64),
+    )
 
 
 def measure(blocks: Iterable[Planes], context: Context) -> WindowMeasures:
@@ -160,7 +170,9 @@ def measure(blocks: Iterable[Planes], context: Context) -> WindowMeasures:
         measures=np.stack([joined[name] for name in FEATURES], axis=1).astype(np.float64),
         keys=keys,
         phrases={bars: joined[f"phrases-{bars}"] for bars in PHRASES},
-        neighbours=Neighbours(joined["neighbour"], joined["semitones"], joined["distance"]),
+        neighbour=joined["neighbour"],
+        semitones=joined["semitones"],
+        distance=joined["distance"],
         packed=joined["packed"],
         vectors={name: joined[name] for name in (*features.VECTORS, MU)},
         nats=joined["nats"],

@@ -49,13 +49,11 @@ class MeasuredJob(MeasuredSet):
 
     Attributes:
         rows: of the catalog, in the order of `index`, without MIDI; `features.piece` is the row of each window.
-        start: the step on which each window starts.
         rolls: of the first samples, packed; silence behind the end of shorter ones.
         refused: the samples whose MIDI file does not read back as it should, for refused.csv.
     """
 
     rows: pd.DataFrame
-    start: Index
     rolls: UInt8[np.ndarray, "M S X"]
     refused: list[dict[str, Any]]
 
@@ -175,8 +173,9 @@ def _measured_job(name: str, files: Sequence[Path], context: Context) -> Measure
         novelty=rows["novelty"].to_numpy(np.float64) if from_catalog else windows.novelty,
         valid=valid[sample],
         diversity=Diversity.of(windows.packed, context),
-        rows=rows,
+        ids=rows["sample_id"].to_numpy()[sample].tolist(),
         start=np.concatenate(reader.start),
+        rows=rows,
         rolls=rolls,
         refused=reader.refused,
     )

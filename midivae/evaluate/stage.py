@@ -85,8 +85,8 @@ def run(params: Params, data: Path) -> dict[str, object]:
     refused = [row for job in jobs for row in job.refused]
     with folders.publishing(data / "evaluation") as folder:
         write_json(folder / METRICS, metrics)
-        tables.write(folder / "features_real.parquet", held_out_table(held_out, real), schema.WINDOWS)
-        tables.write(folder / "neighbours.parquet", neighbour_table(held_out, sets, context), schema.NEIGHBOURS)
+        tables.write(folder / "features_real.parquet", held_out_table(real), schema.WINDOWS)
+        tables.write(folder / "neighbours.parquet", neighbour_table(sets, context), schema.NEIGHBOURS)
         _write_csv(folder / "distances.csv", [row for part in compared.values() for row in part], DISTANCE_COLUMNS)
         _write_csv(folder / "features.csv", [row for part in features for row in feature_table(part)])
         _write_csv(folder / "models.csv", rows)

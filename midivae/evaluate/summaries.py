@@ -12,11 +12,10 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from midivae.evaluate import held_out_distances
-from midivae.evaluate.context import PHRASES, Context, HeldOut
+from midivae.evaluate.context import PHRASES, Context
 from midivae.evaluate.held_out_distances import Floor, Row, SetFeatures, mean
 from midivae.evaluate.latents import Latents
 from midivae.evaluate.measured_set import MeasuredSet
-from midivae.evaluate.samples import MeasuredJob
 from midivae.measures import baselines
 from midivae.storage.schema import FEATURES, HELD_OUT
 
@@ -29,7 +28,7 @@ _QUANTILES = {"min": 0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p
 # --- models.csv -------------------------------------------------------------------------------------------------------
 def character(measured: MeasuredSet) -> Row:
     """What the windows of a set are like: the share of silence, and means over the others."""
-    windows, distance = measured.windows, measured.windows.neighbours.distance
+    windows, distance = measured.windows, measured.windows.distance
     present = distance[~np.isnan(distance)]
     return {
         "silent_share": measured.features.silent_share,
@@ -125,52 +124,41 @@ def _edges(held_out: np.ndarray, values: np.ndarray, whole: bool) -> Float[np.nd
 
 
 # --- tables in Parquet ------------------------------------------------------------------------------------------------
-def held_out_table(held_out: HeldOut, measured: MeasuredSet) -> pa.Table:
+def held_out_table(measured: MeasuredSet) -> pa.Table:
     """The held-out windows as rows of `schema.WINDOWS`."""
     windows = measured.windows
+    columns = dict(zip(FEATURES, windows.measures.T, strict=True))
     return pa.table(
         {
-            "piece_id": pa.array(held_out.piece_ids, pa.string()),
-            "start_step": pa.array(held_out.starts, pa.int32()),
+            "piece_id": pa.array(measured.ids, pa.string()),
+            "start_step": pa.array(measured.start, pa.int32()),
             "n_steps": pa.array(np.full(len(windows), windows.packed.shape[1]), pa.int32()),
-            **{name: _or_null(windows.measures[:, i]) for i, name in enumerate(FEATURES)},
+            **{name: pa.array(column, pa.float32(), from_pandas=True) for name, column in columns.items()},
             "key": pa.array(windows.keys, pa.string()),
-            "novelty": _or_null(measured.novelty),
+            "novelty": pa.array(measured.novelty, pa.float32(), from_pandas=True),
         }
     )
 
 
-def neighbour_table(held_out: HeldOut, sets: Sequence[MeasuredSet], context: Context) -> pa.Table:
+def neighbour_table(sets: Sequence[MeasuredSet], context: Context) -> pa.Table:
     """The nearest training window of every window, as rows of `schema.NEIGHBOURS`; held-out music is the first set."""
     tables = []
+    known = len(context.starts) > 0
     for measured in sets:
-        if isinstance(measured, MeasuredJob):
-            ids, start = measured.rows["sample_id"].to_numpy()[measured.features.piece].tolist(), measured.start
-        elif measured.name in baselines.NAMES:
-            ids = [f"{measured.name}-{index:07d}" for index in range(len(measured.windows))]
-            start = np.zeros(len(ids), np.int64)
-        else:
-            ids, start = held_out.piece_ids, held_out.starts
-        nearest = measured.windows.neighbours
-        at, none = nearest.window, nearest.window < 0
-        known = len(context.starts) > 0
+        windows = measured.windows
+        at, none = windows.neighbour, windows.neighbour < 0
         piece_ids = context.piece_ids[at].tolist() if known else [None] * len(at)
         tables.append(
             pa.table(
                 {
-                    "set": pa.array([measured.name] * len(ids), pa.string()),
-                    "id": pa.array(ids, pa.string()),
-                    "start_step": pa.array(start, pa.int32()),
+                    "set": pa.array([measured.name] * len(at), pa.string()),
+                    "id": pa.array(measured.ids, pa.string()),
+                    "start_step": pa.array(measured.start, pa.int32()),
                     "piece_id": pa.array(piece_ids, pa.string(), mask=none),
                     "piece_start_step": pa.array(context.starts[at] if known else at, pa.int32(), mask=none),
-                    "semitones": pa.array(nearest.semitones, pa.int32(), mask=none),
-                    "distance": _or_null(nearest.distance),
+                    "semitones": pa.array(windows.semitones, pa.int32(), mask=none),
+                    "distance": pa.array(windows.distance, pa.float32(), from_pandas=True),
                 }
             )
         )
     return pa.concat_tables(tables)
-
-
-def _or_null(values: Float[np.ndarray, " B"]) -> pa.Array:
-    """NaN as a missing value."""
-    return pa.array(values.astype(np.float32), mask=np.isnan(values))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float32, UInt64
+from jaxtyping import Bool, UInt64
 
 from midivae.config.jobs import Job, Song
 from midivae.config.params import Params
@@ -78,22 +78,17 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
         "index": pa.array(numbers, pa.int64()),
         "z": pa.array(list(samples.z), table.field("z").type),
         "key": pa.array(key_names(planes, layout), pa.string()),
-        "novelty": _or_null(novelty(hashes, bars)),
+        "novelty": pa.array(novelty(hashes, bars), from_pandas=True),
         "midi": _midi_column(request, names, planes),
     }
     measures = features.measure(planes, layout, request.beats_per_bar)
-    columns |= {name: _or_null(values) for name, values in measures.items()}
+    columns |= {name: pa.array(values, from_pandas=True) for name, values in measures.items()}
     return pa.table(columns).select(table.names)
 
 
 def method_of(job: Job) -> str | None:
     """The method of a job, as the catalog has it: the form of a song."""
     return job.form if isinstance(job, Song) else getattr(job, "method", None)
-
-
-def _or_null(values: Float32[np.ndarray, " B"]) -> pa.Array:
-    """NaN as a missing value."""
-    return pa.array(values, mask=np.isnan(values))
 
 
 def _midi_column(request: Request, names: Sequence[str], planes: Bool[np.ndarray, "B V N 2 P"]) -> pa.Array:

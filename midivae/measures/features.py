@@ -34,14 +34,13 @@ from midivae.measures.keys import best_scale, fifths
 from midivae.measures.notes import (
     Planes,
     any_along,
-    blocks,
+    in_blocks,
     per_pitch,
     pitch_class_of_row,
     ratio,
     without_drums,
 )
 from midivae.music.roll import Layout, cell_runs, sounding, starts
-from midivae.storage.schema import FEATURES
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -50,11 +49,7 @@ def measure(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, Flo
 
     The functions below have the meaning, unit, range and source of each, and the known error that it avoids.
     """
-    columns = {name: np.empty(len(planes), np.float32) for name in FEATURES}
-    for block in blocks(planes):
-        for name, values in _measure_block(planes[block], layout, beats_per_bar).items():
-            columns[name][block] = values
-    return columns
+    return in_blocks(planes, lambda block: _measure_block(block, layout, beats_per_bar), np.float32)
 
 
 def _measure_block(planes: Planes, layout: Layout, beats_per_bar: int) -> dict[str, np.ndarray]:
@@ -128,10 +123,7 @@ def attributes(planes: Planes, layout: Layout) -> dict[str, Float64[np.ndarray, 
     `fifths_x`, `fifths_y`: where the notes lie on the circle of fifths (`fifths`). `balance:<part>`: the share of the
     notes that the part plays (`balance`), for each part that has pitches, where there are two or more.
     """
-    values = [_attributes_block(planes[block], layout) for block in blocks(planes)] or [
-        _attributes_block(planes, layout)
-    ]
-    return {name: np.concatenate([block[name] for block in values]).astype(np.float64) for name in values[0]}
+    return in_blocks(planes, lambda block: _attributes_block(block, layout), np.float64)
 
 
 def _attributes_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:
@@ -345,8 +337,7 @@ def vectors(planes: Planes, layout: Layout) -> dict[str, Float32[np.ndarray, "B 
     those that tie. Traps avoided: transitions between the notes of a chord; rows that are scaled to 1 each, in which a
     step that happened once weighs as much as one that happened a hundred times.
     """
-    found = [_vectors_block(planes[block], layout) for block in blocks(planes)] or [_vectors_block(planes, layout)]
-    return {name: np.concatenate([block[name] for block in found]).astype(np.float32) for name in VECTORS}
+    return in_blocks(planes, lambda block: _vectors_block(block, layout), np.float32)
 
 
 def _vectors_block(planes: Planes, layout: Layout) -> dict[str, np.ndarray]:

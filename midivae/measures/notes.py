@@ -10,13 +10,14 @@ Conventions, here and in every measure:
 Shapes:
     B  rolls    T  steps    N  parts    M  parts with pitches    K  planes    P  pitches
 
-Offers: `blocks`; `without_drums`, `any_along`; `per_pitch`, `pitch_class_of_row`, `chroma`;
+Offers: `blocks`, `in_blocks`; `without_drums`, `any_along`; `per_pitch`, `pitch_class_of_row`, `chroma`;
 `transposed`; `ratio`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
@@ -33,6 +34,14 @@ def blocks(planes: Planes) -> Iterator[slice]:
     """Slices of the batch, each of about `_BLOCK_CELLS` cells."""
     size = max(1, _BLOCK_CELLS // max(1, planes[:1].size))
     return (slice(start, start + size) for start in range(0, len(planes), size))
+
+
+def in_blocks(
+    planes: Planes, measure: Callable[[Planes], dict[str, np.ndarray]], dtype: type[np.floating[Any]]
+) -> dict[str, np.ndarray]:
+    """Columns of measures of all rolls, computed a block at a time."""
+    parts = [measure(planes[block]) for block in blocks(planes)] or [measure(planes)]
+    return {name: np.concatenate([part[name] for part in parts]).astype(dtype) for name in parts[0]}
 
 
 def any_along(cells: np.ndarray, *axes: int) -> np.ndarray:
