@@ -50,16 +50,16 @@ def main() -> None:
         "features": (len(planes), lambda: features.measure(planes, layout, 4)),
         "attributes": (len(planes), lambda: features.attributes(planes, layout)),
         "distributions": (len(planes), lambda: features.vectors(planes, layout)),
-        "muspy, six features": (len(music), lambda: [_by_muspy(each) for each in music]),
+        "muspy, six features": (len(music), lambda: [_by_muspy(piece) for piece in music]),
     }
-    found = {}
+    reported = {}
     print(f"{'':24}{'s for ' + str(args.samples):>14}   least to most")
     for name, (n, step) in steps.items():
         step()  # warm up
         took = sorted(_seconds(step) * args.samples / n for _ in range(args.repeats))
-        found[name] = [round(seconds, 4) for seconds in (median(took), took[0], took[-1])]
+        reported[name] = [round(seconds, 4) for seconds in (median(took), took[0], took[-1])]
         print(f"{name:24}{median(took):14.3f}   {took[0]:.3f} to {took[-1]:.3f}")
-    print(json.dumps({"bench": "features", "shape": planes.shape, "seconds": found, **hardware("muspy")}))
+    print(json.dumps({"bench": "features", "shape": planes.shape, "seconds": reported, **hardware("muspy")}))
 
 
 def _seconds(step: Callable[[], object]) -> float:

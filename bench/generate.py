@@ -34,7 +34,8 @@ from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
 from midivae.models import coding
 from midivae.music import midi, roll
-from midivae.storage import schema
+from midivae.storage import schema, tables
+from midivae.storage.paths import compared_folders
 
 STEPS = ("noise", "decode", "measure", "midi", "table", "parquet")
 
@@ -46,14 +47,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    folders = [args.data / "model", *sorted(p.parent for p in (args.data / "model").glob("compare/*/config.json"))]
-    found = {}
+    folders = [args.data / "model", *compared_folders(args.data / "model")]
+    reported = {}
     for folder in folders:
         model = models.load(folder)
         _round(model, coding.BLOCK)  # warm up
         rounds = [_round(model, args.samples) for _ in range(args.repeats)]
-        found[model.name] = _told(model.name, rounds, args.samples)
-    print(json.dumps({"bench": "generate", "samples": args.samples, "models": found, **hardware()}))
+        reported[model.name] = _report(model.name, rounds, args.samples)
+    print(json.dumps({"bench": "generate", "samples": args.samples, "models": reported, **hardware()}))
 
 
 def _round(model: models.WindowModel, n: int) -> dict[str, float]:
@@ -69,7 +70,7 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         took[step] += time.perf_counter() - clock
         clock = time.perf_counter()
 
-    tables = []
+    parts = []
     for first in range(0, n, coding.BLOCK):
         samples = range(first, min(first + coding.BLOCK, n))
         cells = model.config.window_shape if chance.temperature is not None else None
@@ -86,18 +87,18 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         novelty(hashes, np.zeros(0, np.uint64))
         lap("measure")
         notes = roll.batch_to_notes(planes, layout, 100.0, (0,) * len(layout.parts), ())
-        files = [midi.write(each) for each in notes]
+        files = [midi.write(piece) for piece in notes]
         lap("midi")
-        again = [each.to_pretty_midi() for each in notes]
+        copies = [piece.to_pretty_midi() for piece in notes]
         clock = time.perf_counter()  # the bridge is ours: not counted
-        for each in again:
-            each.write(io.BytesIO())
+        for copy in copies:
+            copy.write(io.BytesIO())
         lap("pretty_midi")
-        tables.append(pa.table({"z": list(z), "bytes": files}))
+        parts.append(pa.table({"z": list(z), "bytes": files}))
         lap("table")
     with tempfile.TemporaryDirectory() as folder:
         columns = pa.schema([("z", schema.FLOATS), ("bytes", pa.binary())])
-        tables.write(Path(folder) / "part.parquet", pa.concat_tables(tables).cast(columns), _table(columns))
+        tables.write(Path(folder) / "part.parquet", pa.concat_tables(parts).cast(columns), _table(columns))
     lap("parquet")
     return took
 
@@ -106,10 +107,10 @@ def _table(columns: pa.Schema) -> schema.Table:
     return schema.Table("bench", 1, columns, blobs=("bytes",))
 
 
-def _told(name: str, rounds: list[dict[str, float]], n: int) -> dict[str, object]:
+def _report(name: str, rounds: list[dict[str, float]], n: int) -> dict[str, object]:
     decoded = sorted(n / (r["noise"] + r["decode"]) for r in rounds)
     whole = sorted(n / sum(r[step] for step in STEPS) for r in rounds)
-    shares = {step: median(r[step] / sum(r[each] for each in STEPS) for r in rounds) for step in STEPS}
+    shares = {step: median(r[step] / sum(r[other] for other in STEPS) for r in rounds) for step in STEPS}
     writing = sorted(r["pretty_midi"] / r["midi"] for r in rounds)
     print(
         f"{name}: {median(decoded):.0f} samples/s decoded ({decoded[0]:.0f} to {decoded[-1]:.0f}), "

@@ -185,9 +185,9 @@ def _rolls_of(
             if piece_id in number and 0 < bar <= len(corpus.bar_starts[number[piece_id]])
         ]
         if here:
-            found, piece, start = zip(*here, strict=True)
+            known_names, piece, start = zip(*here, strict=True)
             planes = cut_pieces(corpus, np.array(piece), np.array(start), context.view, context.view.steps)
-            rolls |= dict(zip(found, coding.complete(planes), strict=True))
+            rolls |= dict(zip(known_names, coding.complete(planes), strict=True))
     samples = [name.removeprefix("sample:") for name in names if name.startswith("sample:")]
     planes_of = sample_planes(catalog, samples, context) if samples else {}
     return rolls | {f"sample:{name}": planes[: context.view.steps] for name, planes in planes_of.items()}

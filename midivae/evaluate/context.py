@@ -64,11 +64,11 @@ def context_of(training: loader.Corpus, encoder: WindowModel, settings: Evaluate
     view = encoder.config.view.model_copy(update={"planes": "onset+frame"})
     layout = loader.sample_layout(training.layout, view)
     windows = loader.windows(training, view)
-    chosen = distances.evenly(len(windows), settings.training_windows)
+    index = distances.evenly(len(windows), settings.training_windows)
     chroma = [np.zeros((0, view.steps // layout.steps_per_beat, 12), bool)]
     counts = baselines.count(np.zeros((0, view.steps, len(layout.parts), 2, layout.pitches), bool))
-    for index in slices(chosen):
-        planes = loader.planes(training, windows, index, view)
+    for block in slices(index):
+        planes = loader.planes(training, windows, block, view)
         chroma.append(likeness.beat_chroma(planes, layout))
         counts += baselines.count(planes)
     return Context(
@@ -77,8 +77,8 @@ def context_of(training: loader.Corpus, encoder: WindowModel, settings: Evaluate
         beats_per_bar=settings.beats_per_bar,
         phrases={bars: loader.bar_hashes(training, bars * settings.beats_per_bar) for bars in PHRASES},
         chroma=np.concatenate(chroma),
-        piece_ids=np.array(training.piece_ids)[windows.piece[chosen]],
-        starts=windows.start[chosen] - training.starts[windows.piece[chosen]],
+        piece_ids=np.array(training.piece_ids)[windows.piece[index]],
+        starts=windows.start[index] - training.starts[windows.piece[index]],
         counts=counts,
         bigram=_bigram(training, view, layout, settings.training_windows),
         encoder=encoder,

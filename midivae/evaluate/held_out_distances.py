@@ -359,11 +359,11 @@ def _compare_pairs_of(name: str, rows: SetFeatures, floor: Floor, n: int) -> lis
         on = distances.grid(inside.reshape(-1), n)
         between = np.stack([distances.inter(y[a], y[b]) for a, b in zip(draws.a, draws.b, strict=True)])
         floor.computed[name, n] = on, distances.densities(inside, on), distances.densities(between, on)
-    on, q, real = floor.computed[name, n]
+    on, q, of_real = floor.computed[name, n]
     between = np.stack([distances.inter(x[i], y[b]) for i, b in zip(draws.rows, draws.b, strict=True)])
     p = distances.densities(between, on)
     return [
-        _row(rows.name, name, distance, n, Comparison(measure(p, q), measure(real, q)))
+        _row(rows.name, name, distance, n, Comparison(measure(p, q), measure(of_real, q)))
         for distance, measure in zip(PAIRED, (distances.overlapping_area, distances.kld_nats), strict=True)
     ]
 

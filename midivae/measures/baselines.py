@@ -95,7 +95,7 @@ def _block(
     first: Float[np.ndarray, "N P 3"], then: Float[np.ndarray, "N P 3 3"], steps: int, rng: np.random.Generator
 ) -> Bool[np.ndarray, "B {steps} N 2 P"]:
     parts, pitches = first.shape[:2]
-    made = np.empty((_ROLLS_AT_ONCE, steps, parts, 2, pitches), bool)
+    planes = np.empty((_ROLLS_AT_ONCE, steps, parts, 2, pitches), bool)
     part, pitch = np.ix_(np.arange(parts), np.arange(pitches))
     state = np.zeros((_ROLLS_AT_ONCE, parts, pitches), np.intp)
     for step in range(steps):
@@ -103,6 +103,6 @@ def _block(
         uniform = rng.random(state.shape)
         drawn = (uniform >= chance[..., 0]).astype(np.intp) + (uniform >= chance[..., 0] + chance[..., 1])
         state = np.where((drawn == HELD) & (state == OFF), STRUCK, drawn)
-        made[:, step, :, FRAME] = state != OFF
-        made[:, step, :, ONSET] = state == STRUCK
-    return made
+        planes[:, step, :, FRAME] = state != OFF
+        planes[:, step, :, ONSET] = state == STRUCK
+    return planes

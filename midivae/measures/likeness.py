@@ -91,10 +91,10 @@ def beat_chroma(planes: Planes, layout: Layout) -> Bool[np.ndarray, "B Q 12"]:
     beats = np.asarray(
         frames.reshape(len(planes), n_beats, layout.steps_per_beat * len(pitched), layout.pitches).any(axis=2)
     )  # [B, Q, P]
-    found = np.zeros((len(planes), n_beats, 12), bool)
+    chroma = np.zeros((len(planes), n_beats, 12), bool)
     for pitch_class in range(12):
-        found[:, :, pitch_class] = beats[:, :, (pitch_class - layout.pitch_low) % 12 :: 12].any(axis=2)
-    return found
+        chroma[:, :, pitch_class] = beats[:, :, (pitch_class - layout.pitch_low) % 12 :: 12].any(axis=2)
+    return chroma
 
 
 def nearest(
@@ -115,8 +115,8 @@ def nearest(
     for first in range(0, len(queries) if len(references) else 0, _QUERIES_AT_ONCE):
         block = np.arange(first, min(first + _QUERIES_AT_ONCE, len(queries)))
         index[block], likeness = _likeliest(queries[block], references)
-        found = references[index[block]]
-        turned = np.stack([np.roll(found, by, axis=2) for by in range(12)], axis=1)  # [B, 12, Q, 12]
+        nearest_of = references[index[block]]
+        turned = np.stack([np.roll(nearest_of, by, axis=2) for by in range(12)], axis=1)  # [B, 12, Q, 12]
         shared = np.count_nonzero(turned & queries[block][:, None], axis=(2, 3))
         semitones[block], distance[block] = shared.argmax(axis=1), 1 - likeness
     silent = np.flatnonzero(np.count_nonzero(queries, axis=(1, 2)) == 0)
@@ -134,8 +134,8 @@ def _likeliest(
     for first in range(0, len(references), _REFERENCES_AT_ONCE):
         rows = _rows(references[first : first + _REFERENCES_AT_ONCE])
         shared = turned[0] @ rows.T
-        for each in turned[1:]:
-            np.maximum(shared, each @ rows.T, out=shared)
+        for transposed in turned[1:]:
+            np.maximum(shared, transposed @ rows.T, out=shared)
         share = shared.astype(np.float64) / np.maximum(n_queries[:, None] + rows.sum(axis=1) - shared, 1)
         place = share.argmax(axis=1)
         value = share[np.arange(len(queries)), place]

@@ -167,5 +167,5 @@ def seams(before: Planes, after: Planes, layout: Layout) -> Seams:
     a, b = features.attributes(before, layout), features.attributes(after, layout)
     apart = np.hypot(a["fifths_x"] - b["fifths_x"], a["fifths_y"] - b["fifths_y"])
     keys = [best_scale(chroma(side, layout))[0] for side in (before, after)]
-    known = (keys[0] >= 0) & (keys[1] >= 0)
-    return Seams(np.abs(a["density"] - b["density"]), apart, np.where(known, keys[0] == keys[1], np.nan))
+    both = (keys[0] >= 0) & (keys[1] >= 0)
+    return Seams(np.abs(a["density"] - b["density"]), apart, np.where(both, keys[0] == keys[1], np.nan))

@@ -88,20 +88,20 @@ def ratio(above: np.ndarray, below: np.ndarray) -> Float[np.ndarray, " B"]:
 def transposed(planes: Planes, layout: Layout, shift: Int[np.ndarray, " B"]) -> Planes:
     """Rolls moved by semitones, each by its own number; drums stay.
 
-    What would leave the pitches of the roll comes back an octave lower or higher, so that no note is lost; where that
-    is another note's place, the two are one.
+    A note that would leave the pitches of the roll is moved back by octaves, so that none is lost; it may coincide with
+    another note.
     """
     moved = planes.copy()
     parts = layout.pitched
     row = np.arange(layout.pitches)
     for semitones in np.unique(shift).tolist():
-        mine = np.flatnonzero(shift == semitones)
+        rolls = np.flatnonzero(shift == semitones)
         target = row + semitones
         below, above = -(np.minimum(target, 0) // 12), np.maximum(target - layout.pitches + 12, 0) // 12  # octaves
         target = np.clip(target + 12 * (below - above), 0, layout.pitches - 1)
         for part in parts:
-            out = np.zeros_like(planes[mine, :, part])
+            out = np.zeros_like(planes[rolls, :, part])
             for source, to in zip(row.tolist(), target.tolist(), strict=True):
-                out[..., to] |= planes[mine, :, part, :, source]
-            moved[mine, :, part] = out
+                out[..., to] |= planes[rolls, :, part, :, source]
+            moved[rolls, :, part] = out
     return moved
