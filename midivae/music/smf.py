@@ -1,0 +1,309 @@
+"""Standard MIDI Files: bytes -> notes (`read`) and notes -> bytes (`write`, in `smf_write`).
+
+Source: RP-001, "Standard MIDI Files 1.0" of the MIDI Manufacturers Association, cited by its headings here and at the
+lines of `smf_events` and `smf_columns` that follow it. Conventions: ticks and pitches as in `Notes`; tracks count from 1
+and bytes from 0 in sentences.
+
+Rules:
+    1. Chunks ("Chunks", "Header Chunks"): a header longer than six bytes and chunks of other types are skipped by their
+       length. All tracks that are there are read, however many the header declares. A second header ends the file.
+       The `data` chunk of a RIFF file of type RMID (RP-029) is read as the file.
+    2. Formats 0 and 1 are read alike. Format 2 is rejected: its tracks are patterns, which nothing plays together.
+    3. Divisions ("Header Chunks"): SMPTE and 0 give no ticks per quarter note, and are rejected as `bad_resolution`.
+    4. Ends of tracks ("Track Chunks", "Meta-Events"): the end-of-track event ends a track, else its length, where the
+       file ends or another chunk begins there. Else the length is wrong, and the events are read on, up to the end of
+       track, the next track or the end of the file. What stands in a chunk behind its end of track is skipped.
+    5. A file that is cut: all complete events count, and the event that is cut does not. An event that does not fit
+       into its track while another chunk follows rejects the file, and so does anything else that is no event.
+    6. Running status ("MTrk Events"): by the standard sysex and meta events end it. Files exist that go on behind them,
+       and all players with them: the last status byte of a channel message holds to the end of the track.
+    7. F0 and F7 ("MTrk Events") are read with their lengths. F7 goes on with a message that F0 started and no F7 byte
+       ended, else it is an escape; of an escape only a system exclusive message counts. System common and real-time
+       messages, which the standard has in escapes only, are skipped by the lengths that MIDI 1.0 gives.
+    8. Data bytes above 127: a pitch rejects the file, a velocity is read as 127, other messages are left out.
+    9. A note ends with a note-off of its track, port, channel and pitch: first on, first off. A note-off that ends no
+       note of its track ends the one of its port, channel and pitch in another track that began first, if no note-off
+       of its own track does. (Tracks often share a channel: their notes are not mixed up by this.)
+    10. Controllers 120 and 123 to 127 (MIDI 1.0, "Channel Mode Messages") end the notes of their port and channel: of
+       their own track those before them, of others those that began on an earlier tick. Notes that still sound end with
+       their track. Both are counted as `notes_unended`. The sustain pedal is not applied.
+    11. Programs and banks belong to channels, in the order of time over all tracks. On one tick those count first that
+       stand before the first note-on of their track on this tick, in the order of the tracks; then those before the
+       second; and so on. Resets come before all of them.
+    12. Drums: channel 10, and what the file says of channels, as in 11: GS "use for rhythm part"; XG "part mode"; a
+       bank, from the next program change on: 126 and 127 in XG (others: melody), 120 in GM2 (121: melody), all three
+       where the file has no reset. A reset (GM, GM2, GS, XG) sets drums and banks back, and leaves the programs.
+    13. Ports (meta event 21, in no standard): each has its own 16 channels; a track without one plays on port 0.
+    14. A track of `Notes` is made of the notes of one chunk, port and channel. Its name is the first in its chunk that
+       is not empty, in UTF-8 or else Latin-1, at most `NAME_BYTES` long.
+    15. Tempi of 0, and time signatures with a numerator of 0 or a denominator above 64, are left out; of several on one
+       tick the last counts; a time signature that repeats the one before is left out.
+
+Offers: `read`, `File`, `KeySignature`, `REASONS`; and `write`, its mirror.
+"""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from midivae.config.params import IngestLimits
+from midivae.errors import MidiError
+from midivae.music import smf_columns as columns
+from midivae.music import smf_events as events
+from midivae.music.notes import Notes, Tempo, TimeSignature
+from midivae.music.smf_write import write
+
+__all__ = ["REASONS", "File", "KeySignature", "read", "write"]
+
+REASONS = {
+    "empty": "the file has no bytes",
+    "too_large": "the file is larger than ingest.limits.max_bytes",
+    "not_midi": "the file does not begin with a MIDI header",
+    "unreadable": "the file breaks off in its header, or has something that is no event",
+    "bad_format": "the file is of format 2, whose tracks are no voices of one piece, or of one that does not exist",
+    "bad_resolution": "the file's header gives no ticks per quarter note",
+    "bad_pitch": "a note lies outside the MIDI pitches 0 to 127",
+    "bad_time": "a note lies beyond the last tick that we count",
+    "too_many_tracks": "more tracks have notes than ingest.limits.max_tracks",
+    "too_many_notes": "the file has more notes than ingest.limits.max_notes",
+    "no_notes": "the file has no notes",
+}
+NAME_BYTES = 1024  # of a track's name
+_LIMITS = IngestLimits()
+_HEADER = 14  # bytes of a header chunk with six bytes of data
+_LARGEST_DENOMINATOR = 6  # as a power of two
+
+_REJECTED = {
+    events.NO_STATUS: ("unreadable", "a data byte ({value}) where an event with a status byte must come first"),
+    events.LONG_QUANTITY: ("unreadable", "a variable-length quantity of more than four bytes"),
+    events.UNDEFINED: ("unreadable", "status byte {value}, which MIDI does not define"),
+    events.INCOMPLETE: ("unreadable", "an event that does not fit into its track, which ends at byte {value}"),
+    events.BAD_PITCH: ("bad_pitch", "pitch {value}; the highest is 127"),
+    events.BAD_TIME: ("bad_time", f"a note at tick {{value}}; the last is {events.MAX_TICK}"),
+    events.TOO_MANY_NOTES: ("too_many_notes", "more than {value} notes, the most by ingest.limits.max_notes"),
+}
+_REPAIRED = {
+    events.NO_END: "no end of track",
+    events.BAD_LENGTH: "the length of the track is wrong; read by its events",
+    events.CUT: "the file ends within an event",
+    events.AFTER_END: "bytes between the end of the track and the end of its chunk",
+    events.HIGH_BYTE: "a data byte above 127",
+    events.LAPSED: "running status behind a system exclusive or meta event",
+    events.JUNK: "bytes that are no chunk",
+    events.TRAILING: "bytes behind the last track",
+    events.ZERO_TEMPO: "a tempo of 0",
+}
+
+
+class KeySignature(NamedTuple):
+    """From `tick` on the key has so many sharps (negative: flats), and is minor or major."""
+
+    tick: int
+    sharps: int
+    minor: bool
+
+
+@dataclass(frozen=True)
+class File:
+    """What a Standard MIDI File holds.
+
+    Attributes:
+        notes: its notes, track after track.
+        format: 0 or 1, as the header says.
+        tracks_declared: number of tracks that the header says.
+        tracks_read: number of track chunks that are there; those without notes count.
+        notes_unended: notes that no note-off ended.
+        end_tick: the last tick of the longest track, its end of track where it has one.
+        key_signatures: changes of key, in order of their ticks.
+        repairs: sentences about what is wrong with the file, and was read in spite of it.
+    """
+
+    notes: Notes
+    format: int
+    tracks_declared: int
+    tracks_read: int
+    notes_unended: int
+    end_tick: int
+    key_signatures: tuple[KeySignature, ...] = ()
+    repairs: tuple[str, ...] = ()
+
+
+class _Header(NamedTuple):
+    format: int
+    tracks: int
+    resolution: int
+    begin: int  # byte behind the header
+    end: int  # byte behind the last chunk
+
+
+def read(data: bytes, limits: IngestLimits | None = None) -> File:
+    """The notes in the bytes of a Standard MIDI File.
+
+    Raises:
+        MidiError: the bytes cannot be used; `code` is one of `REASONS`, `detail` says what is wrong and where.
+    """
+    limits = limits or _LIMITS
+    header = _header(data, limits)
+    n_ports = 1 + min(255, data.count(b"\xff\x21"))
+    raw = np.frombuffer(data, np.uint8)
+    notes, others, chunks, state, faults = events.scan(raw, header.begin, header.end, limits.max_notes, n_ports)
+    status, track, byte, value, count, n_others, n_chunks, _, n_ports, _, end_tick = state.tolist()
+    if status != events.OK:
+        code, sentence = _REJECTED[status]
+        raise MidiError(code, f"track {track}, byte {byte}: " + sentence.format(value=value))
+    repairs = _repairs(faults)
+    if count == 0:
+        raise MidiError("no_notes", "; ".join([REASONS["no_notes"], *repairs]))
+    others, chunks = others[:n_others], chunks[:n_chunks]
+    others = others[np.argsort(others[:, events.WHEN], kind="stable")]
+    kinds = others[:, events.WHAT] >> events.KIND_BITS
+    if n_chunks > 1:
+        _across_tracks(notes, count, others, kinds)
+    points, first = columns.settle(others, 16 * n_ports)
+    per_note, chunk_of, n_unended = columns.gather(notes, count, chunks, points, first)
+    if len(chunk_of) > limits.max_tracks:
+        raise MidiError(
+            "too_many_tracks", f"{len(chunk_of)} tracks have notes; ingest.limits.max_tracks is {limits.max_tracks}"
+        )
+    pitch, velocity, onset_tick, duration_tick, track_of_note, program, is_drum = per_note
+    found = Notes(
+        pitch=pitch,
+        velocity=velocity,
+        onset_tick=onset_tick,
+        duration_tick=duration_tick,
+        track=track_of_note,
+        program=program,
+        is_drum=is_drum,
+        track_names=_names(data, chunks, chunk_of),
+        ticks_per_quarter=header.resolution,
+        tempos=tuple(Tempo(*row) for row in _rows(others, kinds, events.TEMPO)),
+        time_signatures=_time_signatures(_rows(others, kinds, events.METRE)),
+    )
+    keys = _key_signatures(_rows(others, kinds, events.KEY))
+    return File(found, header.format, header.tracks, n_chunks, int(n_unended), end_tick, keys, repairs)
+
+
+def _header(data: bytes, limits: IngestLimits) -> _Header:
+    """What the header chunk says, and where the chunks behind it lie.
+
+    Raises:
+        MidiError: the file cannot be one that we read.
+    """
+    if not data:
+        raise MidiError("empty", REASONS["empty"])
+    if len(data) > limits.max_bytes:
+        raise MidiError("too_large", f"{len(data)} bytes; ingest.limits.max_bytes is {limits.max_bytes}")
+    begin, end = _wrapped(data) if data[:4] == b"RIFF" and data[8:12] == b"RMID" else (0, len(data))
+    if data[begin : begin + 4] != b"MThd":
+        start = data[begin : begin + 4]
+        raise MidiError("not_midi", f"byte {begin}: begins with {start!r}; a MIDI file begins with b'MThd'")
+    if end - begin < _HEADER:
+        raise MidiError("unreadable", f"byte {begin}: the file ends within its header, which has {_HEADER} bytes")
+    length, kind, tracks, division = (
+        int.from_bytes(data[begin + at : begin + until]) for at, until in ((4, 8), (8, 10), (10, 12), (12, 14))
+    )
+    if division >= 0x8000:
+        frames, ticks = 256 - (division >> 8), division & 0xFF
+        told = f"{frames} SMPTE frames a second of {ticks} ticks each, and no ticks per quarter note"
+        raise MidiError("bad_resolution", f"byte {begin + 12}: the division {division:#06x} says {told}")
+    if division == 0:
+        raise MidiError("bad_resolution", f"byte {begin + 12}: 0 ticks per quarter note; the standard has 1 to 32767")
+    if kind == 2:
+        raise MidiError("bad_format", f"byte {begin + 8}: format 2: its tracks are patterns of their own, not one piece")
+    if kind > 2:
+        raise MidiError("bad_format", f"byte {begin + 8}: format {kind}; the standard has 0, 1 and 2")
+    after = begin + 8 + length
+    if length < 6 or after > end:  # a wrong length: the events decide
+        after = begin + _HEADER
+    return _Header(kind, tracks, division, after, end)
+
+
+def _wrapped(data: bytes) -> tuple[int, int]:
+    """Where the `data` chunk of a RIFF file begins and ends (RP-029); chunks start at even bytes.
+
+    Raises:
+        MidiError: there is none.
+    """
+    at = 12
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"data":
+            return at + 8, min(at + 8 + length, len(data))
+        at += 8 + length + length % 2
+    raise MidiError("not_midi", "a RIFF file of type RMID without a chunk `data`")
+
+
+def _repairs(faults: Int64[np.ndarray, "9 3"]) -> tuple[str, ...]:
+    """A sentence for each kind of fault."""
+    if not faults[:, 0].any():
+        return ()
+    found = [(kind, *row) for kind, row in enumerate(faults.tolist()) if row[0]]
+    return tuple(
+        f"track {track}, byte {byte}: {_REPAIRED[kind]}" + (f" ({count} times)" if count > 1 else "")
+        for kind, count, track, byte in found
+    )
+
+
+def _across_tracks(
+    notes: Int32[np.ndarray, "C 6"], count: int, others: Int64[np.ndarray, "E 2"], kinds: Int64[np.ndarray, " E"]
+) -> None:
+    """Ends notes by note-offs and controllers of other tracks."""
+    what = others[:, events.WHAT] & (2**events.KIND_BITS - 1)
+    tick = others[:, events.WHEN] >> events.RANK_BITS
+    offs, loose = kinds == events.NOTE_OFF, np.flatnonzero(notes[:count, events.LOOSE])
+    if len(loose) and offs.any():
+        slot = np.concatenate([what[offs], notes[loose, events.SLOT]])
+        at = np.concatenate([tick[offs], notes[loose, events.ONSET]])
+        index = np.concatenate([np.full(int(offs.sum()), -1), loose])
+        order = np.lexsort((index >= 0, at, slot))
+        columns.pair_across(notes, slot[order], at[order], index[order], np.empty(len(order), np.int64))
+    ends = kinds == events.ALL_OFF
+    if ends.any():
+        key, tick = what[ends] >> events.KEY_BITS, tick[ends]
+        order = np.lexsort((tick, key))
+        columns.cut(notes, count, key[order], tick[order])
+
+
+def _names(data: bytes, chunks: Int64[np.ndarray, "J 3"], chunk_of: Int32[np.ndarray, " K"]) -> tuple[str, ...]:
+    return tuple(
+        _decoded(data[at : at + min(length, NAME_BYTES)], length > NAME_BYTES)
+        for _, at, length in chunks[chunk_of].tolist()
+    )
+
+
+def _decoded(name: bytes, cut: bool) -> str:
+    """Text from bytes of any encoding; `cut`: the last character may be incomplete."""
+    try:
+        return getincrementaldecoder("utf-8")().decode(name, final=not cut)
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
+
+
+def _rows(others: Int64[np.ndarray, "E 2"], kinds: Int64[np.ndarray, " E"], kind: int) -> list[tuple[int, int]]:
+    """(tick, value) of the rows of one kind, the last of each tick."""
+    mine = others[kinds == kind]
+    if not len(mine):
+        return []
+    tick, value = mine[:, events.WHEN] >> events.RANK_BITS, mine[:, events.WHAT] & (2**events.KEY_BITS - 1)
+    last = np.append(tick[1:] != tick[:-1], True)
+    return list(zip(tick[last].tolist(), value[last].tolist(), strict=True))
+
+
+def _time_signatures(rows: list[tuple[int, int]]) -> tuple[TimeSignature, ...]:
+    found: list[TimeSignature] = []
+    for tick, value in rows:
+        numerator, power = divmod(value, 256)
+        if numerator and power <= _LARGEST_DENOMINATOR and (numerator, 1 << power) != (found[-1][1:] if found else None):
+            found.append(TimeSignature(tick, numerator, 1 << power))
+    return tuple(found)
+
+
+def _key_signatures(rows: list[tuple[int, int]]) -> tuple[KeySignature, ...]:
+    """Those that exist: up to seven sharps or flats, minor or major."""
+    found: list[Any] = [(tick, (value >> 8) - 256 * (value >> 15), value & 0xFF) for tick, value in rows]
+    return tuple(KeySignature(tick, sharps, minor == 1) for tick, sharps, minor in found if -7 <= sharps <= 7 and minor < 2)

@@ -1,0 +1,245 @@
+"""The compiled passes of `smf.read` behind the scan: what the tracks of a file know of each other. Nothing here raises.
+
+`pair_across` and `cut` let note-offs and controllers end notes of other tracks. `settle` turns programs, banks and
+resets into a time line of each channel. `gather` makes the columns of `Notes`.
+
+Sources and conventions are those of `smf_events`, whose tables these functions take.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+from midivae.music.smf_events import (
+    BANK,
+    BY_CONTROLLER,
+    BY_END_OF_TRACK,
+    END,
+    FIRST_NOTE,
+    GM2,
+    KEY_BITS,
+    KIND_BITS,
+    LOOSE,
+    MAX_RANK,
+    ONSET,
+    PROGRAM,
+    RANK_BITS,
+    RESET,
+    RHYTHM,
+    SLOT,
+    UNDECLARED,
+    VELOCITY,
+    WHAT,
+    WHEN,
+    XG,
+)
+
+
+@njit(cache=True)
+@no_type_check
+def pair_across(notes, slot, tick, index, queue):
+    """Ends notes that no note-off of their own track ended, by note-offs that ended none in theirs: first on, first off.
+
+    Args:
+        notes: written to.
+        slot, tick, index: of note-ons and note-offs, in order of (slot, tick, offs first); `index` is the row of the
+            note in `notes`, -1 for a note-off.
+        queue: as many places, for notes that sound.
+    """
+    first = last = 0
+    for i in range(len(slot)):
+        if i > 0 and slot[i] != slot[i - 1]:
+            first = last
+        if index[i] >= 0:
+            queue[last] = index[i]
+            last += 1
+            continue
+        while first < last:
+            note = queue[first]
+            first += 1
+            if notes[note, END] > tick[i] or notes[note, LOOSE] == BY_END_OF_TRACK:  # else a controller has ended it
+                notes[note, END], notes[note, LOOSE] = tick[i], 0
+                break
+
+
+@njit(cache=True)
+@no_type_check
+def cut(notes, count, key, tick):
+    """Ends notes at the first "all notes off" or "all sound off" of their key that comes on a later tick, in any track.
+
+    Args:
+        notes: written to; the first `count` rows are notes.
+        key, tick: of these controllers, in order of (key, tick).
+    """
+    for note in range(count):
+        mine = notes[note, SLOT] >> 7
+        low, high = 0, len(key)
+        while low < high:
+            middle = (low + high) >> 1
+            if key[middle] < mine or (key[middle] == mine and tick[middle] <= notes[note, ONSET]):
+                low = middle + 1
+            else:
+                high = middle
+        if low == len(key) or key[low] != mine:
+            continue
+        if tick[low] < notes[note, END] or notes[note, LOOSE] == BY_END_OF_TRACK:
+            notes[note, END], notes[note, LOOSE] = tick[low], BY_CONTROLLER
+
+
+@njit(cache=True)
+@no_type_check
+def settle(others, n_keys):
+    """The programs of all keys through time, and whether they play drums.
+
+    Args:
+        others: in order of `when`.
+        n_keys: number of keys.
+
+    Returns:
+        `(points, first)`: int64 [S, 2], rows (when, 2 * program + drum) from which on this holds, key after key, in
+        order of `when`; and the first row of each key, with the number of rows behind them.
+    """
+    keys, rows, n = np.empty(2 * len(others), np.int32), np.empty((2 * len(others), 2), np.int64), 0
+    program, by_bank = np.zeros(n_keys, np.int64), np.zeros(n_keys, np.bool_)
+    bank, drum, is_dirty = np.full(n_keys, -1), np.zeros(n_keys, np.int64), np.zeros(n_keys, np.bool_)
+    dirty, n_dirty = np.empty(n_keys, np.int64), 0  # keys that a reset may change
+    drum[9::16] = 1  # GM "Channel 10"
+    mode = UNDECLARED
+    for i in range(len(others)):
+        kind = others[i, WHAT] >> KIND_BITS
+        if kind > RHYTHM:
+            continue
+        key, value = (others[i, WHAT] >> KEY_BITS) & 0xFFFF, others[i, WHAT] & 0xFFFFFFFF
+        begin, end = key, key + 1
+        if kind == RESET:
+            # it sets drums and banks back; programs stay: files send them on the same tick, and before it
+            mode = value
+            begin, end = 0, n_dirty
+        elif kind != PROGRAM and not is_dirty[key]:
+            dirty[n_dirty], is_dirty[key] = key, True
+            n_dirty += 1
+        for j in range(begin, end):
+            key = dirty[j] if kind == RESET else j
+            before = 2 * program[key] + drum[key]
+            default = 1 if key & 15 == 9 else 0
+            if kind == RESET:
+                bank[key], drum[key], by_bank[key], is_dirty[key] = -1, default, False, False
+            elif kind == BANK:
+                bank[key] = value
+            elif kind == RHYTHM:
+                drum[key], by_bank[key] = value, False
+            else:  # MIDI "Bank Select": a bank counts from the next program change on
+                program[key] = value
+                says = _bank_says(mode, bank[key])
+                if says >= 0:
+                    drum[key], by_bank[key] = says, True
+                elif by_bank[key] and bank[key] >= 0:
+                    drum[key], by_bank[key] = default, False
+            if 2 * program[key] + drum[key] != before:
+                keys[n], rows[n, 0], rows[n, 1] = key, others[i, WHEN], 2 * program[key] + drum[key]
+                n += 1
+        if kind == RESET:
+            n_dirty = 0
+    return _by_key(keys[:n], rows, n_keys)
+
+
+@njit(cache=True)
+@no_type_check
+def _bank_says(mode, bank):
+    """Whether a bank (controller 0) makes its channel play drums: 1; melodies: 0; or says nothing: -1."""
+    if mode == XG and bank >= 0:  # XG "Bank Select": 126 and 127 are kits
+        return 1 if bank >= 126 else 0
+    if mode == GM2 and (bank == 120 or bank == 121):  # GM2 "Bank Select": 120 is percussion, 121 melody
+        return 121 - bank
+    if mode == UNDECLARED and (bank == 120 or bank >= 126):
+        return 1
+    return -1
+
+
+@njit(cache=True)
+@no_type_check
+def _by_key(keys, rows, n_keys):
+    """Rows key after key, and the first of each key."""
+    first = np.zeros(n_keys + 1, np.int64)
+    for key in keys:
+        first[key + 1] += 1
+    first = np.cumsum(first)
+    place, points = first[:n_keys].copy(), np.empty((len(keys), 2), np.int64)
+    for i in range(len(keys)):
+        points[place[keys[i]]] = rows[i]
+        place[keys[i]] += 1
+    return points, first
+
+
+@njit(cache=True)
+@no_type_check
+def gather(notes, count, chunks, points, first):
+    """The columns of `Notes`; a track is made of the notes of one chunk and key, in the order of their note-ons.
+
+    Args:
+        notes: the first `count` rows are notes.
+        chunks: its rows are chunks.
+        points, first: the time lines of `settle`.
+
+    Returns:
+        `(pitch, velocity, onset_tick, duration_tick, track, program, is_drum)` of each note, the chunk of each track,
+        and the number of notes that no note-off ended.
+    """
+    pitch, velocity, program = np.empty(count, np.uint8), np.empty(count, np.uint8), np.empty(count, np.uint8)
+    onset, duration, track = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
+    is_drum, chunk_of = np.empty(count, np.bool_), np.empty(count, np.int32)
+    n_keys = len(first) - 1
+    counts, seen, point = np.zeros(n_keys, np.int64), np.empty(n_keys, np.int64), first - 1
+    place, number = np.empty(n_keys, np.int64), np.empty(n_keys, np.int64)
+    n_tracks = n_loose = 0
+    for chunk in range(len(chunks)):
+        begin = chunks[chunk, FIRST_NOTE]
+        end = chunks[chunk + 1, FIRST_NOTE] if chunk + 1 < len(chunks) else count
+        n_seen = 0
+        for note in range(begin, end):
+            key = notes[note, SLOT] >> 7
+            if counts[key] == 0:
+                seen[n_seen] = key
+                n_seen += 1
+            counts[key] += 1
+        at = begin
+        for i in range(n_seen):
+            key = seen[i]
+            place[key], number[key], chunk_of[n_tracks] = at, n_tracks, chunk
+            at += counts[key]
+            counts[key] = 0
+            n_tracks += 1
+        tick, rank = np.int64(-1), 1
+        for note in range(begin, end):
+            key, start = notes[note, SLOT] >> 7, np.int64(notes[note, ONSET])
+            rank = rank + 1 if start == tick else 1
+            tick = start
+            when = (tick << RANK_BITS) | min(rank, MAX_RANK)
+            now = point[key]
+            if (now >= first[key] and points[now, 0] > when) or (now + 1 < first[key + 1] and points[now + 1, 0] <= when):
+                now = _last_not_after(points, first[key], first[key + 1], when)
+                point[key] = now
+            i = place[key]
+            place[key] = i + 1
+            pitch[i], velocity[i], track[i] = notes[note, SLOT] & 127, notes[note, VELOCITY], number[key]
+            onset[i], duration[i] = tick, notes[note, END] - tick
+            holds = points[now, 1] if now >= first[key] else 1 if key & 15 == 9 else 0
+            program[i], is_drum[i] = holds >> 1, holds & 1 == 1
+            n_loose += notes[note, LOOSE] != 0
+    return (pitch, velocity, onset, duration, track, program, is_drum), chunk_of[:n_tracks].copy(), n_loose
+
+
+@njit(cache=True)
+@no_type_check
+def _last_not_after(points, low, high, when):
+    """The last row between `low` and `high` whose `when` is not later; `low` - 1 where there is none."""
+    while low < high:
+        middle = (low + high) >> 1
+        if points[middle, 0] <= when:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1
