@@ -1,8 +1,8 @@
 """Standard MIDI Files: bytes -> notes (`read`) and notes -> bytes (`write`, in `smf_write`).
 
 Source: RP-001, "Standard MIDI Files 1.0" of the MIDI Manufacturers Association, cited by its headings here and at the
-lines of `smf_events` and `smf_columns` that follow it. Conventions: ticks and pitches as in `Notes`; tracks count from 1
-and bytes from 0 in sentences.
+lines of `smf_events` and `smf_columns` that follow it. Conventions: ticks and pitches as in `Notes`; sentences count
+tracks from 1, and bytes from 0.
 
 Rules:
     1. Chunks ("Chunks", "Header Chunks"): a header longer than six bytes and chunks of other types are skipped by their
@@ -46,7 +46,7 @@ from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -55,6 +55,7 @@ from midivae.config.params import IngestLimits
 from midivae.errors import MidiError
 from midivae.music import smf_columns as columns
 from midivae.music import smf_events as events
+from midivae.music import smf_tables as code
 from midivae.music.notes import Notes, Tempo, TimeSignature
 from midivae.music.smf_write import write
 
@@ -79,24 +80,24 @@ _HEADER = 14  # bytes of a header chunk with six bytes of data
 _LARGEST_DENOMINATOR = 6  # as a power of two
 
 _REJECTED = {
-    events.NO_STATUS: ("unreadable", "a data byte ({value}) where an event with a status byte must come first"),
-    events.LONG_QUANTITY: ("unreadable", "a variable-length quantity of more than four bytes"),
-    events.UNDEFINED: ("unreadable", "status byte {value}, which MIDI does not define"),
-    events.INCOMPLETE: ("unreadable", "an event that does not fit into its track, which ends at byte {value}"),
-    events.BAD_PITCH: ("bad_pitch", "pitch {value}; the highest is 127"),
-    events.BAD_TIME: ("bad_time", f"a note at tick {{value}}; the last is {events.MAX_TICK}"),
-    events.TOO_MANY_NOTES: ("too_many_notes", "more than {value} notes, the most by ingest.limits.max_notes"),
+    code.NO_STATUS: ("unreadable", "a data byte ({value}) where an event with a status byte must come first"),
+    code.LONG_QUANTITY: ("unreadable", "a variable-length quantity of more than four bytes"),
+    code.UNDEFINED: ("unreadable", "status byte {value}, which MIDI does not define"),
+    code.INCOMPLETE: ("unreadable", "an event that does not fit into its track, which ends at byte {value}"),
+    code.BAD_PITCH: ("bad_pitch", "pitch {value}; the highest is 127"),
+    code.BAD_TIME: ("bad_time", f"a note at tick {{value}}; the last is {code.MAX_TICK}"),
+    code.TOO_MANY_NOTES: ("too_many_notes", "more than {value} notes, the most by ingest.limits.max_notes"),
 }
 _REPAIRED = {
-    events.NO_END: "no end of track",
-    events.BAD_LENGTH: "the length of the track is wrong; read by its events",
-    events.CUT: "the file ends within an event",
-    events.AFTER_END: "bytes between the end of the track and the end of its chunk",
-    events.HIGH_BYTE: "a data byte above 127",
-    events.LAPSED: "running status behind a system exclusive or meta event",
-    events.JUNK: "bytes that are no chunk",
-    events.TRAILING: "bytes behind the last track",
-    events.ZERO_TEMPO: "a tempo of 0",
+    code.NO_END: "no end of track",
+    code.BAD_LENGTH: "the length of the track is wrong; read by its events",
+    code.CUT: "the file ends within an event",
+    code.AFTER_END: "bytes between the end of the track and the end of its chunk",
+    code.HIGH_BYTE: "a data byte above 127",
+    code.LAPSED_STATUS: "running status behind a system exclusive or meta event",
+    code.JUNK: "bytes that are no chunk",
+    code.TRAILING: "bytes behind the last track",
+    code.ZERO_TEMPO: "a tempo of 0",
 }
 
 
@@ -149,43 +150,80 @@ def read(data: bytes, limits: IngestLimits | None = None) -> File:
     """
     limits = limits or _LIMITS
     header = _header(data, limits)
-    n_ports = 1 + min(255, data.count(b"\xff\x21"))
-    raw = np.frombuffer(data, np.uint8)
-    notes, others, chunks, state, faults = events.scan(raw, header.begin, header.end, limits.max_notes, n_ports)
-    status, track, byte, value, count, n_others, n_chunks, _, n_ports, _, end_tick = state.tolist()
-    if status != events.OK:
-        code, sentence = _REJECTED[status]
-        raise MidiError(code, f"track {track}, byte {byte}: " + sentence.format(value=value))
-    repairs = _repairs(faults)
-    if count == 0:
+    scan = _scan(data, header, limits.max_notes)
+    notes, chunks, repairs = scan.notes, scan.chunks, _repairs(scan.faults)
+    if len(notes) == 0:
         raise MidiError("no_notes", "; ".join([REASONS["no_notes"], *repairs]))
-    others, chunks = others[:n_others], chunks[:n_chunks]
-    others = others[np.argsort(others[:, events.WHEN], kind="stable")]
-    kinds = others[:, events.WHAT] >> events.KIND_BITS
-    if n_chunks > 1:
-        _across_tracks(notes, count, others, kinds)
-    points, first = columns.settle(others, 16 * n_ports)
-    per_note, chunk_of, n_unended = columns.gather(notes, count, chunks, points, first)
+    others = scan.others[np.argsort(scan.others[:, code.WHEN], kind="stable")]
+    if scan.n_offs and len(chunks) > 1:
+        _across_tracks(notes, others)
+    points, first = columns.settle(others, 16 * scan.n_ports)
+    per_note, chunk_of, n_unended = columns.gather(notes, chunks, points, first)
     if len(chunk_of) > limits.max_tracks:
-        raise MidiError(
-            "too_many_tracks", f"{len(chunk_of)} tracks have notes; ingest.limits.max_tracks is {limits.max_tracks}"
-        )
-    pitch, velocity, onset_tick, duration_tick, track_of_note, program, is_drum = per_note
-    found = Notes(
-        pitch=pitch,
-        velocity=velocity,
-        onset_tick=onset_tick,
-        duration_tick=duration_tick,
-        track=track_of_note,
-        program=program,
-        is_drum=is_drum,
-        track_names=_names(data, chunks, chunk_of),
-        ticks_per_quarter=header.resolution,
-        tempos=tuple(Tempo(*row) for row in _rows(others, kinds, events.TEMPO)),
-        time_signatures=_time_signatures(_rows(others, kinds, events.METRE)),
+        most = f"ingest.limits.max_tracks is {limits.max_tracks}"
+        raise MidiError("too_many_tracks", f"{len(chunk_of)} tracks have notes; {most}")
+    tempos, signatures, keys = _changes(others)
+    pitch, velocity, onset_tick, duration_tick, track, program, is_drum = per_note
+    return File(
+        Notes(
+            pitch=pitch,
+            velocity=velocity,
+            onset_tick=onset_tick,
+            duration_tick=duration_tick,
+            track=track,
+            program=program,
+            is_drum=is_drum,
+            track_names=_names(data, chunks, chunk_of),
+            ticks_per_quarter=header.resolution,
+            tempos=tempos,
+            time_signatures=signatures,
+        ),
+        header.format,
+        header.tracks,
+        len(chunks),
+        n_unended,
+        scan.end_tick,
+        keys,
+        repairs,
     )
-    keys = _key_signatures(_rows(others, kinds, events.KEY))
-    return File(found, header.format, header.tracks, n_chunks, int(n_unended), end_tick, keys, repairs)
+
+
+class _Scan(NamedTuple):
+    """The tables of `smf_events.scan`, and of its state what counts."""
+
+    notes: Int32[np.ndarray, "C 6"]
+    others: Int64[np.ndarray, "E 2"]
+    chunks: Int64[np.ndarray, "J 3"]
+    faults: Int64[np.ndarray, " 27"]
+    n_ports: int
+    n_offs: int
+    end_tick: int
+
+
+def _scan(data: bytes, header: _Header, max_notes: int) -> _Scan:
+    """The events of all tracks.
+
+    Raises:
+        MidiError: something in them cannot be read.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    for most_ports in (1, 256):  # nearly all files have one; place for 256 takes time
+        notes, others, chunks, state = events.scan(raw, header.begin, header.end, max_notes, most_ports)
+        status, track, byte, value, n_notes, n_others, n_chunks, n_ports, _, end_tick, n_offs = state[:11].tolist()
+        if status != code.MORE_PORTS:
+            break
+    if status != code.OK:
+        reason, sentence = _REJECTED[status]
+        raise MidiError(reason, f"track {track}, byte {byte}: " + sentence.format(value=value))
+    return _Scan(
+        notes[:n_notes],
+        others[:n_others],
+        chunks[:n_chunks],
+        state[code.FAULTS : code.PACKET_AT],
+        n_ports,
+        n_offs,
+        end_tick,
+    )
 
 
 def _header(data: bytes, limits: IngestLimits) -> _Header:
@@ -214,7 +252,9 @@ def _header(data: bytes, limits: IngestLimits) -> _Header:
     if division == 0:
         raise MidiError("bad_resolution", f"byte {begin + 12}: 0 ticks per quarter note; the standard has 1 to 32767")
     if kind == 2:
-        raise MidiError("bad_format", f"byte {begin + 8}: format 2: its tracks are patterns of their own, not one piece")
+        raise MidiError(
+            "bad_format", f"byte {begin + 8}: format 2: its tracks are patterns of their own, not one piece"
+        )
     if kind > 2:
         raise MidiError("bad_format", f"byte {begin + 8}: format {kind}; the standard has 0, 1 and 2")
     after = begin + 8 + length
@@ -238,72 +278,78 @@ def _wrapped(data: bytes) -> tuple[int, int]:
     raise MidiError("not_midi", "a RIFF file of type RMID without a chunk `data`")
 
 
-def _repairs(faults: Int64[np.ndarray, "9 3"]) -> tuple[str, ...]:
+def _repairs(faults: Int64[np.ndarray, " 27"]) -> tuple[str, ...]:
     """A sentence for each kind of fault."""
-    if not faults[:, 0].any():
+    if not faults.any():
         return ()
-    found = [(kind, *row) for kind, row in enumerate(faults.tolist()) if row[0]]
+    found = [(kind, *row) for kind, row in enumerate(faults.reshape(9, 3).tolist()) if row[0]]
     return tuple(
         f"track {track}, byte {byte}: {_REPAIRED[kind]}" + (f" ({count} times)" if count > 1 else "")
         for kind, count, track, byte in found
     )
 
 
-def _across_tracks(
-    notes: Int32[np.ndarray, "C 6"], count: int, others: Int64[np.ndarray, "E 2"], kinds: Int64[np.ndarray, " E"]
-) -> None:
+def _across_tracks(notes: Int32[np.ndarray, "C 6"], others: Int64[np.ndarray, "E 2"]) -> None:
     """Ends notes by note-offs and controllers of other tracks."""
-    what = others[:, events.WHAT] & (2**events.KIND_BITS - 1)
-    tick = others[:, events.WHEN] >> events.RANK_BITS
-    offs, loose = kinds == events.NOTE_OFF, np.flatnonzero(notes[:count, events.LOOSE])
+    kind, what = others[:, code.WHAT] >> code.KIND_BITS, others[:, code.WHAT] & (2**code.KIND_BITS - 1)
+    tick = others[:, code.WHEN] >> code.RANK_BITS
+    offs, loose = kind == code.NOTE_OFF, np.flatnonzero(notes[:, code.LOOSE])
     if len(loose) and offs.any():
-        slot = np.concatenate([what[offs], notes[loose, events.SLOT]])
-        at = np.concatenate([tick[offs], notes[loose, events.ONSET]])
+        slot = np.concatenate([what[offs], notes[loose, code.SLOT]])
+        at = np.concatenate([tick[offs], notes[loose, code.ONSET]])
         index = np.concatenate([np.full(int(offs.sum()), -1), loose])
         order = np.lexsort((index >= 0, at, slot))
         columns.pair_across(notes, slot[order], at[order], index[order], np.empty(len(order), np.int64))
-    ends = kinds == events.ALL_OFF
+    ends = kind == code.ALL_OFF
     if ends.any():
-        key, tick = what[ends] >> events.KEY_BITS, tick[ends]
+        key, tick = what[ends] >> code.KEY_BITS, tick[ends]
         order = np.lexsort((tick, key))
-        columns.cut(notes, count, key[order], tick[order])
+        columns.cut(notes, key[order], tick[order])
 
 
 def _names(data: bytes, chunks: Int64[np.ndarray, "J 3"], chunk_of: Int32[np.ndarray, " K"]) -> tuple[str, ...]:
-    return tuple(
-        _decoded(data[at : at + min(length, NAME_BYTES)], length > NAME_BYTES)
-        for _, at, length in chunks[chunk_of].tolist()
-    )
+    return tuple(_decoded(data[at : at + length]) for _, at, length in chunks[chunk_of].tolist())
 
 
-def _decoded(name: bytes, cut: bool) -> str:
-    """Text from bytes of any encoding; `cut`: the last character may be incomplete."""
+def _decoded(name: bytes) -> str:
+    """Text from the first bytes of a name in any encoding."""
     try:
-        return getincrementaldecoder("utf-8")().decode(name, final=not cut)
+        if len(name) <= NAME_BYTES:
+            return name.decode()
+        return getincrementaldecoder("utf-8")().decode(name[:NAME_BYTES])  # the last character may be cut
     except UnicodeDecodeError:
-        return name.decode("latin-1")
+        return name[:NAME_BYTES].decode("latin-1")
 
 
-def _rows(others: Int64[np.ndarray, "E 2"], kinds: Int64[np.ndarray, " E"], kind: int) -> list[tuple[int, int]]:
-    """(tick, value) of the rows of one kind, the last of each tick."""
-    mine = others[kinds == kind]
-    if not len(mine):
-        return []
-    tick, value = mine[:, events.WHEN] >> events.RANK_BITS, mine[:, events.WHAT] & (2**events.KEY_BITS - 1)
-    last = np.append(tick[1:] != tick[:-1], True)
-    return list(zip(tick[last].tolist(), value[last].tolist(), strict=True))
+def _changes(
+    others: Int64[np.ndarray, "E 2"],
+) -> tuple[tuple[Tempo, ...], tuple[TimeSignature, ...], tuple[KeySignature, ...]]:
+    """Tempi, time signatures and keys; the last of each tick."""
+    tempos: dict[int, int] = {}
+    metres: dict[int, int] = {}
+    keys: dict[int, int] = {}
+    by_kind = {code.TEMPO: tempos, code.METRE: metres, code.KEY: keys}
+    mine = others[others[:, code.WHAT] >= code.TEMPO << code.KIND_BITS]
+    for when, what in zip(mine[:, code.WHEN].tolist(), mine[:, code.WHAT].tolist(), strict=True):
+        by_kind[what >> code.KIND_BITS][when >> code.RANK_BITS] = what & (2**code.KEY_BITS - 1)
+    return tuple(map(Tempo._make, tempos.items())), _time_signatures(metres), _key_signatures(keys)
 
 
-def _time_signatures(rows: list[tuple[int, int]]) -> tuple[TimeSignature, ...]:
+def _time_signatures(metres: dict[int, int]) -> tuple[TimeSignature, ...]:
+    """Those that name a bar, and another than the one before; each value is 256 * numerator + power of two."""
     found: list[TimeSignature] = []
-    for tick, value in rows:
+    before = (0, 0)
+    for tick, value in metres.items():
         numerator, power = divmod(value, 256)
-        if numerator and power <= _LARGEST_DENOMINATOR and (numerator, 1 << power) != (found[-1][1:] if found else None):
+        if numerator and power <= _LARGEST_DENOMINATOR and (numerator, power) != before:
             found.append(TimeSignature(tick, numerator, 1 << power))
+            before = (numerator, power)
     return tuple(found)
 
 
-def _key_signatures(rows: list[tuple[int, int]]) -> tuple[KeySignature, ...]:
-    """Those that exist: up to seven sharps or flats, minor or major."""
-    found: list[Any] = [(tick, (value >> 8) - 256 * (value >> 15), value & 0xFF) for tick, value in rows]
-    return tuple(KeySignature(tick, sharps, minor == 1) for tick, sharps, minor in found if -7 <= sharps <= 7 and minor < 2)
+def _key_signatures(keys: dict[int, int]) -> tuple[KeySignature, ...]:
+    """Those that exist: up to seven sharps or flats, minor or major; each value is 256 * sharps (one byte) + minor."""
+    found = [(tick, (value >> 8) - 256 * (value >> 15), value & 0xFF) for tick, value in keys.items()]
+    return tuple(
+        KeySignature(tick, sharps, minor == 1) for tick, sharps, minor in found if abs(sharps) <= 7 and minor < 2
+    )

@@ -3,7 +3,7 @@
 `pair_across` and `cut` let note-offs and controllers end notes of other tracks. `settle` turns programs, banks and
 resets into a time line of each channel. `gather` makes the columns of `Notes`.
 
-Sources and conventions are those of `smf_events`, whose tables these functions take.
+Sources are those of `smf_events`; conventions, and the tables, those of `smf_tables`.
 """
 
 from __future__ import annotations
@@ -13,35 +13,13 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from midivae.music.smf_events import (
-    BANK,
-    BY_CONTROLLER,
-    BY_END_OF_TRACK,
-    END,
-    FIRST_NOTE,
-    GM2,
-    KEY_BITS,
-    KIND_BITS,
-    LOOSE,
-    MAX_RANK,
-    ONSET,
-    PROGRAM,
-    RANK_BITS,
-    RESET,
-    RHYTHM,
-    SLOT,
-    UNDECLARED,
-    VELOCITY,
-    WHAT,
-    WHEN,
-    XG,
-)
+from midivae.music import smf_tables as code
 
 
 @njit(cache=True)
 @no_type_check
 def pair_across(notes, slot, tick, index, queue):
-    """Ends notes that no note-off of their own track ended, by note-offs that ended none in theirs: first on, first off.
+    """Ends notes that no note-off of their track ended, by note-offs that ended none in theirs: first on, first off.
 
     Args:
         notes: written to.
@@ -60,33 +38,35 @@ def pair_across(notes, slot, tick, index, queue):
         while first < last:
             note = queue[first]
             first += 1
-            if notes[note, END] > tick[i] or notes[note, LOOSE] == BY_END_OF_TRACK:  # else a controller has ended it
-                notes[note, END], notes[note, LOOSE] = tick[i], 0
+            if (
+                notes[note, code.END] > tick[i] or notes[note, code.LOOSE] == code.BY_END_OF_TRACK
+            ):  # else a controller has ended it
+                notes[note, code.END], notes[note, code.LOOSE] = tick[i], code.BY_NOTE_OFF
                 break
 
 
 @njit(cache=True)
 @no_type_check
-def cut(notes, count, key, tick):
+def cut(notes, key, tick):
     """Ends notes at the first "all notes off" or "all sound off" of their key that comes on a later tick, in any track.
 
     Args:
-        notes: written to; the first `count` rows are notes.
+        notes: written to.
         key, tick: of these controllers, in order of (key, tick).
     """
-    for note in range(count):
-        mine = notes[note, SLOT] >> 7
+    for note in range(len(notes)):
+        mine = notes[note, code.SLOT] >> 7
         low, high = 0, len(key)
         while low < high:
             middle = (low + high) >> 1
-            if key[middle] < mine or (key[middle] == mine and tick[middle] <= notes[note, ONSET]):
+            if key[middle] < mine or (key[middle] == mine and tick[middle] <= notes[note, code.ONSET]):
                 low = middle + 1
             else:
                 high = middle
         if low == len(key) or key[low] != mine:
             continue
-        if tick[low] < notes[note, END] or notes[note, LOOSE] == BY_END_OF_TRACK:
-            notes[note, END], notes[note, LOOSE] = tick[low], BY_CONTROLLER
+        if tick[low] < notes[note, code.END] or notes[note, code.LOOSE] == code.BY_END_OF_TRACK:
+            notes[note, code.END], notes[note, code.LOOSE] = tick[low], code.BY_CONTROLLER
 
 
 @njit(cache=True)
@@ -107,29 +87,29 @@ def settle(others, n_keys):
     bank, drum, is_dirty = np.full(n_keys, -1), np.zeros(n_keys, np.int64), np.zeros(n_keys, np.bool_)
     dirty, n_dirty = np.empty(n_keys, np.int64), 0  # keys that a reset may change
     drum[9::16] = 1  # GM "Channel 10"
-    mode = UNDECLARED
+    mode = code.UNDECLARED
     for i in range(len(others)):
-        kind = others[i, WHAT] >> KIND_BITS
-        if kind > RHYTHM:
+        kind = others[i, code.WHAT] >> code.KIND_BITS
+        if kind > code.RHYTHM:
             continue
-        key, value = (others[i, WHAT] >> KEY_BITS) & 0xFFFF, others[i, WHAT] & 0xFFFFFFFF
+        key, value = (others[i, code.WHAT] >> code.KEY_BITS) & 0xFFFF, others[i, code.WHAT] & 0xFFFFFFFF
         begin, end = key, key + 1
-        if kind == RESET:
+        if kind == code.RESET:
             # it sets drums and banks back; programs stay: files send them on the same tick, and before it
             mode = value
             begin, end = 0, n_dirty
-        elif kind != PROGRAM and not is_dirty[key]:
+        elif kind != code.PROGRAM and not is_dirty[key]:
             dirty[n_dirty], is_dirty[key] = key, True
             n_dirty += 1
         for j in range(begin, end):
-            key = dirty[j] if kind == RESET else j
+            key = dirty[j] if kind == code.RESET else j
             before = 2 * program[key] + drum[key]
             default = 1 if key & 15 == 9 else 0
-            if kind == RESET:
+            if kind == code.RESET:
                 bank[key], drum[key], by_bank[key], is_dirty[key] = -1, default, False, False
-            elif kind == BANK:
+            elif kind == code.BANK:
                 bank[key] = value
-            elif kind == RHYTHM:
+            elif kind == code.RHYTHM:
                 drum[key], by_bank[key] = value, False
             else:  # MIDI "Bank Select": a bank counts from the next program change on
                 program[key] = value
@@ -139,9 +119,9 @@ def settle(others, n_keys):
                 elif by_bank[key] and bank[key] >= 0:
                     drum[key], by_bank[key] = default, False
             if 2 * program[key] + drum[key] != before:
-                keys[n], rows[n, 0], rows[n, 1] = key, others[i, WHEN], 2 * program[key] + drum[key]
+                keys[n], rows[n, 0], rows[n, 1] = key, others[i, code.WHEN], 2 * program[key] + drum[key]
                 n += 1
-        if kind == RESET:
+        if kind == code.RESET:
             n_dirty = 0
     return _by_key(keys[:n], rows, n_keys)
 
@@ -150,11 +130,11 @@ def settle(others, n_keys):
 @no_type_check
 def _bank_says(mode, bank):
     """Whether a bank (controller 0) makes its channel play drums: 1; melodies: 0; or says nothing: -1."""
-    if mode == XG and bank >= 0:  # XG "Bank Select": 126 and 127 are kits
+    if mode == code.XG and bank >= 0:  # XG "Bank Select": 126 and 127 are kits
         return 1 if bank >= 126 else 0
-    if mode == GM2 and (bank == 120 or bank == 121):  # GM2 "Bank Select": 120 is percussion, 121 melody
+    if mode == code.GM2 and (bank == 120 or bank == 121):  # GM2 "Bank Select": 120 is percussion, 121 melody
         return 121 - bank
-    if mode == UNDECLARED and (bank == 120 or bank >= 126):
+    if mode == code.UNDECLARED and (bank == 120 or bank >= 126):
         return 1
     return -1
 
@@ -163,31 +143,34 @@ def _bank_says(mode, bank):
 @no_type_check
 def _by_key(keys, rows, n_keys):
     """Rows key after key, and the first of each key."""
-    first = np.zeros(n_keys + 1, np.int64)
+    first, place = np.zeros(n_keys + 1, np.int64), np.empty(n_keys, np.int64)
+    points = np.empty((len(keys), 2), np.int64)
     for key in keys:
         first[key + 1] += 1
-    first = np.cumsum(first)
-    place, points = first[:n_keys].copy(), np.empty((len(keys), 2), np.int64)
+    for key in range(n_keys):
+        place[key] = first[key]
+        first[key + 1] += first[key]
     for i in range(len(keys)):
-        points[place[keys[i]]] = rows[i]
-        place[keys[i]] += 1
+        at = place[keys[i]]
+        points[at, 0], points[at, 1] = rows[i, 0], rows[i, 1]
+        place[keys[i]] = at + 1
     return points, first
 
 
 @njit(cache=True)
 @no_type_check
-def gather(notes, count, chunks, points, first):
+def gather(notes, chunks, points, first):
     """The columns of `Notes`; a track is made of the notes of one chunk and key, in the order of their note-ons.
 
     Args:
-        notes: the first `count` rows are notes.
-        chunks: its rows are chunks.
+        notes, chunks: the tables of `scan`.
         points, first: the time lines of `settle`.
 
     Returns:
         `(pitch, velocity, onset_tick, duration_tick, track, program, is_drum)` of each note, the chunk of each track,
         and the number of notes that no note-off ended.
     """
+    count = len(notes)
     pitch, velocity, program = np.empty(count, np.uint8), np.empty(count, np.uint8), np.empty(count, np.uint8)
     onset, duration, track = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
     is_drum, chunk_of = np.empty(count, np.bool_), np.empty(count, np.int32)
@@ -196,11 +179,11 @@ def gather(notes, count, chunks, points, first):
     place, number = np.empty(n_keys, np.int64), np.empty(n_keys, np.int64)
     n_tracks = n_loose = 0
     for chunk in range(len(chunks)):
-        begin = chunks[chunk, FIRST_NOTE]
-        end = chunks[chunk + 1, FIRST_NOTE] if chunk + 1 < len(chunks) else count
+        begin = chunks[chunk, code.FIRST_NOTE]
+        end = chunks[chunk + 1, code.FIRST_NOTE] if chunk + 1 < len(chunks) else count
         n_seen = 0
         for note in range(begin, end):
-            key = notes[note, SLOT] >> 7
+            key = notes[note, code.SLOT] >> 7
             if counts[key] == 0:
                 seen[n_seen] = key
                 n_seen += 1
@@ -214,21 +197,23 @@ def gather(notes, count, chunks, points, first):
             n_tracks += 1
         tick, rank = np.int64(-1), 1
         for note in range(begin, end):
-            key, start = notes[note, SLOT] >> 7, np.int64(notes[note, ONSET])
+            key, start = notes[note, code.SLOT] >> 7, np.int64(notes[note, code.ONSET])
             rank = rank + 1 if start == tick else 1
             tick = start
-            when = (tick << RANK_BITS) | min(rank, MAX_RANK)
+            when = (tick << code.RANK_BITS) | min(rank, code.MAX_RANK)
             now = point[key]
-            if (now >= first[key] and points[now, 0] > when) or (now + 1 < first[key + 1] and points[now + 1, 0] <= when):
+            if (now >= first[key] and points[now, 0] > when) or (
+                now + 1 < first[key + 1] and points[now + 1, 0] <= when
+            ):
                 now = _last_not_after(points, first[key], first[key + 1], when)
                 point[key] = now
             i = place[key]
             place[key] = i + 1
-            pitch[i], velocity[i], track[i] = notes[note, SLOT] & 127, notes[note, VELOCITY], number[key]
-            onset[i], duration[i] = tick, notes[note, END] - tick
+            pitch[i], velocity[i], track[i] = notes[note, code.SLOT] & 127, notes[note, code.VELOCITY], number[key]
+            onset[i], duration[i] = tick, notes[note, code.END] - tick
             holds = points[now, 1] if now >= first[key] else 1 if key & 15 == 9 else 0
             program[i], is_drum[i] = holds >> 1, holds & 1 == 1
-            n_loose += notes[note, LOOSE] != 0
+            n_loose += notes[note, code.LOOSE] != code.BY_NOTE_OFF
     return (pitch, velocity, onset, duration, track, program, is_drum), chunk_of[:n_tracks].copy(), n_loose
 
 

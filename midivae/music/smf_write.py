@@ -66,7 +66,9 @@ def write(notes: Notes, end_tick: int | None = None) -> bytes:
 def _check(notes: Notes) -> None:
     """Raises MidiError where a value does not fit into its field."""
     if not 0 < notes.ticks_per_quarter < 2**15:
-        raise MidiError("bad_resolution", f"{notes.ticks_per_quarter} ticks per quarter note; the standard has 1 to 32767")
+        raise MidiError(
+            "bad_resolution", f"{notes.ticks_per_quarter} ticks per quarter note; the standard has 1 to 32767"
+        )
     if len(notes.track_names) > 2**16 - 2:
         raise MidiError("too_many_tracks", f"{len(notes.track_names)} tracks; a file holds 65534 and the tempi")
     if len(notes):
@@ -75,10 +77,14 @@ def _check(notes: Notes) -> None:
         if notes.onset_tick.min() < 0 or notes.duration_tick.min() < 0:
             raise MidiError("bad_time", "a note starts before tick 0, or ends before it starts")
         if notes.track.min() < 0 or notes.track.max() >= len(notes.track_names):
-            raise MidiError("too_many_tracks", f"a note of track {notes.track.max()}, and {len(notes.track_names)} names")
+            raise MidiError(
+                "too_many_tracks", f"a note of track {notes.track.max()}, and {len(notes.track_names)} names"
+            )
     for tick, us in notes.tempos:
         if tick < 0 or not 0 < us < 2**24:
-            raise MidiError("bad_time", f"{us} microseconds a quarter note at tick {tick}; the standard has 1 to 16777215")
+            raise MidiError(
+                "bad_time", f"{us} microseconds a quarter note at tick {tick}; the standard has 1 to 16777215"
+            )
     for tick, numerator, denominator in notes.time_signatures:
         if tick < 0 or not 0 < numerator < 256 or denominator not in (1, 2, 4, 8, 16, 32, 64):
             raise MidiError("bad_time", f"a time signature of {numerator}/{denominator} at tick {tick}")
@@ -155,7 +161,9 @@ def _opening(notes: Notes, places: list[_Place], index: int) -> bytes:
 
 def _map(notes: Notes) -> _Events:
     """Tempi and time signatures: events of the first track, before all others on their tick."""
-    rows = [(s.tick, (0xFF, 0x58, 4, s.numerator, s.denominator.bit_length() - 1, 24, 8)) for s in notes.time_signatures]
+    rows = [
+        (s.tick, (0xFF, 0x58, 4, s.numerator, s.denominator.bit_length() - 1, 24, 8)) for s in notes.time_signatures
+    ]
     rows += [(t.tick, (0xFF, 0x51, 3, *t.us_per_quarter.to_bytes(3), 0)) for t in notes.tempos]
     ticks, data = np.array([tick for tick, _ in rows], np.int64), np.array([data for _, data in rows], np.uint8)
     data = data.reshape(-1, 7)
