@@ -151,14 +151,13 @@ def read(data: bytes, limits: IngestLimits | None = None) -> File:
     limits = limits or _LIMITS
     header = _header(data, limits)
     scan = _scan(data, header, limits.max_notes)
-    notes, chunks, repairs = scan.notes, scan.chunks, _repairs(scan.faults)
+    notes, chunks = scan.notes, scan.chunks
     if len(notes) == 0:
-        raise MidiError("no_notes", "; ".join([REASONS["no_notes"], *repairs]))
+        raise MidiError("no_notes", "; ".join([REASONS["no_notes"], *scan.repairs]))
     others = scan.others[np.argsort(scan.others[:, code.WHEN], kind="stable")]
     if scan.n_offs and len(chunks) > 1:
         _across_tracks(notes, others)
-    points, first = columns.settle(others, 16 * scan.n_ports)
-    per_note, chunk_of, n_unended = columns.gather(notes, chunks, points, first)
+    per_note, chunk_of, n_unended = columns.gather(notes, chunks, others, 16 * scan.n_ports)
     if len(chunk_of) > limits.max_tracks:
         most = f"ingest.limits.max_tracks is {limits.max_tracks}"
         raise MidiError("too_many_tracks", f"{len(chunk_of)} tracks have notes; {most}")
@@ -184,7 +183,7 @@ def read(data: bytes, limits: IngestLimits | None = None) -> File:
         n_unended,
         scan.end_tick,
         keys,
-        repairs,
+        scan.repairs,
     )
 
 
@@ -194,7 +193,7 @@ class _Scan(NamedTuple):
     notes: Int32[np.ndarray, "C 6"]
     others: Int64[np.ndarray, "E 2"]
     chunks: Int64[np.ndarray, "J 3"]
-    faults: Int64[np.ndarray, " 27"]
+    repairs: tuple[str, ...]
     n_ports: int
     n_offs: int
     end_tick: int
@@ -209,20 +208,21 @@ def _scan(data: bytes, header: _Header, max_notes: int) -> _Scan:
     raw = np.frombuffer(data, np.uint8)
     for most_ports in (1, 256):  # nearly all files have one; place for 256 takes time
         notes, others, chunks, state = events.scan(raw, header.begin, header.end, max_notes, most_ports)
-        status, track, byte, value, n_notes, n_others, n_chunks, n_ports, _, end_tick, n_offs = state[:11].tolist()
-        if status != code.MORE_PORTS:
+        told = state[: code.TICK].tolist()
+        if told[code.STATUS] != code.MORE_PORTS:
             break
-    if status != code.OK:
-        reason, sentence = _REJECTED[status]
-        raise MidiError(reason, f"track {track}, byte {byte}: " + sentence.format(value=value))
+    if told[code.STATUS] != code.OK:
+        reason, sentence = _REJECTED[told[code.STATUS]]
+        where = f"track {told[code.TRACK]}, byte {told[code.BYTE]}: "
+        raise MidiError(reason, where + sentence.format(value=told[code.VALUE]))
     return _Scan(
-        notes[:n_notes],
-        others[:n_others],
-        chunks[:n_chunks],
-        state[code.FAULTS : code.PACKET_AT],
-        n_ports,
-        n_offs,
-        end_tick,
+        notes[: told[code.N_NOTES]],
+        others[: told[code.N_OTHERS]],
+        chunks[: told[code.N_CHUNKS]],
+        _repairs(state) if told[code.N_FAULTS] else (),
+        told[code.N_PORTS],
+        told[code.N_OFFS],
+        told[code.LAST_TICK],
     )
 
 
@@ -278,14 +278,13 @@ def _wrapped(data: bytes) -> tuple[int, int]:
     raise MidiError("not_midi", "a RIFF file of type RMID without a chunk `data`")
 
 
-def _repairs(faults: Int64[np.ndarray, " 27"]) -> tuple[str, ...]:
+def _repairs(state: Int64[np.ndarray, " _"]) -> tuple[str, ...]:
     """A sentence for each kind of fault."""
-    if not faults.any():
-        return ()
-    found = [(kind, *row) for kind, row in enumerate(faults.reshape(9, 3).tolist()) if row[0]]
+    rows = state[code.FAULTS : code.PACKET_AT].reshape(-1, 3).tolist()
+    found = [(_REPAIRED[kind], *row) for kind, row in enumerate(rows) if row[0]]
     return tuple(
-        f"track {track}, byte {byte}: {_REPAIRED[kind]}" + (f" ({count} times)" if count > 1 else "")
-        for kind, count, track, byte in found
+        f"track {track}, byte {byte}: {sentence}" + (f" ({count} times)" if count > 1 else "")
+        for sentence, count, track, byte in found
     )
 
 

@@ -1,7 +1,7 @@
 """The compiled passes of `smf.read` behind the scan: what the tracks of a file know of each other. Nothing here raises.
 
-`pair_across` and `cut` let note-offs and controllers end notes of other tracks. `settle` turns programs, banks and
-resets into a time line of each channel. `gather` makes the columns of `Notes`.
+`pair_across` and `cut` let note-offs and controllers end notes of other tracks. `gather` turns programs, banks and
+resets into a time line of each channel, and makes the columns of `Notes`.
 
 Sources are those of `smf_events`; conventions, and the tables, those of `smf_tables`.
 """
@@ -71,7 +71,7 @@ def cut(notes, key, tick):
 
 @njit(cache=True)
 @no_type_check
-def settle(others, n_keys):
+def _settle(others, n_keys):
     """The programs of all keys through time, and whether they play drums.
 
     Args:
@@ -159,12 +159,12 @@ def _by_key(keys, rows, n_keys):
 
 @njit(cache=True)
 @no_type_check
-def gather(notes, chunks, points, first):
+def gather(notes, chunks, others, n_keys):
     """The columns of `Notes`; a track is made of the notes of one chunk and key, in the order of their note-ons.
 
     Args:
-        notes, chunks: the tables of `scan`.
-        points, first: the time lines of `settle`.
+        notes, chunks, others: the tables of `scan`; others in order of `when`.
+        n_keys: number of keys.
 
     Returns:
         `(pitch, velocity, onset_tick, duration_tick, track, program, is_drum)` of each note, the chunk of each track,
@@ -174,10 +174,11 @@ def gather(notes, chunks, points, first):
     pitch, velocity, program = np.empty(count, np.uint8), np.empty(count, np.uint8), np.empty(count, np.uint8)
     onset, duration, track = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
     is_drum, chunk_of = np.empty(count, np.bool_), np.empty(count, np.int32)
-    n_keys = len(first) - 1
-    counts, seen, point = np.zeros(n_keys, np.int64), np.empty(n_keys, np.int64), first - 1
+    points, first = _settle(others, n_keys)
+    counts, seen = np.zeros(n_keys, np.int64), np.empty(n_keys, np.int64)
     place, number = np.empty(n_keys, np.int64), np.empty(n_keys, np.int64)
     n_tracks = n_loose = 0
+    known, since, until, holds = np.int64(-1), np.int64(0), np.int64(0), np.int64(0)  # what holds for a key
     for chunk in range(len(chunks)):
         begin = chunks[chunk, code.FIRST_NOTE]
         end = chunks[chunk + 1, code.FIRST_NOTE] if chunk + 1 < len(chunks) else count
@@ -197,21 +198,20 @@ def gather(notes, chunks, points, first):
             n_tracks += 1
         tick, rank = np.int64(-1), 1
         for note in range(begin, end):
-            key, start = notes[note, code.SLOT] >> 7, np.int64(notes[note, code.ONSET])
+            key, start = np.int64(notes[note, code.SLOT] >> 7), np.int64(notes[note, code.ONSET])
             rank = rank + 1 if start == tick else 1
             tick = start
             when = (tick << code.RANK_BITS) | min(rank, code.MAX_RANK)
-            now = point[key]
-            if (now >= first[key] and points[now, 0] > when) or (
-                now + 1 < first[key + 1] and points[now + 1, 0] <= when
-            ):
-                now = _last_not_after(points, first[key], first[key + 1], when)
-                point[key] = now
+            if key != known or not since <= when < until:
+                row = _last_not_after(points, first[key], first[key + 1], when)
+                since = points[row, 0] if row >= first[key] else np.int64(-1)
+                until = points[row + 1, 0] if row + 1 < first[key + 1] else np.int64(2**62)
+                holds = points[row, 1] if row >= first[key] else np.int64(key & 15 == 9)
+                known = key
             i = place[key]
             place[key] = i + 1
             pitch[i], velocity[i], track[i] = notes[note, code.SLOT] & 127, notes[note, code.VELOCITY], number[key]
             onset[i], duration[i] = tick, notes[note, code.END] - tick
-            holds = points[now, 1] if now >= first[key] else 1 if key & 15 == 9 else 0
             program[i], is_drum[i] = holds >> 1, holds & 1 == 1
             n_loose += notes[note, code.LOOSE] != code.BY_NOTE_OFF
     return (pitch, velocity, onset, duration, track, program, is_drum), chunk_of[:n_tracks].copy(), n_loose

@@ -39,10 +39,10 @@ FIRST_NOTE, NAME_AT, NAME_LENGTH = range(3)
 # state, int64: places
 STATUS, TRACK, BYTE, VALUE = range(4)  # why, where and with which value the scan ended
 N_NOTES, N_OTHERS, N_CHUNKS, N_PORTS, PORT_PLACES, LAST_TICK = range(4, 10)
-N_OFFS = 10  # number of others that may end notes of other tracks
+N_OFFS, N_FAULTS = 10, 11  # N_OFFS: others that may end notes of other tracks
 # of the track that is being read; BEYOND: its length is known to be wrong
-TICK, RANK, RUNNING, LAPSED, BEYOND, ENDED_TRACK, BASE, NAME, PACKET = range(11, 20)
-FAULTS = 20  # the first of 9 * 3 places: per kind how often, track of the first, byte of the first
+TICK, RANK, RUNNING, LAPSED, BEYOND, ENDED_TRACK, BASE, NAME, PACKET = range(12, 21)
+FAULTS = 21  # the first of 9 * 3 places: per kind how often, track of the first, byte of the first
 PACKET_AT = FAULTS + 9 * 3  # the first of PACKET_BYTES places: a system exclusive message
 PACKET_BYTES = 16  # that are kept of it: the messages that we know are shorter
 PORTS_AT = PACKET_AT + PACKET_BYTES  # the first of 256 places: the number of each port, -1 before it appears
@@ -110,6 +110,7 @@ def reject(state, status, at, value):
 @no_type_check
 def fault(state, kind, at):
     """Counts a fault, and keeps the place of the first of its kind."""
+    state[N_FAULTS] += 1
     place = FAULTS + 3 * kind
     if state[place] == 0:
         state[place + 1], state[place + 2] = state[N_CHUNKS], at
