@@ -1,8 +1,9 @@
 """Notes -> Standard MIDI File, the mirror of `smf.read`.
 
 Source: RP-001, "Standard MIDI Files 1.0". Rules:
-    1. Format 1 ("MIDI File Formats 0, 1 and 2"): one track for each track of the notes. The first has the tempi and the
-       time signatures ("Meta-Events"); each its name and, on tick 0, its first program.
+    1. Format 1 ("MIDI File Formats 0, 1 and 2"): one track for each track of the notes; two where some of its notes are
+       drums and others are not. The first has the tempi and the time signatures ("Meta-Events"); each its name and, on
+       tick 0, its first program.
     2. A melodic track has a channel for itself: 1 to 9 and 11 to 16 of port 0, then of port 1, and so on. Drums play on
        channel 10, those with other programs on that of the next port. With more than one port each track names its own
        (meta event 21, in no standard; readers that do not know it play all ports on the same 16 channels).
@@ -21,6 +22,7 @@ Offers: `write`.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -54,17 +56,17 @@ def write(notes: Notes, end_tick: int | None = None) -> bytes:
     Raises:
         MidiError: the format cannot hold the notes; nothing is written.
     """
-    _check(notes)
-    places = _places(notes)
-    if end_tick is not None and not 0 <= end_tick <= MAX_DELTA:
-        raise MidiError("bad_time", f"an end on tick {end_tick}; it must lie between 0 and {MAX_DELTA}")
-    bodies = _bodies(notes, places, end_tick)
+    _check(notes, end_tick)
+    notes = _unmixed(notes)
+    bodies = _bodies(notes, _places(notes), end_tick)
     head = struct.pack(">4sIHHH", b"MThd", 6, 1, len(bodies), notes.ticks_per_quarter)
     return head + b"".join(struct.pack(">4sI", b"MTrk", len(body)) + body for body in bodies)
 
 
-def _check(notes: Notes) -> None:
+def _check(notes: Notes, end_tick: int | None) -> None:
     """Raises MidiError where a value does not fit into its field."""
+    if end_tick is not None and not 0 <= end_tick <= MAX_DELTA:
+        raise MidiError("bad_time", f"an end on tick {end_tick}; it must lie between 0 and {MAX_DELTA}")
     if not 0 < notes.ticks_per_quarter < 2**15:
         raise MidiError(
             "bad_resolution", f"{notes.ticks_per_quarter} ticks per quarter note; the standard has 1 to 32767"
@@ -90,11 +92,24 @@ def _check(notes: Notes) -> None:
             raise MidiError("bad_time", f"a time signature of {numerator}/{denominator} at tick {tick}")
 
 
+def _unmixed(notes: Notes) -> Notes:
+    """The same notes, the drums of tracks that have other notes too in tracks of their own behind these."""
+    n_tracks = len(notes.track_names)
+    drums, others = (np.bincount(notes.track[mine], minlength=n_tracks) > 0 for mine in (notes.is_drum, ~notes.is_drum))
+    mixed = drums & others
+    if not mixed.any():
+        return notes
+    first = np.arange(n_tracks) + np.cumsum(mixed) - mixed  # the new index of each track
+    track = first[notes.track] + (notes.is_drum & mixed[notes.track])
+    names = [name for name, is_mixed in zip(notes.track_names, mixed, strict=True) for _ in range(1 + is_mixed)]
+    return replace(notes, track=track, track_names=tuple(names))
+
+
 def _places(notes: Notes) -> list[_Place]:
     """Port and channel of each track.
 
     Raises:
-        MidiError: there are more tracks than channels, or a track has both drums and melody.
+        MidiError: there are more tracks than channels.
     """
     places: list[_Place] = []
     kits: dict[tuple[int, int | None], int] = {}  # port by program, and by track where that changes
@@ -105,8 +120,6 @@ def _places(notes: Notes) -> list[_Place]:
         program, drums = notes.program[order[begin:end]], notes.is_drum[order[begin:end]]
         if begin == end:
             places.append(_Place(0, 0))
-        elif drums.any() != drums.all():
-            raise MidiError("unreadable", f"track {index + 1} has drums and other notes; write them as two tracks")
         elif drums[0]:
             kit = (int(program[0]), index if (program != program[0]).any() else None)
             places.append(_Place(kits.setdefault(kit, len(kits)), DRUMS))
