@@ -15,10 +15,12 @@ from typing import Any
 
 import mido
 import numpy as np
+import pretty_midi
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import events_of, grid_events, hand_made, notes_of
+from symusic import core
 
 from midivae.config.params import IngestLimits
 from midivae.errors import MidiError
@@ -504,6 +506,28 @@ def test_what_is_written_is_read(columns: dict[str, Any], end_tick: int | None) 
     assert file.end_tick == max(last, end_tick or 0)
     assert smf.write(notes, end_tick) == data
     check(file, meaning(as_mido_reads(data)))
+
+
+@settings(max_examples=30)
+@given(st.lists(grid_events(), min_size=1, max_size=8))
+def test_other_readers_read_what_is_written(tracks: list[list[tuple[int, int, int]]]) -> None:
+    """Plain files, on which symusic and pretty_midi are right."""
+    notes = notes_of(*tracks, programs=tuple(range(len(tracks))), drums=tuple(i == 2 for i in range(len(tracks))))
+    data = smf.write(notes, 64 * 480)
+    score = core.ScoreTick.from_midi(data)
+    by_symusic = [(t.name, n.start, n.duration, n.pitch) for t in score.tracks for n in t.notes]
+    file = pretty_midi.PrettyMIDI(io.BytesIO(data))
+    tick = file.time_to_tick
+    by_pretty_midi = [
+        (i.name, tick(n.start), tick(n.end) - tick(n.start), n.pitch) for i in file.instruments for n in i.notes
+    ]
+    assert sorted(by_symusic) == sorted(by_pretty_midi) == events_of(notes)
+    assert {(t.name, t.program, t.is_drum) for t in score.tracks} == {
+        (f"track {i}", i, i == 2) for i in range(len(tracks))
+    }
+    assert {(i.name, i.program, i.is_drum) for i in file.instruments} == {
+        (t.name, t.program, t.is_drum) for t in score.tracks
+    }
 
 
 @settings(max_examples=150)
