@@ -36,8 +36,9 @@ Rules:
     13. Ports (meta event 21, in no standard): each has its own 16 channels; a track without one plays on port 0.
     14. A track of `Notes` is made of the notes of one chunk, port and channel. Its name is the first in its chunk that
        is not empty, in UTF-8 or else Latin-1, at most `NAME_BYTES` long.
-    15. Tempi of 0, and time signatures with a numerator of 0 or a denominator above 64, are left out; of several on one
-       tick the last counts; a time signature that repeats the one before is left out.
+    15. Tempi of 0, time signatures with a numerator of 0 or a denominator above 64, and keys of more than seven sharps
+       or flats are left out. Of several on one tick the last counts. A time signature that repeats the one before is
+       left out.
 
 Offers: `read`, `File`, `KeySignature`, `REASONS`; and `write`, its mirror.
 """
@@ -46,6 +47,8 @@ from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +80,6 @@ REASONS = {
 NAME_BYTES = 1024  # of a track's name
 _LIMITS = IngestLimits()
 _HEADER = 14  # bytes of a header chunk with six bytes of data
-_LARGEST_DENOMINATOR = 6  # as a power of two
 
 _REJECTED = {
     code.NO_STATUS: ("unreadable", "a data byte ({value}) where an event with a status byte must come first"),
@@ -97,7 +99,7 @@ _REPAIRED = {
     code.LAPSED_STATUS: "running status behind a system exclusive or meta event",
     code.JUNK: "bytes that are no chunk",
     code.TRAILING: "bytes behind the last track",
-    code.ZERO_TEMPO: "a tempo of 0",
+    code.BAD_META: "a tempo, time signature or key that does not exist",
 }
 
 
@@ -335,20 +337,11 @@ def _changes(
 
 
 def _time_signatures(metres: dict[int, int]) -> tuple[TimeSignature, ...]:
-    """Those that name a bar, and another than the one before; each value is 256 * numerator + power of two."""
-    found: list[TimeSignature] = []
-    before = (0, 0)
-    for tick, value in metres.items():
-        numerator, power = divmod(value, 256)
-        if numerator and power <= _LARGEST_DENOMINATOR and (numerator, power) != before:
-            found.append(TimeSignature(tick, numerator, 1 << power))
-            before = (numerator, power)
-    return tuple(found)
+    """Those that are not the one before; each value is 256 * numerator + the denominator's power of two."""
+    distinct = [next(same) for _, same in groupby(metres.items(), key=itemgetter(1))]
+    return tuple(TimeSignature(tick, value >> 8, 1 << (value & 0xFF)) for tick, value in distinct)
 
 
 def _key_signatures(keys: dict[int, int]) -> tuple[KeySignature, ...]:
-    """Those that exist: up to seven sharps or flats, minor or major; each value is 256 * sharps (one byte) + minor."""
-    found = [(tick, (value >> 8) - 256 * (value >> 15), value & 0xFF) for tick, value in keys.items()]
-    return tuple(
-        KeySignature(tick, sharps, minor == 1) for tick, sharps, minor in found if abs(sharps) <= 7 and minor < 2
-    )
+    """Each value is 256 * sharps, as a byte with a sign, + 1 where the key is minor."""
+    return tuple(KeySignature(tick, (value >> 8) - 256 * (value >> 15), value & 1 == 1) for tick, value in keys.items())

@@ -329,16 +329,17 @@ def _meta(data, kind, at, begin, length, others, state):
             state[port] = state[code.N_PORTS]
             state[code.N_PORTS] += 1
         state[code.BASE] = state[port] * 16
-    elif kind == 0x51 and length >= 3:
-        tempo = code.big_endian(data, begin, 3)
-        if tempo > 0:
-            code.append(others, state, tick, rank, code.TEMPO, 0, tempo)
+    elif kind in (0x51, 0x58, 0x59) and length >= 2:
+        value = code.big_endian(data, begin, min(length, 3) if kind == 0x51 else 2)
+        first, second = value >> 8, value & 0xFF
+        if kind == 0x51 and length >= 3 and value > 0:
+            code.append(others, state, tick, rank, code.TEMPO, 0, value)
+        elif kind == 0x58 and first > 0 and second <= 6:  # numerator, and denominator as a power of two: up to 64
+            code.append(others, state, tick, rank, code.METRE, 0, value)
+        elif kind == 0x59 and (first <= 7 or first >= 249) and second <= 1:  # sharps, or flats below 0; minor
+            code.append(others, state, tick, rank, code.KEY, 0, value)
         else:
-            code.fault(state, code.ZERO_TEMPO, begin)
-    elif kind == 0x58 and length >= 2:
-        code.append(others, state, tick, rank, code.METRE, 0, code.big_endian(data, begin, 2))
-    elif kind == 0x59 and length >= 2:
-        code.append(others, state, tick, rank, code.KEY, 0, code.big_endian(data, begin, 2))
+            code.fault(state, code.BAD_META, begin)
     return begin + length
 
 

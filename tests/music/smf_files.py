@@ -227,19 +227,15 @@ def meaning(tracks: Sequence[Sequence[Message]]) -> Meaning:
                 note.end, note.loose, note.at_end = tick, True, True
         found.notes += mine
         found.end = max(found.end, tick)
-    for _, message in sorted(changes, key=lambda change: change[0]):
-        if message.type == "set_tempo" and message.tempo:
-            found.tempos[where_tick(message, _)] = message.tempo
-        elif message.type == "time_signature":
-            found.metres[where_tick(message, _)] = (message.numerator, message.denominator)
+    for (tick, *_), message in sorted(changes, key=lambda change: change[0]):
+        if message.type == "time_signature":
+            found.metres[tick] = (message.numerator, message.denominator)
+        elif message.tempo:
+            found.tempos[tick] = message.tempo
     if len(tracks) > 1:
         _across(found.notes, offs, silences)
     _settle(found.notes, settings)
     return found
-
-
-def where_tick(_: Message, where: tuple[int, ...]) -> int:
-    return where[0]
 
 
 def _said(data: tuple[int, ...], where: tuple[int, ...], port: int) -> list[tuple]:

@@ -403,8 +403,18 @@ def test_names_of_any_bytes() -> None:
 def test_keys_and_names() -> None:
     body = b"\x00\xff\x03\x00\x00\xff\x03\x01a\x00\xff\x03\x01b\x00\xff\x59\x02\xfd\x01\x60\xff\x59\x02\x03\x00"
     file = smf.read(single(body + b"\x00\xff\x59\x02\x08\x00" + tune()))
-    assert file.key_signatures == (smf.KeySignature(0, -3, True),)  # one with eight sharps takes the place of the other
+    assert file.key_signatures == (smf.KeySignature(0, -3, True), smf.KeySignature(96, 3, False))
     assert file.notes.track_names == ("a",)
+
+
+def test_tempi_and_metres_that_do_not_exist() -> None:
+    tempos = b"\x00\xff\x51\x03\x07\xa1\x20\x00\xff\x51\x03\0\0\0\x00\xff\x51\x02\x07\xa1"
+    metres = b"".join(b"\x00\xff\x58\x04" + bytes([*m, 24, 8]) for m in ((3, 2), (0, 2), (3, 7)))
+    later = b"\x60\xff\x58\x04\x03\x02\x18\x08\x60\xff\x58\x02\x06\x03\x00\xff\x58\x01\x06"
+    file = smf.read(single(tempos + metres + later + tune()))
+    assert file.notes.tempos == (Tempo(0, 500_000),)
+    assert file.notes.time_signatures == (TimeSignature(0, 3, 4), TimeSignature(192, 6, 8))
+    assert "does not exist (4 times)" in file.repairs[0]
 
 
 # --- hostile files ----------------------------------------------------------------------------------------------------
