@@ -54,7 +54,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from midivae.config.params import IngestLimits
+from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
 from midivae.music import smf_columns as columns
 from midivae.music import smf_events as events

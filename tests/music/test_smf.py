@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pieces import events_of, grid_events, hand_made, notes_of
 from symusic import core
 
-from midivae.config.params import IngestLimits
+from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
 from midivae.music import smf
 from midivae.music.notes import Notes, Tempo, TimeSignature
