@@ -43,9 +43,9 @@ from midivae.config.train import Transformer, View
 from midivae.models import Config, WindowModel, elbo
 from midivae.music.roll import Layout, pack
 from midivae.train import devices
-from midivae.train import trainer as engine
 from midivae.train.checkpoint import Checkpoints
 from midivae.train.stage import ACTIVE
+from midivae.train.trainer import Trainer, torch_rng
 from midivae.windows import loader
 from midivae.windows.loader import BitMatrix, Corpus, Windows
 
@@ -165,7 +165,7 @@ def markov(train: list[np.ndarray], test: list[np.ndarray]) -> float:
 def score(model: WindowModel, data: BitMatrix, windows: Windows, draws: int, seed: int) -> dict[str, float | int]:
     """The bound, its parts and the importance-weighted estimate."""
     model.eval()
-    noise = engine.torch_rng(data.device, Stream.TEST.seeds(seed))
+    noise = torch_rng(data.device, Stream.TEST.seeds(seed))
     rows = [_score_batch(model, data, index, draws, noise) for index in tqdm(list(torch.arange(len(data)).split(64)))]
     nats, kl, weighted, mu = (torch.cat(column).double().cpu().numpy() for column in zip(*rows, strict=True))
     steps = np.minimum(data.shape[0], windows.stop - windows.start)
@@ -236,10 +236,10 @@ def main() -> None:
     valid, _ = matrix(corpus(splits["valid"]), window, window, context, device)
     test, test_windows = matrix(corpus(splits["test"]), window, window, context, device)
     config = Config("transformer", LAYOUT, View(steps=window, planes="frame"), network, 120.0, (0,), "0" * 64)
-    model = models.create(config, engine.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(args.seed))).to(device)
+    model = models.create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(args.seed))).to(device)
     work = args.work or Path("runs") / f"{args.set}-{args.seed}"
     start = time.monotonic()
-    trainer = engine.Trainer(model, train, valid, network, args.seed, Checkpoints(work), machine)
+    trainer = Trainer(model, train, valid, network, args.seed, Checkpoints(work), machine)
     first = trainer.progress.step
     if not args.score_only:
         trainer.fit()

@@ -13,30 +13,21 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from flows import board, process
-from flows.board import logger
-from flows.nightly import MAX_RUN_S, alert_on_failure
+from flows.nightly import UNATTENDED, run_midivae
 from flows.settings import Settings
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def add_samples(settings: Settings, jobs: list[dict[str, Any]], workers: int | None) -> dict[str, Any]:
     """Generates the samples and publishes them together with the earlier ones."""
-    words = ["midivae", "order", json.dumps(jobs), "--published", str(settings.published_folder)]
+    words = ["order", json.dumps(jobs), "--published", str(settings.published_folder)]
     words += ["--workers", str(workers)] if workers is not None else []
     # with a work directory of its own: a night at the same time would delete its files
     env = {**process.environment(settings.project), "MIDIVAE_HOME": str(settings.under("orders"))}
-    ended = process.run(words, settings.project, logger().info, env)
-    added: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
-    return added
+    return run_midivae(settings.project, *words, env=env)
 
 
-@flow(
-    name="batch",
-    on_failure=[alert_on_failure],
-    on_crashed=[alert_on_failure],
-    timeout_seconds=MAX_RUN_S,
-    validate_parameters=False,
-)
+@flow(name="batch", **UNATTENDED)
 def batch(jobs: list[dict[str, Any]], workers: int | None = None, settings_file: str = "nightly.yaml") -> State[Any]:
     """Adds samples to the published catalog.
 

@@ -12,7 +12,7 @@
 What people read changes in one step, the switch of `published/current`. Everything before it can be killed and
 repeated; the next night completes what comes after it.
 
-Offers: the flow `nightly`; `alert`, `alert_on_failure` and `MAX_RUN_S` for other flows.
+Offers: the flow `nightly`; `alert`, `run_midivae` and `UNATTENDED` for other flows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,15 @@ INGEST = "ingest"  # the stage after which new music can be compared with the ch
 MAX_RUN_S = 20 * 3600.0  # a longer run has failed
 
 
-def run_midivae(settings: Settings, *words: str) -> dict[str, Any]:
-    """Runs a command of the clone's midivae; returns the JSON that it prints."""
-    ended = process.run(["midivae", *words], settings.clone, logger().info)
+def run_midivae(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Runs a command of the midivae in a folder; returns the JSON that it prints.
+
+    Args:
+        folder: the project, or its clone.
+        words: the command, without `midivae`.
+        env: its environment; None: the usual one (`process.environment`).
+    """
+    ended = process.run(["midivae", *words], folder, logger().info, env)
     result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     return result
 
@@ -61,6 +68,15 @@ def alert_on_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Alerts a person of a failed run."""
     file = flow_run.parameters.get("settings_file", "nightly.yaml")
     alert(Settings.load(file), f"{flow.name} {flow_run.name}: {state.name}: {state.message}")
+
+
+# of flows that run while nobody watches: a person is alerted of a failure, and a run that hangs is ended
+UNATTENDED: dict[str, Any] = {
+    "on_failure": [alert_on_failure],
+    "on_crashed": [alert_on_failure],
+    "timeout_seconds": MAX_RUN_S,
+    "validate_parameters": False,
+}
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -84,14 +100,14 @@ def collect(settings: Settings) -> dict[str, Any]:
     settings.under("corpus").mkdir(parents=True, exist_ok=True)
     occasion = datetime.now().astimezone().strftime("%Y-%m-%d")
     words = [str(settings.inbox_folder), str(settings.under("corpus")), "--occasion", occasion]
-    return run_midivae(settings, "inbox", *words, "--settle", str(settings.settle_s))
+    return run_midivae(settings.clone, "inbox", *words, "--settle", str(settings.settle_s))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def check_drift(settings: Settings, champion: Path) -> list[str]:
     """Compares new music with the champion's training music; returns warnings."""
     words = ["--rules", str(settings.file), "--out", str(settings.under("drift.json"))]
-    drift = run_midivae(settings, "drift", str(champion), *words)
+    drift = run_midivae(settings.clone, "drift", str(champion), *words)
     warnings: list[str] = drift["warnings"]
     lines = [f"- {warning}" for warning in warnings] or ["New music is like the champion's."]
     if drift["shift_sd"]:
@@ -106,10 +122,10 @@ def evaluate_gate(settings: Settings, champion: Path | None) -> dict[str, Any]:
     """Scores challenger and champion on the frozen hold-out; returns the content of gate.json."""
     holdout = settings.under("holdout")
     if not holdout.exists():
-        run_midivae(settings, "freeze", str(holdout))
+        run_midivae(settings.clone, "freeze", str(holdout))
     words = ["--champion", str(champion / "model")] if champion is not None else []
     words += ["--rules", str(settings.file), "--out", str(settings.under("gate.json"))]
-    verdict = run_midivae(settings, "gate", str(holdout), *words)
+    verdict = run_midivae(settings.clone, "gate", str(holdout), *words)
     rows = [f"| {c['name']} | {c['value']} | {c['rule']} | {c['passed']} |" for c in verdict["checks"]]
     board.page(verdict["why"], "\n".join(["| check | value | rule | passed |", "|---|---|---|---|", *rows]), "gate")
     return verdict
@@ -121,8 +137,10 @@ def promote(settings: Settings, verdict: dict[str, Any]) -> str:
     clone, published = settings.clone, str(settings.published_folder)
     repository.commit(clone, _message(verdict))
     version = repository.register(clone)
-    run_midivae(settings, "publish", version, "--published", published, "--note", str(settings.under("gate.json")))
-    run_midivae(settings, "switch", version, "--published", published)
+    run_midivae(
+        settings.clone, "publish", version, "--published", published, "--note", str(settings.under("gate.json"))
+    )
+    run_midivae(clone, "switch", version, "--published", published)
     repository.assign(clone, version)
     return version
 
@@ -167,13 +185,7 @@ def clean_up(settings: Settings) -> None:
 
 
 # --- the flow ---------------------------------------------------------------------------------------------------------
-@flow(
-    name="nightly",
-    on_failure=[alert_on_failure],
-    on_crashed=[alert_on_failure],
-    timeout_seconds=MAX_RUN_S,
-    validate_parameters=False,
-)
+@flow(name="nightly", **UNATTENDED)
 def nightly(settings_file: str = "nightly.yaml") -> State[Any]:
     """One night; the message of its state says whether the challenger was promoted, and why."""
     settings = Settings.load(settings_file)

@@ -30,7 +30,7 @@ from midivae.errors import InputError, MidiError, ParamsError
 from midivae.music import grid, midi
 from midivae.music.notes import Notes
 from midivae.music.parts import assign_parts
-from midivae.music.roll import Layout, from_notes, pack, unpack
+from midivae.music.roll import Layout, from_notes, pack
 from midivae.storage import schema, tables
 from midivae.storage.files import write_file
 from midivae.storage.paths import PIECES_TABLE
@@ -288,11 +288,8 @@ class Pool:
 
     def windows(self, index: Int[np.ndarray, " B"], view: View) -> Bool[np.ndarray, "B {view.steps} N 2 P"]:
         """Windows as a model of this view sees them, with both planes; silence behind the end of a piece."""
-        rows = self.start[index, None] + np.arange(view.steps)  # [B, T]
-        inside = rows < self.stop[index, None]
-        packed = np.asarray(self.packed[np.where(inside, rows, 0)]) * inside[..., None].astype(np.uint8)
         both = view.model_copy(update={"planes": "onset+frame"})
-        return loader.select(unpack(packed, self.layout), self.layout, both)
+        return loader.cut(self.packed, self.layout, self.start[index], self.stop[index], both)
 
     def any_window(self, parent: int, rng: np.random.Generator) -> int:
         """One of the windows that a parent stands for."""

@@ -207,21 +207,16 @@ Index = Int[np.ndarray, " M"]
 def cell_runs(planes: Bool[np.ndarray, "B T N K P"]) -> tuple[Index, Index, Index, Index, Index]:
     """The notes in a batch of rolls, as runs of cells.
 
-    A note starts at every onset, and where a frame follows no frame; it lasts until the next start or the first step
-    without a frame.
+    A note starts where `starts` says; it lasts until the next start or the first silent step.
 
     Returns:
         `(roll, part, row, onset_step, offset_step)`, sorted in this order; `row` counts pitches from `pitch_low`.
     """
-    by_pitch = planes.transpose(0, 2, 3, 4, 1)  # [B, N, K, P, T]
-    sounding = by_pitch[:, :, FRAME] | by_pitch[:, :, ONSET]
-    start = by_pitch[:, :, ONSET].copy()
-    start[..., 0] |= sounding[..., 0]
-    start[..., 1:] |= sounding[..., 1:] & ~sounding[..., :-1]
+    start, sounds = (np.ascontiguousarray(cells.transpose(0, 2, 3, 1)) for cells in (starts(planes), sounding(planes)))
     stop = np.ones_like(start)  # [B, N, P, T]: a note that sounds on this step ends with it
-    stop[..., :-1] = start[..., 1:] | ~sounding[..., 1:]
+    stop[..., :-1] = start[..., 1:] | ~sounds[..., 1:]
     begin = np.flatnonzero(start)
-    end = np.flatnonzero(stop & sounding)
+    end = np.flatnonzero(stop & sounds)
     steps = planes.shape[1]
     roll, part, row, onset_step = np.unravel_index(begin, start.shape)
     return roll, part, row, onset_step, end % steps + 1

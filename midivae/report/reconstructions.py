@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
 from midivae.config.params import Params
@@ -77,11 +76,9 @@ def _draw_windows(n: int, count: int, seed: int) -> np.ndarray:
 
 def _reconstruct(model: WindowModel, corpus: loader.Corpus, index: np.ndarray) -> Bool[np.ndarray, "B T N 2 P"]:
     """The windows, encoded to the mean of their latent and decoded again."""
-    view = model.config.view
-    x = loader.planes(corpus, loader.windows(corpus, view), index, view)
-    with torch.inference_mode():
-        mu, _ = model.encode(torch.from_numpy(x.astype(np.float32)))
-    return coding.decode(model, mu.numpy())
+    both = model.config.view.model_copy(update={"planes": "onset+frame"})
+    planes = loader.planes(corpus, loader.windows(corpus, both), index, both)
+    return coding.decode(model, coding.encode(model, planes))
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

@@ -13,16 +13,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.storage.files import write_file
 from midivae.storage.schema import Table
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +168,14 @@ def scan(paths: Sequence[Path], table: Table, columns: Sequence[str], where: pc.
         return dataset(paths, table).to_table(columns=list(columns), filter=where)
 
 
-def dataset(paths: Sequence[Path], table: Table) -> ds.Dataset:
+def dataset(paths: Sequence[Path], table: Table) -> Dataset:
     """Files that all hold `table`, as a dataset of pyarrow that verifies page checksums when it is read.
 
     Raises:
         InputError, SchemaError, CorruptError: as `read`.
     """
+    import pyarrow.dataset as ds  # here, as it imports pandas, and few processes need it
+
     for path in paths:
         _check_header(path, _columns(path), table)
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)

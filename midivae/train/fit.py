@@ -26,9 +26,9 @@ from midivae.storage.code import code_version
 from midivae.storage.files import file_sha256
 from midivae.storage.paths import CONFIG, WEIGHTS, compared_folders
 from midivae.storage.workdir import key_of, work_dir
-from midivae.train import trainer as engine
 from midivae.train.checkpoint import Checkpoints, Progress
 from midivae.train.devices import Machine
+from midivae.train.trainer import Trainer, slices, torch_rng
 from midivae.windows.loader import BitMatrix
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def fit(config: Config, settings: Train, train: BitMatrix, valid: BitMatrix, mac
         InputError: `train.warm_start` names a folder without a model.
         TrainingError: training diverged.
     """
-    model = create(config, engine.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(settings.seed)))
+    model = create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(settings.seed)))
     earlier = _earlier(config.name, settings)
     key = _key(model, settings, machine, earlier)
     all_fit = earlier is not None and _start_from(model, earlier)
@@ -69,7 +69,7 @@ def fit(config: Config, settings: Train, train: BitMatrix, valid: BitMatrix, mac
         if not all_fit:
             _fit_draft(draft, key, settings, train, valid, machine)
         draft.requires_grad_(False)  # the decoder learns from its latents, so they must not change
-    trainer = engine.Trainer(model, train, valid, network, settings.seed, _checkpoints(key), machine)
+    trainer = Trainer(model, train, valid, network, settings.seed, _checkpoints(key), machine)
     start, first_step = time.monotonic(), trainer.progress.step
     trainer.fit()
     model.load_state_dict(trainer.best)
@@ -95,7 +95,7 @@ def _fit_draft(
         "optimizer": "adamw",  # as its figures in docs/benchmarks.md were measured
     }
     network = settings.transformer.model_copy(update=alone)
-    trainer = engine.Trainer(draft, train, valid, network, settings.seed, _checkpoints(f"{key}-draft"), machine)
+    trainer = Trainer(draft, train, valid, network, settings.seed, _checkpoints(f"{key}-draft"), machine)
     trainer.fit()
     draft.load_state_dict(trainer.best)
 
@@ -146,7 +146,7 @@ def _key(model: WindowModel, settings: Train, machine: Machine, earlier: Path | 
         "device": machine.device.type,
         "precision": machine.precision,
         "compiled": machine.compiles,
-        "slices": engine.slices(settings.network(model.name), machine.processes),
+        "slices": slices(settings.network(model.name), machine.processes),
         "starts_from": file_sha256(earlier / WEIGHTS) if earlier is not None else None,
         "code": code_version(__name__, type(model).__module__),
         "torch": torch.__version__,

@@ -43,9 +43,10 @@ from midivae.storage.paths import CORPUS_TABLE, CURVES, METRICS, WEIGHTS, model_
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
 from midivae.train import checkpoint, devices, fit, fit_prior
-from midivae.train import trainer as engine
 from midivae.train.checkpoint import Row
 from midivae.train.fit import Trained
+from midivae.train.trainer import CURVES as CURVE_COLUMNS
+from midivae.train.trainer import TRACE, csv_bytes, torch_rng
 from midivae.windows import loader
 from midivae.windows.batch import Batch
 from midivae.windows.loader import BitMatrix, Corpus
@@ -119,7 +120,7 @@ def run(params: Params, data: Path) -> dict[str, object] | None:
             folder = model_folder(staging, name, settings.model)
             _write(folder, each, metrics[name], settings, sources)
             if priors[name]:
-                write_bytes(folder / "prior.csv", engine.csv_bytes(priors[name], fit_prior.CURVE))
+                write_bytes(folder / "prior.csv", csv_bytes(priors[name], fit_prior.CURVE))
             _fit_controls(each.model, splits, settings, folder)
     checkpoint.prune(work_dir() / "train", KEPT_RUNS)
 
@@ -222,7 +223,7 @@ def heldout(model: WindowModel, windows: BitMatrix, seed: int) -> dict[str, floa
     """
     if not len(windows):
         return {"windows": 0}
-    noise = engine.torch_rng(windows.device, Stream.TEST.seeds(seed))
+    noise = torch_rng(windows.device, Stream.TEST.seeds(seed))
     chosen = torch.from_numpy(distances.evenly(len(windows), MOST_HELDOUT)).to(windows.device)
     batches = []
     with tqdm(total=len(chosen), desc=f"{model.name}: test", unit="window", disable=None, file=sys.stderr) as bar:
@@ -316,8 +317,8 @@ def _write(
     """All files of one model."""
     trained.model.save_pretrained(folder)
     write_json(folder / METRICS, metrics)
-    write_bytes(folder / CURVES, engine.csv_bytes(trained.progress.curves, engine.CURVES))
-    write_bytes(folder / "steps.csv", engine.csv_bytes(trained.progress.trace, engine.TRACE))
+    write_bytes(folder / CURVES, csv_bytes(trained.progress.curves, CURVE_COLUMNS))
+    write_bytes(folder / "steps.csv", csv_bytes(trained.progress.trace, TRACE))
     config = trained.model.config
     card = _template("model_card.md").render(
         config=config,

@@ -244,10 +244,21 @@ def planes(
     corpus: Corpus, windows: Windows, index: Int[np.ndarray, " B"], view: View
 ) -> Bool[np.ndarray, "B {view.steps} N {view.n_planes} P"]:
     """The windows with these numbers, as the view shows them."""
-    rows = windows.start[index, None] + np.arange(view.steps)  # [B, T]
-    inside = rows < windows.stop[index, None]
-    packed = corpus.packed[np.where(inside, rows, 0)] * inside[..., None].astype(np.uint8)
-    return select(unpack(packed, corpus.layout), corpus.layout, view)
+    return cut(corpus.packed, corpus.layout, windows.start[index], windows.stop[index], view)
+
+
+def cut(
+    packed: UInt8[np.ndarray, "S X"],
+    layout: Layout,
+    start: Int[np.ndarray, " B"],
+    stop: Int[np.ndarray, " B"],
+    view: View,
+) -> Bool[np.ndarray, "B {view.steps} N {view.n_planes} P"]:
+    """The windows that start at these rows of a bit matrix, as the view shows them; rows from `stop` on are silent."""
+    rows = start[:, None] + np.arange(view.steps)  # [B, T]
+    inside = rows < stop[:, None]
+    steps = np.asarray(packed[np.where(inside, rows, 0)]) * inside[..., None].astype(np.uint8)
+    return select(unpack(steps, layout), layout, view)
 
 
 def sample_layout(layout: Layout, view: View) -> Layout:

@@ -28,7 +28,7 @@ from midivae.models.elbo import Elbo
 from midivae.storage import folders
 from midivae.train import devices, fit
 from midivae.train import stage as train
-from midivae.train import trainer as engine
+from midivae.train.trainer import slices, torch_rng
 from train.test_trainer import CPU, FITS, SETTINGS, SMALL, losses, trainer
 
 pytestmark = pytest.mark.numerical
@@ -187,9 +187,9 @@ def test_every_slice_has_noise_of_its_own(tmp_path: Path) -> None:
 def test_slices_are_of_one_size(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="batch_size 8 is no multiple of accumulate 3"):
         params.parse({"train": {"dense": {"batch_size": 8, "accumulate": 3}}}, "test")
-    assert engine.slices(Dense(batch_size=12, accumulate=4), 6) == 12
+    assert slices(Dense(batch_size=12, accumulate=4), 6) == 12
     with pytest.raises(ParamsError, match=r"batch_size 8 is no multiple of 3 slices.*3 process\(es\)"):
-        engine.slices(Dense(batch_size=8), 3)
+        slices(Dense(batch_size=8), 3)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.M
     assert summary is not None and summary["processes"] == 1
     for folder in ("model", "model/compare/mlp"):
         two, one = models.load(tmp_path / "data" / folder), models.load(tmp_path / "one" / folder)
-        start = models.create(one.config, engine.torch_rng(CPU, Stream.WEIGHTS.seeds(0)))
+        start = models.create(one.config, torch_rng(CPU, Stream.WEIGHTS.seeds(0)))
         for name, tensor in one.state_dict().items():
             moved = (tensor - start.state_dict()[name]).abs().max()
             assert (tensor - two.state_dict()[name]).abs().max() <= 1e-3 * moved, name  # both may stay where they were
