@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import threading
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,13 +24,32 @@ from midivae.music import midi
 pytestmark = pytest.mark.numerical
 
 
+class Connection(http.client.HTTPConnection):
+    """Sends headers and body at once.
+
+    A server that refuses the headers closes the connection; a body that arrives later would reset it, and the answer
+    would be lost.
+    """
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        self.parts: list[bytes] = []
+
+    def send(self, data: Any) -> None:
+        self.parts.append(data)
+
+    def send_parts(self) -> None:
+        self.connect()
+        self.sock.sendall(b"".join(self.parts))
+
+
 def request(
     server: Server, method: str, path: str, body: bytes | None = None, **headers: str | None
 ) -> tuple[int, dict[str, str], bytes]:
     """One request with the right headers, but for those named here; None leaves one out."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     right = {"Host": f"127.0.0.1:{server.port}", "Content-Type": "application/json", TOKEN: server.token}
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
+    connection = Connection("127.0.0.1", server.port, timeout=WAIT_S)
     connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
     if body is not None and "Content-Length" not in given:
         right["Content-Length"] = str(len(body))
@@ -37,6 +57,7 @@ def request(
         if value is not None:
             connection.putheader(name, value)
     connection.endheaders(body)
+    connection.send_parts()
     answer = connection.getresponse()
     found = answer.status, dict(answer.getheaders()), answer.read()
     connection.close()
