@@ -29,7 +29,9 @@ from midivae.generate import stage as generate
 from midivae.generate.edit import STRENGTHS
 from midivae.generate.one_key import OUTSIDE
 from midivae.ingest import stage as ingest
-from midivae.models import coding, latent
+from midivae.models import coding, controls, fit_controls
+from midivae.models.controls import KEY_SD, LEAST_EXPLAINED, REACH, TIED
+from midivae.models.fit_controls import MOST_WINDOWS
 from midivae.music import midi
 from midivae.train import stage as train
 
@@ -86,8 +88,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(folder / "work"))
         patch.chdir(folder)
-        patch.setattr(latent, "LEAST_EXPLAINED", 0.0)
-        patch.setattr(latent, "CALIBRATED_ON", 8)
+        patch.setattr(controls, "LEAST_EXPLAINED", 0.0)
+        patch.setattr(fit_controls, "CALIBRATED_ON", 8)
         patch.setattr(parts, "fan_out", in_this_process)
         patch.setattr(coding, "BLOCK", 8)  # few samples are made here
         patch.setattr(edit, "STRENGTHS", (1.0, 2.0))
@@ -126,11 +128,11 @@ def test_figures_of_the_page_are_those_of_the_code() -> None:
     for said in (
         f"the logit of such a cell counts as lower by {OUTSIDE:g}.",
         f"at strengths {', '.join(low)} and {high},",
-        f"at most {latent.WINDOWS:,} training windows",
-        f"at least {latent.LEAST_EXPLAINED:g} of its variance",
-        f"a correlation of {latent.TIED:g} or more",
-        f"up to {latent.REACH:g} standard deviations",
-        f"key: up to {latent.REACH * latent.KEY_SD:g} fifths",
+        f"at most {MOST_WINDOWS:,} training windows",
+        f"at least {LEAST_EXPLAINED:g} of its variance",
+        f"a correlation of {TIED:g} or more",
+        f"up to {REACH:g} standard deviations",
+        f"key: up to {REACH * KEY_SD:g} fifths",
         f"the last {generate.KEPT} folders",
     ):
         assert said in text, said
@@ -169,7 +171,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own, with the same data, to work in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
-    monkeypatch.setattr(latent, "LEAST_EXPLAINED", 0.0)
+    monkeypatch.setattr(controls, "LEAST_EXPLAINED", 0.0)
     monkeypatch.setattr(parts, "fan_out", in_this_process)
     monkeypatch.setattr(coding, "BLOCK", 8)
     (tmp_path / "data").mkdir()

@@ -4,9 +4,9 @@ How settings become a sample:
 
     1. Each parent is a window: of a piece, of an uploaded file, or a sample. Its latent is the mean of its posterior; a
        sample of this model keeps its own latent.
-    2. The point gives the weights of the parents. Two parents are blended by `latent.slerp`, more by
-       `latent.barycentre`. A parent with all the weight stays as it is, to the last bit.
-    3. `latent.vary` moves the result by the radius, in a direction that the seed draws.
+    2. The point gives the weights of the parents. Two parents are blended by `slerp`, more by
+       `barycentre`. A parent with all the weight stays as it is, to the last bit.
+    3. `vary` moves the result by the radius, in a direction that the seed draws.
     4. `edit.edited` changes attributes: it decodes several strengths of the change and takes the closest one.
 
 A sample is decoded in a block of its own, not in one of `coding.BLOCK`, because the page waits for it. It may differ in
@@ -51,9 +51,10 @@ from midivae.generate import parents as sources
 from midivae.generate.context import Draws, Samples
 from midivae.generate.edit import edited
 from midivae.generate.rows import LoadedJob
-from midivae.models import coding, latent
+from midivae.models import coding
 from midivae.models.base import read_config
-from midivae.models.latent import Controls, Space
+from midivae.models.controls import CONTROLS_FILE, RELATIVE, Controls
+from midivae.models.moves import Space, barycentre, slerp, vary
 from midivae.render import pictures
 from midivae.storage import schema, tables
 from midivae.storage.paths import KEPT, PIECES_TABLE, catalog_files, compared_folders
@@ -132,7 +133,7 @@ class Session:
                 Sample.model_validate({"name": JOB, "count": 1, **other}), self._params, self._data
             )
             folder = self._jobs[name].folder
-            self._controls[name] = Controls.read(folder) if (folder / latent.FILE).is_file() else None
+            self._controls[name] = Controls.read(folder) if (folder / CONTROLS_FILE).is_file() else None
         return self._jobs[name]
 
     def about(self, model: str = "") -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Session:
         knobs = []
         for attribute in controls.offered if controls is not None else ():
             low, high = controls.usual(attribute) if controls is not None else (0.0, 0.0)
-            knobs.append({"name": attribute, "low": low, "high": high, "relative": attribute in latent.RELATIVE})
+            knobs.append({"name": attribute, "low": low, "high": high, "relative": attribute in RELATIVE})
         return {
             "model": name,
             "models": list(self.models),
@@ -381,10 +382,10 @@ def _blend(
         point = space.noise(z[alone])
     elif len(z) == 2:
         ends = space.noise(z)
-        point = latent.slerp(ends[:1], ends[1:], weights[1:])
+        point = slerp(ends[:1], ends[1:], weights[1:])
     else:
-        point = latent.barycentre(space.noise(z)[None], weights[None])
-    return space.latent(latent.vary(point, np.array([radius]), noise))
+        point = barycentre(space.noise(z)[None], weights[None])
+    return space.latent(vary(point, np.array([radius]), noise))
 
 
 def _accepted_pieces(rolls: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from midivae.config.jobs import Blend
 from midivae.generate.context import Context, Samples
-from midivae.models import latent
+from midivae.models.moves import barycentre, slerp
 
 
 def blend(context: Context, job: Blend, numbers: range) -> Samples:
@@ -33,10 +33,10 @@ def blend(context: Context, job: Blend, numbers: range) -> Samples:
     if on_path:
         share = np.array([i % job.steps for i in numbers]) / (job.steps - 1)
         weights = np.stack([1 - share, share], axis=1)
-        mixed = latent.slerp(noise[:, 0], noise[:, 1], share)
+        mixed = slerp(noise[:, 0], noise[:, 1], share)
     else:
         weights = np.stack([_weights(job, rng) for rng in rngs])
-        mixed = latent.barycentre(noise, weights)
+        mixed = barycentre(noise, weights)
     mixed = space.latent(mixed)
     for parent in range(m):  # a parent with all the weight stays as it is, to the last bit
         mixed = np.where(weights[:, parent, None] == 1, z[:, parent], mixed)

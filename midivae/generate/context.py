@@ -26,8 +26,9 @@ from midivae.config.streams import Stream
 from midivae.generate.parents import Pool
 from midivae.models import WindowModel, coding
 from midivae.models.base import Chance
+from midivae.models.controls import Controls
 from midivae.models.flow import Prior
-from midivae.models.latent import Controls, Space
+from midivae.models.moves import Space
 from midivae.music.roll import Layout
 
 Latents = Float32[np.ndarray, "B Z"]

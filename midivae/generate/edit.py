@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float, Float32
 from midivae.config.jobs import Edit
 from midivae.generate.context import Context, Latents, Planes, Samples, drawn_from
 from midivae.measures import features
-from midivae.models import latent
-from midivae.models.latent import Changes, Controls
+from midivae.models.controls import Changes, Controls, measure_changes
 from midivae.music.roll import Layout
 from midivae.storage.files import rounded
 
@@ -56,7 +55,7 @@ def _request(
 
 @dataclass(frozen=True)
 class Edited:
-    """Windows with changed attributes, and the measured change of each attribute (`latent.measured`)."""
+    """Windows with changed attributes, and the measured change of each attribute (`measure_changes`)."""
 
     z: Latents
     planes: Planes
@@ -90,7 +89,7 @@ def edited(
     moved = np.stack([z, *(controls.moved(z, changes, strength) for strength in STRENGTHS)])
     planes = play(moved)
     attributes = [features.attributes(rolls, layout) for rolls in planes]
-    measured = [latent.measured(attributes[0], values) for values in attributes]
+    measured = [measure_changes(attributes[0], values) for values in attributes]
     misses = [np.full(len(z), np.inf), *(controls.misses(changes, requested, values) for values in measured[1:])]
     best, row = np.argmin(misses, axis=0), np.arange(len(z))
     kept = {name: np.stack([values[name] for values in measured])[best, row] for name in measured[0]}

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from midivae.config.jobs import FromOne, Job, Vary
 from midivae.generate.context import Context, Latents, Samples, drawn_from
-from midivae.models import latent
+from midivae.models import moves
 
 
 def sample(context: Context, job: Job, numbers: range) -> Samples:
@@ -48,5 +48,5 @@ def vary(context: Context, job: Vary, numbers: range) -> Samples:
 def around(context: Context, z: Latents, radius: Float[np.ndarray, " B"], noise: Latents) -> Latents:
     """Latents at a distance from others; with a radius of 0 they keep every bit."""
     space = context.space
-    moved = space.latent(latent.vary(space.noise(z), radius, noise))
+    moved = space.latent(moves.vary(space.noise(z), radius, noise))
     return np.where(radius[:, None] > 0, moved, z)

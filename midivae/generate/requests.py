@@ -20,9 +20,9 @@ from midivae.errors import InputError, ParamsError
 from midivae.generate.context import Context
 from midivae.generate.parents import Pool
 from midivae.generate.sequences import windows_of
-from midivae.models import coding, latent
+from midivae.models import coding
 from midivae.models.base import Chance
-from midivae.models.latent import Controls
+from midivae.models.controls import CONTROLS_FILE, Controls
 from midivae.music.roll import Layout
 from midivae.storage import folders
 from midivae.storage.code import code_version
@@ -135,7 +135,7 @@ def _request(job: Job, params: Params, data: Path, rolls: str, earlier: Mapping[
         "seed": params.generate.seed,
         "weights": weights,
         "config": file_sha256(folder / CONFIG),
-        "controls": file_sha256(folder / latent.FILE) if _needs_controls(job) else None,
+        "controls": file_sha256(folder / CONTROLS_FILE) if _needs_controls(job) else None,
         "rolls": rolls,
         "parents": identities,
         "ingest": params.ingest.digest() if identities else None,

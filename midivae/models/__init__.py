@@ -1,16 +1,21 @@
 """The networks: windows of rolls to latents and back.
 
-base          What all models share: a window to a latent and back, a bound, a folder on disk.
-dense         The dense layers that the article's two models share.
-autoencoder   Dense layers, no noise: the article's first model.
-mlp           Dense layers, a variational autoencoder: the article's second.
-draft         Each beat to latents of its own and back: what a transformer may start from.
-transformer   A variational autoencoder that decides note after note.
-flow          The prior that is fitted to its latents.
-elbo          The evidence lower bound and its parts.
-registry      The models by name.
-coding        Rolls to latents and back, in blocks.
-latent        Moves in latent space: near a point, between points, along attributes.
+base           What all models share: a window to a latent and back, a bound, a folder on disk.
+dense          The dense layers that the article's two models share.
+autoencoder    Dense layers, no noise: the article's first model.
+mlp            Dense layers, a variational autoencoder: the article's second.
+draft          Each beat to latents of its own and back: what a transformer may start from.
+layers         Layers of the transformer.
+encoder        The transformer's encoder.
+head           The transformer's head: the cells of a step.
+transformer    A variational autoencoder that decides note after note.
+flow           The prior that is fitted to its latents.
+elbo           The evidence lower bound and its parts.
+registry       The models by name.
+coding         Rolls to latents and back, in blocks.
+moves          Moves in latent space: near a point, between points.
+controls       Moves along attributes.
+fit_controls   How the directions of attributes are found.
 """
 
 from midivae.models.base import Config, WindowModel, create, load

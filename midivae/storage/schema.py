@@ -212,7 +212,7 @@ CATALOG = _table(
     ("weights", FLOATS),  # of the parents in a blend
     ("radius", pa.float32(), "null"),  # vary, explore: distance from the parent, in standard deviations of the prior
     # edit: JSON {"asked": {attribute: change}, "measured": {attribute: change, of every attribute}}, see
-    # models/latent.py
+    # models/controls.py
     ("edits", pa.string(), "null"),
     ("transpose", pa.int32()),  # semitones by which the decoded music was transposed
     ("lead_steps", pa.int32()),  # continue: number of first steps that are the parent's; otherwise 0

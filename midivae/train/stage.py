@@ -36,7 +36,7 @@ from midivae.measures import distances
 from midivae.measures.likeness import Match, matched
 from midivae.models import Config, WindowModel, coding, elbo
 from midivae.models.base import Chance
-from midivae.models.latent import Controls
+from midivae.models.fit_controls import fit_controls
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256, rounded, write_bytes, write_json
 from midivae.storage.paths import CORPUS_TABLE, CURVES, METRICS, WEIGHTS, model_folder
@@ -206,7 +206,7 @@ def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: P
     valid = splits.corpora["valid"] if splits.valid else None
     weights = file_sha256(folder / WEIGHTS)
     log.info("%s: attributes in its latent space", model.name)
-    controls = Controls.fit(model, splits.corpora["train"], valid, settings.seed, weights, coding.usual(model))
+    controls = fit_controls(model, splits.corpora["train"], valid, settings.seed, weights, coding.usual(model))
     controls.write(folder)
 
 

@@ -18,7 +18,7 @@ from midivae.explorer.session import Session
 from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
-from midivae.models import coding, latent
+from midivae.models import coding, controls, fit_controls
 from midivae.music import midi
 from midivae.train import stage as train
 
@@ -33,8 +33,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(coding, "BLOCK", 8)
         files = {f"{i:02}.mid": midi.write(piece(i)) for i in range(30)}
         as_fetched(data, files | {"<script>alert(1)<!--.mid": midi.write(piece(99))})
-        patch.setattr(latent, "CALIBRATED_ON", 16)
-        patch.setattr(latent, "LEAST_EXPLAINED", 0.1)  # the model is small and trained for seconds
+        patch.setattr(fit_controls, "CALIBRATED_ON", 16)
+        patch.setattr(controls, "LEAST_EXPLAINED", 0.1)  # the model is small and trained for seconds
         for stage in (ingest, train, generate):
             stage.run(PARAMS, data)
     return data
@@ -48,7 +48,7 @@ def data(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         (tmp_path / "data" / name).symlink_to(trained / name)
     monkeypatch.setenv("MIDIVAE_HOME", str(trained / "work"))
     monkeypatch.setattr(uploads, "fan_out", in_this_process)
-    monkeypatch.setattr(latent, "LEAST_EXPLAINED", 0.1)
+    monkeypatch.setattr(controls, "LEAST_EXPLAINED", 0.1)
     return tmp_path / "data"
 
 

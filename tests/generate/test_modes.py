@@ -28,8 +28,8 @@ from midivae.ingest import stage as ingest
 from midivae.measures import features
 from midivae.measures.keys import best_scale, fifths, in_scale
 from midivae.measures.notes import chroma, transposed
-from midivae.models import coding, latent
-from midivae.models.latent import Controls, measured
+from midivae.models import coding, fit_controls
+from midivae.models.controls import Controls, measure_changes
 from midivae.music import midi
 from midivae.music.parts import assign_parts
 from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
@@ -113,8 +113,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
-        patch.setattr(latent, "CALIBRATED_ON", 24)
-        patch.setattr(latent, "ROUNDS", 1)
+        patch.setattr(fit_controls, "CALIBRATED_ON", 24)
+        patch.setattr(fit_controls, "ROUNDS", 1)
         as_fetched(data, {f"{i:02}.mid": midi.write(piece(i)) for i in range(32)})
         settings = params([{"name": "a", "count": 1}])
         ingest.run(settings, data)
@@ -273,7 +273,7 @@ def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
     uniform.noise()
     z = coding.encode(model, window(data, row["parents"][0])[None])
     before = coding.decode(model, z, context.chance, uniform.cells())
-    change = measured(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
+    change = measure_changes(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
     assert change["register"][0] == pytest.approx(edits[0]["measured"]["register"], abs=1e-4)
     moves = [controls.moved(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in STRENGTHS]
     assert any(close(row["z"], move) for move in moves)

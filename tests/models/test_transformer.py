@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import torch
 from floats import certain, close
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from midivae import models
 from midivae.config.train import Transformer as Settings
 from midivae.config.train import View
 from midivae.models import Config, coding
 from midivae.models.base import Chance
-from midivae.models.transformer import Transformer, by_distance, lag_bucket
+from midivae.models.transformer import Transformer
 from midivae.music.roll import Layout
 from midivae.windows.batch import Batch
 
@@ -249,17 +247,3 @@ def test_the_nucleus_leaves_out_what_is_unlikely() -> None:
     p = Chance(temperature=1.0, top_p=0.95).probability(logits)
     assert p.tolist() == pytest.approx([0, 0.06, 0.5, 0.94, 1], abs=1e-6)
     assert Chance(threshold=0.5).probability(logits).tolist() == [0, 0, 0, 1, 1]
-
-
-# --- pieces of it -----------------------------------------------------------------------------------------------------
-def test_matrices_by_distance_hold_what_lies_between_the_two_pitches() -> None:
-    matrix = by_distance(torch.arange(-2.0, 3.0))  # the weight of distance d is d
-    assert matrix.tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2000))
-def test_buckets_of_distances_are_exact_nearby_and_never_fall(lag: int) -> None:
-    bucket, following = lag_bucket(torch.tensor([lag, lag + 1])).tolist()
-    assert 0 <= bucket <= following < 32
-    assert bucket == lag or lag >= 16

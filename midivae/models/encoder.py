@@ -1,0 +1,47 @@
+"""The transformer's encoder: all steps of a window to its latent.
+
+Shapes:
+    B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    Q  beats
+
+Offers: `Encoder`, `PLAN`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  its usual name
+
+from midivae.config.train import Transformer as Settings
+from midivae.models.base import Config
+from midivae.models.layers import BUCKETS, EncoderLayer, lag_bucket
+
+PLAN = 64  # numbers per beat
+
+
+class Encoder(nn.Module):
+    """A posterior from all steps of a window at once, where there is no draft."""
+
+    def __init__(self, config: Config, settings: Settings, beats: int) -> None:
+        super().__init__()
+        _, n, k, p = config.window_shape
+        self.beat = config.layout.steps_per_beat
+        self.read = nn.Linear(n * k * p, settings.width)
+        self.layers = nn.ModuleList(EncoderLayer(settings.width, settings.heads, settings.dropout) for _ in range(2))
+        self.summary = nn.Linear(settings.width, PLAN)
+        self.posterior = nn.Linear(beats * PLAN, 2 * settings.latent)
+
+    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Mean and log-variance of the latent's posterior."""
+        steps = x.shape[1]
+        at = torch.arange(steps, device=x.device)
+        lag = at[:, None] - at
+        bucket = lag_bucket(lag.abs()) + BUCKETS * (lag < 0)
+        vector = torch.relu(self.read(x.flatten(2)))
+        for layer in self.layers:
+            vector = layer(vector, bucket)
+        beats = F.pad(self.summary(vector), (0, 0, 0, -steps % self.beat))
+        beats = beats.view(len(x), -1, self.beat, PLAN).mean(2)  # [B, Q, PLAN]
+        mu, logvar = self.posterior(beats.flatten(1)).float().chunk(2, -1)
+        return mu, logvar
