@@ -29,7 +29,8 @@ from midivae.config.train import View
 from midivae.measures import features
 from midivae.music import roll as pianoroll
 from midivae.music.roll import Layout
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
+from midivae.windows.windows import cut_planes, find_windows
 
 
 def main() -> None:
@@ -40,10 +41,10 @@ def main() -> None:
     parser.add_argument("--peer-samples", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    corpus, view = loader.load(args.data / "rolls", ["train", "valid", "test"]), View()
-    windows = loader.windows(corpus, view)
+    corpus, view = load_corpus(args.data / "rolls", ["train", "valid", "test"]), View()
+    windows = find_windows(corpus, view)
     index = np.resize(np.arange(len(windows)), args.samples)
-    planes, layout = loader.planes(corpus, windows, index, view), corpus.layout
+    planes, layout = cut_planes(corpus, windows, index, view), corpus.layout
     music = [_for_muspy(roll, layout) for roll in planes[: args.peer_samples]]
     steps: dict[str, tuple[int, Callable[[], object]]] = {
         "or of the planes": (len(planes), lambda: planes[:, :, :, 0] | planes[:, :, :, 1]),

@@ -46,8 +46,9 @@ from midivae.train import devices
 from midivae.train.checkpoint import Checkpoints
 from midivae.train.stage import ACTIVE
 from midivae.train.trainer import Trainer, torch_rng
-from midivae.windows import loader
-from midivae.windows.loader import BitMatrix, Corpus, Windows
+from midivae.windows.corpus import Corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import Windows, find_windows
 
 FILES = {"jsb": "jsb_chorales", "nottingham": "nottingham", "piano": "piano_midi", "muse": "musedata"}
 LAYOUT = Layout(("merged",), 21, 88, 4)
@@ -135,7 +136,7 @@ def matrix(
 ) -> tuple[BitMatrix, Windows]:
     """The windows of a split; with `hop` = `steps` they partition each sequence."""
     view = View(steps=steps, hop=hop, planes="frame", min_fill=min_fill)
-    found = loader.windows(whole, view)
+    found = find_windows(whole, view)
     return BitMatrix(whole, found, view, device, context), found
 
 

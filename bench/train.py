@@ -52,8 +52,9 @@ from midivae.train import devices
 from midivae.train import trainer as engine
 from midivae.train.checkpoint import Checkpoints
 from midivae.train.devices import Machine
-from midivae.windows import loader
-from midivae.windows.loader import BitMatrix
+from midivae.windows.corpus import load_corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import find_windows, sample_layout
 
 ENDLESS = {"epochs": 1_000_000, "patience": None}
 # dense products a second of the chip at its best, from its maker's data sheet; bf16 with fp32 sums, without sparsity
@@ -227,10 +228,10 @@ class Bench:
             self.exact = devices.connect("auto", "32", False)
         self.device = self.auto.device
         self.params = Train()
-        corpus = loader.load(rolls, ["train"])
+        corpus = load_corpus(rolls, ["train"])
         view = self.params.view
-        found = loader.windows(corpus, view)
-        self.layout = loader.sample_layout(corpus.layout, view)
+        found = find_windows(corpus, view)
+        self.layout = sample_layout(corpus.layout, view)
         self.data = {
             context: BitMatrix(corpus, found, view, self.device, context)
             for context in {0, self.params.transformer.context}

@@ -11,6 +11,7 @@ import pyarrow as pa
 from midivae.music.roll import FRAME, ONSET, Layout, pack
 from midivae.storage import folders, tables
 from midivae.storage.schema import PIECES, SHARD
+from midivae.windows.corpus import Corpus
 
 LAYOUT = Layout(("high", "low"), pitch_low=60, pitches=12, steps_per_beat=4)
 
@@ -78,3 +79,17 @@ def write_rolls(
                 {"layout": layout.to_json()},
             )
         tables.write(staging / "pieces.parquet", pa.Table.from_pylist([*table, rejected], PIECES.columns), PIECES)
+
+
+def corpus_of(pieces: list[np.ndarray], layout: Layout = LAYOUT, bar: int = 8) -> Corpus:
+    """Pieces as a corpus in memory, with a bar line every `bar` steps."""
+    lengths = [len(planes) for planes in pieces]
+    return Corpus(
+        packed=np.concatenate([np.zeros((0, layout.bytes_per_step), np.uint8), *map(pack, pieces)]),
+        starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        piece_ids=tuple(piece_id(i) for i in range(len(pieces))),
+        bar_starts=tuple(np.arange(0, length, bar) for length in lengths),
+        tempo_qpm=np.full(len(pieces), 120.0, np.float32),
+        programs=np.zeros((len(pieces), len(layout.parts)), np.int32),
+        layout=layout,
+    )

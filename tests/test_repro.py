@@ -170,9 +170,9 @@ def test_the_roll_that_the_docs_read_is_the_one_that_we_read(project: Project) -
         blocks(ROOT / "docs" / "data.md", "python")[0]
         + """
 from pathlib import Path
-from midivae.windows import loader
 from midivae.music import roll
-corpus = loader.load(Path("data/rolls"), ["train", "valid", "test"])
+from midivae.windows.corpus import load_corpus
+corpus = load_corpus(Path("data/rolls"), ["train", "valid", "test"])
 piece = corpus.piece_ids.index(row["piece_id"])
 ours = roll.unpack(corpus.packed[corpus.starts[piece] : corpus.starts[piece + 1]], corpus.layout)
 assert planes.any() and np.array_equal(planes, ours)

@@ -26,7 +26,8 @@ from midivae.measures import distances, features
 from midivae.storage import tables
 from midivae.storage.paths import PIECES_TABLE
 from midivae.storage.schema import FEATURES, PIECES
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus, load_corpus
+from midivae.windows.windows import cut_planes, find_windows, sample_layout
 
 _WINDOWS_AT_ONCE = 1024
 
@@ -48,8 +49,8 @@ def run(params: Params, data: Path, champion: Path, rules: Drift) -> dict[str, A
         SchemaError: the rolls are of another version, or of another layout than the champion's.
     """
     new, rejected = _new_pieces(data / "rolls", champion / "rolls")
-    before = loader.load(champion / "rolls", ["train"])
-    now = loader.load(data / "rolls", ["train", "valid", "test"])
+    before = load_corpus(champion / "rolls", ["train"])
+    now = load_corpus(data / "rolls", ["train", "valid", "test"])
     if now.layout != before.layout:
         raise SchemaError(
             f"{data / 'rolls'}: layout {now.layout}, but the champion's rolls have {before.layout}: models of "
@@ -80,18 +81,16 @@ def _new_pieces(rolls: Path, earlier: Path) -> tuple[set[str], int]:
     return accepted - known, len(rejected - known)
 
 
-def _measured(
-    corpus: loader.Corpus, pieces: set[str], view: View, params: Params, rules: Drift
-) -> Float[np.ndarray, "M F"]:
+def _measured(corpus: Corpus, pieces: set[str], view: View, params: Params, rules: Drift) -> Float[np.ndarray, "M F"]:
     """The features of windows of these pieces, one row per window; NaN: no value."""
     view = view.model_copy(update={"planes": "onset+frame"})
-    windows = loader.windows(corpus, view)
+    windows = find_windows(corpus, view)
     index = np.flatnonzero(np.isin(np.array(corpus.piece_ids), sorted(pieces))[windows.piece])
     index = index[distances.evenly(len(index), rules.max_windows)]
-    layout = loader.sample_layout(corpus.layout, view)
+    layout = sample_layout(corpus.layout, view)
     blocks = [np.empty((0, len(FEATURES)))]
     for first in range(0, len(index), _WINDOWS_AT_ONCE):
-        planes = loader.planes(corpus, windows, index[first : first + _WINDOWS_AT_ONCE], view)
+        planes = cut_planes(corpus, windows, index[first : first + _WINDOWS_AT_ONCE], view)
         columns = features.measure(planes, layout, params.evaluate.beats_per_bar)
         blocks.append(np.stack([columns[name] for name in FEATURES], axis=1).astype(np.float64))
     return np.concatenate(blocks)

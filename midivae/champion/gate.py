@@ -41,7 +41,9 @@ from midivae.storage.paths import METRICS, PIECES_TABLE, WEIGHTS, roll_shard, ro
 from midivae.storage.schema import HELD_OUT, PIECES, SHARD
 from midivae.train import devices
 from midivae.train import stage as train
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus, load_corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import Windows, find_windows, sample_layout
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ SEED = 0  # of the draw of the latent: the same for both models
 
 # --- the hold-out -----------------------------------------------------------------------------------------------------
 def freeze(rolls: Path, target: Path) -> dict[str, object]:
-    """Copies the `test` split of `rolls` to the folder `target`, which `loader.load` reads.
+    """Copies the `test` split of `rolls` to the folder `target`, which `load_corpus` reads.
 
     Returns:
         pieces and steps of the hold-out, and the sha256 of its manifest.
@@ -61,7 +63,7 @@ def freeze(rolls: Path, target: Path) -> dict[str, object]:
     """
     if target.exists():
         raise InputError(f"{target}: a hold-out is frozen there and does not change; delete it to freeze another")
-    corpus = loader.load(rolls, [HOLDOUT_SPLIT])
+    corpus = load_corpus(rolls, [HOLDOUT_SPLIT])
     if not len(corpus):
         raise InputError(
             f"{rolls}: no piece in split {HOLDOUT_SPLIT!r} to hold out; ingest more, or raise ingest.split"
@@ -99,7 +101,7 @@ class Score:
     windows: int
 
 
-def score(folder: Path, corpus: loader.Corpus, left_out: Sequence[str], rules: Gate, device: str = "auto") -> Score:
+def score(folder: Path, corpus: Corpus, left_out: Sequence[str], rules: Gate, device: str = "auto") -> Score:
     """Scores the model in a folder on a hold-out, without the pieces `left_out`.
 
     Raises:
@@ -110,13 +112,13 @@ def score(folder: Path, corpus: loader.Corpus, left_out: Sequence[str], rules: G
     _check_fits(folder, model, corpus)
     model = model.to(devices.connect(device, "32", False).device)  # type: ignore[arg-type]
     view = model.config.view
-    windows = _windows(corpus, loader.windows(corpus, view), left_out, rules.max_windows)
+    windows = _windows(corpus, find_windows(corpus, view), left_out, rules.max_windows)
     if not len(windows):
         raise InputError(
             f"hold-out: no window of {view.steps} steps is left; delete it, and the next night freezes one"
         )
     context = getattr(model.config.network, "context", 0)
-    matrix = loader.BitMatrix(corpus, windows, view, model.device, context)
+    matrix = BitMatrix(corpus, windows, view, model.device, context)
     heldout = train.heldout(model, matrix, SEED)
     return Score(
         model=model.name,
@@ -128,10 +130,10 @@ def score(folder: Path, corpus: loader.Corpus, left_out: Sequence[str], rules: G
     )
 
 
-def _check_fits(folder: Path, model: WindowModel, corpus: loader.Corpus) -> None:
+def _check_fits(folder: Path, model: WindowModel, corpus: Corpus) -> None:
     if not model.samples_latent:
         raise InputError(f"{folder}: model {model.name!r} has no bound to be compared by; set train.model to another")
-    wanted = loader.sample_layout(corpus.layout, model.config.view)
+    wanted = sample_layout(corpus.layout, model.config.view)
     if model.config.layout != wanted:
         raise InputError(
             f"{folder}: the model has {model.config.layout}, but the hold-out was frozen with {wanted}; delete it "
@@ -139,14 +141,14 @@ def _check_fits(folder: Path, model: WindowModel, corpus: loader.Corpus) -> None
         )
 
 
-def _windows(corpus: loader.Corpus, windows: loader.Windows, left_out: Sequence[str], most: int) -> loader.Windows:
+def _windows(corpus: Corpus, windows: Windows, left_out: Sequence[str], most: int) -> Windows:
     """The windows of all pieces but `left_out`; at most `most` of them, evenly spaced."""
     index = np.flatnonzero(~np.isin(np.array(corpus.piece_ids)[windows.piece], np.array(left_out, np.str_)))
     index = index[distances.evenly(len(index), most)]
-    return loader.Windows(windows.start[index], windows.stop[index], windows.piece[index])
+    return Windows(windows.start[index], windows.stop[index], windows.piece[index])
 
 
-def _trained_on(rolls: Path, holdout: loader.Corpus) -> list[str]:
+def _trained_on(rolls: Path, holdout: Corpus) -> list[str]:
     """The pieces of the hold-out that are in another split of `rolls`: a model may have been trained on them."""
     pieces = tables.read(rolls / PIECES_TABLE, PIECES, ["piece_id", "accepted", "split"])
     moved = pieces.filter(pc.field("accepted") & (pc.field("split") != HOLDOUT_SPLIT))
@@ -260,7 +262,7 @@ def run(params: Params, data: Path, champion: Path | None, holdout: Path, rules:
         InputError: something is missing, or the models cannot be compared.
         SchemaError, CorruptError: something is of another version, or damaged.
     """
-    corpus = loader.load(holdout, [HOLDOUT_SPLIT])
+    corpus = load_corpus(holdout, [HOLDOUT_SPLIT])
     left_out = _trained_on(data / "rolls", corpus)
     if left_out:
         log.warning("hold-out: %d piece(s) are in the training data now and are left out", len(left_out))
@@ -325,6 +327,6 @@ def spread(folders: Sequence[Path], holdout: Path, rules: Gate) -> dict[str, Any
     """
     if len(folders) < 2:
         raise InputError(f"{len(folders)} model: a spread needs at least two that differ in their seed; name more")
-    corpus = loader.load(holdout, [HOLDOUT_SPLIT])
+    corpus = load_corpus(holdout, [HOLDOUT_SPLIT])
     nats = {str(folder): score(folder, corpus, [], rules).nats_per_step for folder in folders}
     return {"models": nats, "seed_sd_nats": round(statistics.stdev(nats.values()), 6)}

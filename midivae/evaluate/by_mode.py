@@ -37,7 +37,8 @@ from midivae.measures.notes import transposed
 from midivae.models import coding
 from midivae.music import roll
 from midivae.storage.schema import FEATURES, HELD_OUT
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus
+from midivae.windows.windows import find_windows
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of each table, by its file
     "control.csv": control.CONTROL_COLUMNS,
@@ -68,7 +69,7 @@ class Reference:
 
     held_out: HeldOut
     measured: MeasuredSet
-    training: loader.Corpus
+    training: Corpus
     seed: int
 
 
@@ -239,7 +240,7 @@ def _longform(job: MeasuredJob, reference: Reference, context: Context) -> list[
     return rows
 
 
-def _cut(corpus: loader.Corpus, piece: int, most: int, context: Context) -> Bool[np.ndarray, "T N 2 P"]:
+def _cut(corpus: Corpus, piece: int, most: int, context: Context) -> Bool[np.ndarray, "T N 2 P"]:
     """A whole piece, or its first `most` steps."""
     length = min(most, int(corpus.starts[piece + 1] - corpus.starts[piece]))
     planes: np.ndarray = cut_pieces(corpus, np.array([piece]), np.array([0]), context.view, length)[0]
@@ -286,7 +287,7 @@ def _seams(job: MeasuredJob, reference: Reference, context: Context) -> list[Row
     samples = (roll.unpack(job.rolls[block[:, None], lead[block][:, None] + steps], layout) for block in around)
     view = context.view.model_copy(update={"steps": 2 * side, "hop": "bar", "min_fill": 1.0})
     corpus = reference.held_out.corpus
-    real = windows_of_pieces(corpus, loader.windows(corpus, view), view)
+    real = windows_of_pieces(corpus, find_windows(corpus, view), view)
     seams, real_seams = (
         [longform.seams(planes[:, :side], planes[:, side:], layout) for planes in blocks] for blocks in (samples, real)
     )

@@ -23,7 +23,8 @@ from midivae.measures.baselines import Counts
 from midivae.measures.harmony import Bigram
 from midivae.models import WindowModel
 from midivae.music.roll import Layout
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus, load_corpus
+from midivae.windows.windows import Windows, corpus_bar_hashes, cut_planes, find_windows, sample_layout
 
 PHRASES = (1, 2, 4)  # lengths, in bars, of the phrases that are looked up in the training pieces
 
@@ -59,23 +60,23 @@ class Context:
         return self.beats_per_bar * self.layout.steps_per_beat
 
 
-def context_of(training: loader.Corpus, encoder: WindowModel, settings: Evaluate) -> Context:
+def context_of(training: Corpus, encoder: WindowModel, settings: Evaluate) -> Context:
     """Collects the facts of the training pieces."""
     view = encoder.config.view.model_copy(update={"planes": "onset+frame"})
-    layout = loader.sample_layout(training.layout, view)
-    windows = loader.windows(training, view)
+    layout = sample_layout(training.layout, view)
+    windows = find_windows(training, view)
     index = distances.evenly(len(windows), settings.training_windows)
     chroma = [np.zeros((0, view.steps // layout.steps_per_beat, 12), bool)]
     counts = baselines.count(np.zeros((0, view.steps, len(layout.parts), 2, layout.pitches), bool))
     for block in slices(index):
-        planes = loader.planes(training, windows, block, view)
+        planes = cut_planes(training, windows, block, view)
         chroma.append(likeness.beat_chroma(planes, layout))
         counts += baselines.count(planes)
     return Context(
         view=view,
         layout=layout,
         beats_per_bar=settings.beats_per_bar,
-        phrases={bars: loader.bar_hashes(training, bars * settings.beats_per_bar) for bars in PHRASES},
+        phrases={bars: corpus_bar_hashes(training, bars * settings.beats_per_bar) for bars in PHRASES},
         chroma=np.concatenate(chroma),
         piece_ids=np.array(training.piece_ids)[windows.piece[index]],
         starts=windows.start[index] - training.starts[windows.piece[index]],
@@ -85,13 +86,13 @@ def context_of(training: loader.Corpus, encoder: WindowModel, settings: Evaluate
     )
 
 
-def _bigram(training: loader.Corpus, view: View, layout: Layout, most: int) -> Bigram:
+def _bigram(training: Corpus, view: View, layout: Layout, most: int) -> Bigram:
     """Fitted to windows without overlap and without silence beyond a piece's end, so that each chord counts once."""
     apart = view.model_copy(update={"hop": view.steps, "min_fill": 1.0})
-    windows = loader.windows(training, apart)
+    windows = find_windows(training, apart)
     chords = [np.zeros((0, view.steps // layout.steps_per_beat), np.int64)]
     blocks = slices(distances.evenly(len(windows), most))
-    chords += [harmony.chords(loader.planes(training, windows, index, apart), layout) for index in blocks]
+    chords += [harmony.chords(cut_planes(training, windows, index, apart), layout) for index in blocks]
     return Bigram.fit(np.concatenate(chords))
 
 
@@ -99,8 +100,8 @@ def _bigram(training: loader.Corpus, view: View, layout: Layout, most: int) -> B
 class HeldOut:
     """The pieces of splits valid and test, and their windows."""
 
-    corpus: loader.Corpus
-    windows: loader.Windows
+    corpus: Corpus
+    windows: Windows
 
     @property
     def starts(self) -> Int[np.ndarray, " B"]:
@@ -120,8 +121,8 @@ def held_out_of(rolls: Path, view: View) -> HeldOut:
     Raises:
         InputError: there are none.
     """
-    corpus = loader.load(rolls, ["valid", "test"])
-    windows = loader.windows(corpus, view)
+    corpus = load_corpus(rolls, ["valid", "test"])
+    windows = find_windows(corpus, view)
     if len(windows) == 0:
         raise InputError(
             f"no window of {view.steps} steps in the {len(corpus)} pieces of splits valid and test; hold out more "

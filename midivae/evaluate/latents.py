@@ -12,7 +12,8 @@ import torch
 
 from midivae.measures import distances
 from midivae.models import WindowModel
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus
+from midivae.windows.windows import cut_planes, find_windows
 
 _WINDOWS = 4096  # windows that are encoded, evenly spaced, at most
 _AT_ONCE = 128
@@ -33,15 +34,15 @@ class Latents:
     gap_nats: float
 
 
-def latents_of(model: WindowModel, corpus: loader.Corpus) -> Latents:
+def latents_of(model: WindowModel, corpus: Corpus) -> Latents:
     """Encodes held-out windows."""
     view = model.config.view
-    windows = loader.windows(corpus, view)
+    windows = find_windows(corpus, view)
     index = distances.evenly(len(windows), _WINDOWS)
     encoded = []
     with torch.inference_mode():
         for first in range(0, len(index), _AT_ONCE):
-            planes = loader.planes(corpus, windows, index[first : first + _AT_ONCE], view)
+            planes = cut_planes(corpus, windows, index[first : first + _AT_ONCE], view)
             mu, logvar = model.encode(torch.from_numpy(planes.astype(np.float32)).to(model.device))
             encoded.append((mu.double().cpu().numpy(), logvar.double().exp().cpu().numpy()))
     means, variances = (np.concatenate(column) for column in zip(*encoded, strict=True))

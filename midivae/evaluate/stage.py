@@ -47,7 +47,7 @@ from midivae.storage import folders, schema, tables
 from midivae.storage.files import write_bytes, write_json
 from midivae.storage.paths import METRICS, compared_folders
 from midivae.storage.schema import FEATURES, HELD_OUT
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
 
 
 def run(params: Params, data: Path) -> dict[str, object]:
@@ -63,7 +63,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
     start = time.monotonic()
     settings, catalog = params.evaluate, data / "samples" / "catalog"
     trained = [models.load(folder) for folder in (data / "model", *compared_folders(data / "model"))]
-    training = loader.load(data / "rolls", ["train"])
+    training = load_corpus(data / "rolls", ["train"])
     context = context_of(training, trained[0], settings)
     held_out = held_out_of(data / "rolls", context.view)
     jobs = samples.read(catalog, context)

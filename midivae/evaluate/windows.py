@@ -17,7 +17,8 @@ from jaxtyping import Bool, Int, UInt8
 from midivae.config.train import View
 from midivae.music import roll
 from midivae.music.roll import Layout
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus
+from midivae.windows.windows import Windows, cut_planes
 
 AT_ONCE = 512  # windows of a block
 
@@ -30,9 +31,9 @@ def slices(index: Index) -> Iterator[Index]:
     return (index[first : first + AT_ONCE] for first in range(0, len(index), AT_ONCE))
 
 
-def windows_of_pieces(corpus: loader.Corpus, windows: loader.Windows, view: View) -> Iterator[Planes]:
+def windows_of_pieces(corpus: Corpus, windows: Windows, view: View) -> Iterator[Planes]:
     """Windows of pieces."""
-    return (loader.planes(corpus, windows, index, view) for index in slices(np.arange(len(windows))))
+    return (cut_planes(corpus, windows, index, view) for index in slices(np.arange(len(windows))))
 
 
 def windows_of_rolls(
@@ -49,10 +50,10 @@ def unpacked(packed: UInt8[np.ndarray, "M S X"], layout: Layout) -> Iterator[Pla
 
 
 def cut_pieces(
-    corpus: loader.Corpus, piece: Index, start: Index, view: View, steps: int
+    corpus: Corpus, piece: Index, start: Index, view: View, steps: int
 ) -> Bool[np.ndarray, "M {steps} N 2 P"]:
     """`steps` steps of pieces from the given ones on, in the layout of samples; silence beyond their end."""
     first = corpus.starts[piece] + start
-    places = loader.Windows(first, corpus.starts[piece + 1], piece)
+    places = Windows(first, corpus.starts[piece + 1], piece)
     longer = view.model_copy(update={"steps": steps, "planes": "onset+frame"})
-    return loader.planes(corpus, places, np.arange(len(piece)), longer)
+    return cut_planes(corpus, places, np.arange(len(piece)), longer)

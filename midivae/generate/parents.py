@@ -34,7 +34,8 @@ from midivae.music.roll import Layout, from_notes, pack
 from midivae.storage import schema, tables
 from midivae.storage.files import write_file
 from midivae.storage.paths import PIECES_TABLE
-from midivae.windows import loader
+from midivae.windows.corpus import layout_of, load_corpus
+from midivae.windows.windows import cut_windows, find_windows, least_steps
 
 STEPS, WINDOWS = "steps.npy", "windows.parquet"
 
@@ -113,7 +114,7 @@ def write_pool(
     Raises:
         ParamsError, InputError: no such piece, bar, file or sample, or a file without any of the parts.
     """
-    layout = loader.layout_of(rolls)
+    layout = layout_of(rolls)
     by_text: dict[str, _Windows] = {}
     for text in texts:
         parent = Parent.parse(text)
@@ -152,8 +153,8 @@ def _rows(parent: int, windows: _Windows, offset: int) -> pa.Table:
 
 def _split(parent: Parent, rolls: Path, view: View) -> _Windows:
     """All windows of a split that start at bar lines."""
-    corpus = loader.load(rolls, [parent.name])
-    windows = loader.windows(corpus, view.model_copy(update={"hop": "bar"}))
+    corpus = load_corpus(rolls, [parent.name])
+    windows = find_windows(corpus, view.model_copy(update={"hop": "bar"}))
     if not len(windows):
         raise InputError(f"parent split:{parent.name}: no window of {view.steps} steps in it; name another split")
     first = corpus.starts[windows.piece]
@@ -176,7 +177,7 @@ def _piece(parent: Parent, rolls: Path) -> _Piece:
         why = f"it was rejected: {named['reason'][0]}" if len(named) else "there is none of this id or path"
         raise ParamsError(f"parent piece:{parent.name}: {why}; data/rolls/pieces.parquet lists all pieces")
     piece_id, split = accepted["piece_id"][0].as_py(), accepted["split"][0].as_py()
-    corpus = loader.load(rolls, [split])
+    corpus = load_corpus(rolls, [split])
     number = corpus.piece_ids.index(piece_id)
     start, stop = corpus.starts[number : number + 2].tolist()
     return corpus.packed[start:stop], corpus.bar_starts[number], piece_id
@@ -224,7 +225,7 @@ def _at_bar(
     if parent.bar > len(bars):
         raise ParamsError(f"parent {label}: it has {len(bars)} bars; name one of them")
     start = int(bars[parent.bar - 1])
-    least = loader.least_steps(view)
+    least = least_steps(view)
     if len(packed) - start < least:
         raise ParamsError(
             f"parent {label}: {len(packed) - start} steps are left from there, and a window of {view.steps} needs "
@@ -289,7 +290,7 @@ class Pool:
     def windows(self, index: Int[np.ndarray, " B"], view: View) -> Bool[np.ndarray, "B {view.steps} N 2 P"]:
         """Windows as a model of this view sees them, with both planes; silence behind the end of a piece."""
         both = view.model_copy(update={"planes": "onset+frame"})
-        return loader.cut(self.packed, self.layout, self.start[index], self.stop[index], both)
+        return cut_windows(self.packed, self.layout, self.start[index], self.stop[index], both)
 
     def any_window(self, parent: int, rng: np.random.Generator) -> int:
         """One of the windows that a parent stands for."""

@@ -29,7 +29,8 @@ from midivae.music import midi, roll
 from midivae.music.notes import TimeSignature
 from midivae.storage import schema, tables
 from midivae.storage.code import code_version
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
+from midivae.windows.windows import corpus_bar_hashes
 
 Hashes = UInt64[np.ndarray, " H"]
 
@@ -103,10 +104,10 @@ def _midi_column(request: Request, names: Sequence[str], planes: Bool[np.ndarray
 # --- bars of training pieces ------------------------------------------------------------------------------------------
 def training_bars(rolls: Path, beats_per_bar: int) -> Path:
     """A table of the hashes of all bars in the training pieces, computed once for these rolls."""
-    name = f"bars-{rolls_sha256(rolls)[:16]}-{beats_per_bar}-{code_version(loader.__name__)}.parquet"
+    name = f"bars-{rolls_sha256(rolls)[:16]}-{beats_per_bar}-{code_version(corpus_bar_hashes.__module__)}.parquet"
     target = work_folder() / name
     if not tables.is_whole(target, schema.BARS):
-        hashes = loader.bar_hashes(loader.load(rolls, ["train"]), beats_per_bar)
+        hashes = corpus_bar_hashes(load_corpus(rolls, ["train"]), beats_per_bar)
         tables.write(target, pa.table({"hash": hashes}), schema.BARS)
     return target
 

@@ -32,8 +32,8 @@ from midivae.models import coding
 from midivae.models.base import Chance, WindowModel
 from midivae.models.controls import LEAST_SD, REACH, RELATIVE, Controls
 from midivae.models.moves import Latents
-from midivae.windows import loader
-from midivae.windows.loader import Corpus
+from midivae.windows.corpus import Corpus
+from midivae.windows.windows import cut_planes, find_windows
 
 MOST_WINDOWS = 8192  # training windows that directions are estimated from, at most
 CALIBRATED_ON = 128  # windows that are decoded to measure a response
@@ -59,13 +59,13 @@ def _encoded(
 ) -> tuple[Latents, dict[str, Float[np.ndarray, " B"]]]:
     """The latents of windows of a corpus, at most so many, and their attributes."""
     view = model.config.view
-    windows = loader.windows(corpus, view)
+    windows = find_windows(corpus, view)
     index = np.sort(rng.permutation(len(windows))[:most])
     both = view.model_copy(update={"planes": "onset+frame"})
     z, attributes = [], []
     with tqdm(total=len(index), desc=f"{model.name}: latents", unit="window", disable=None, file=sys.stderr) as bar:
         for some in np.array_split(index, -(-len(index) // _AT_ONCE)):
-            block = loader.planes(corpus, windows, some, both)
+            block = cut_planes(corpus, windows, some, both)
             z.append(coding.encode(model, block))
             attributes.append(features.attributes(block, model.config.layout))
             bar.update(len(some))

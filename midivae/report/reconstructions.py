@@ -30,7 +30,8 @@ from midivae.render.charts import number
 from midivae.report.training import Trained
 from midivae.storage import schema, tables
 from midivae.storage.paths import PIECES_TABLE
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus, load_corpus
+from midivae.windows.windows import cut_planes, find_windows
 
 _STEP, _PITCH = 4, 3  # width of a step and height of a pitch, in units that scale with the page
 _WIDEST, _LONG = 960, 480  # largest width of a picture, and the width from which it gets a line of its own
@@ -39,12 +40,12 @@ _LEAST_GAP = 12  # between beat lines, and between bar numbers
 
 def reconstructions(trained: Sequence[Trained], rolls: Path, params: Params) -> dict[str, Any]:
     """Held-out windows, drawn at random, and what each model makes of them."""
-    held_out = loader.load(rolls, ["test"])
+    held_out = load_corpus(rolls, ["test"])
     config = trained[0].model.config
     view = config.view.model_copy(update={"planes": "onset+frame"})
-    windows = loader.windows(held_out, view)
+    windows = find_windows(held_out, view)
     index = _draw_windows(len(windows), params.report.rolls_per_job, params.report.seed)
-    original = loader.planes(held_out, windows, index, view)
+    original = cut_planes(held_out, windows, index, view)
     rebuilt = {one.name: _reconstruct(one.model, held_out, index) for one in trained}
     paths = piece_paths(rolls)
     starts = (windows.start - held_out.starts[windows.piece]) // config.layout.steps_per_beat
@@ -74,10 +75,10 @@ def _draw_windows(n: int, count: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(n, min(n, count), replace=False))
 
 
-def _reconstruct(model: WindowModel, corpus: loader.Corpus, index: np.ndarray) -> Bool[np.ndarray, "B T N 2 P"]:
+def _reconstruct(model: WindowModel, corpus: Corpus, index: np.ndarray) -> Bool[np.ndarray, "B T N 2 P"]:
     """The windows, encoded to the mean of their latent and decoded again."""
     both = model.config.view.model_copy(update={"planes": "onset+frame"})
-    planes = loader.planes(corpus, loader.windows(corpus, both), index, both)
+    planes = cut_planes(corpus, find_windows(corpus, both), index, both)
     return coding.decode(model, coding.encode(model, planes))
 
 

@@ -29,7 +29,7 @@ from midivae.storage.workdir import key_of, work_dir
 from midivae.train.checkpoint import Checkpoints, Progress
 from midivae.train.devices import Machine
 from midivae.train.trainer import Trainer, slices, torch_rng
-from midivae.windows.loader import BitMatrix
+from midivae.windows.device import BitMatrix
 
 log = logging.getLogger(__name__)
 

@@ -35,8 +35,9 @@ from midivae.storage.code import code_version
 from midivae.storage.workdir import work_dir
 from midivae.train import trainer
 from midivae.train.checkpoint import Checkpoints, Progress, Row, State
-from midivae.windows import loader
-from midivae.windows.loader import BitMatrix, Corpus
+from midivae.windows.corpus import Corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import Chains, Windows, find_chains
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def encoded(
         times: how many; None: as many as `MOST_TIMES` and `MOST_ENCODED` admit, or one where `transpose` is 0.
     """
     rng = Stream.PRIOR.rng(seed)
-    chosen = _at_most(loader.chains(corpus, view), MOST_ENCODED, rng)
+    chosen = _at_most(find_chains(corpus, view), MOST_ENCODED, rng)
     matrix = BitMatrix(corpus, chosen.windows, view, model.device)
     n = len(matrix)
     if times is None:
@@ -104,7 +105,7 @@ def encoded(
     return Encoded(mu, (0.5 * logvar).exp(), starts, torch.from_numpy(chosen.at_start).to(model.device))
 
 
-def _at_most(chains: loader.Chains, n: int, rng: np.random.Generator) -> loader.Chains:
+def _at_most(chains: Chains, n: int, rng: np.random.Generator) -> Chains:
     """All chains, or as many of them, drawn at random, as have `n` windows together."""
     counts = np.diff(chains.starts)
     if counts.sum() <= n:
@@ -113,8 +114,8 @@ def _at_most(chains: loader.Chains, n: int, rng: np.random.Generator) -> loader.
     keep = np.sort(order[np.cumsum(counts[order]) <= n])
     index = np.concatenate([np.arange(chains.starts[i], chains.starts[i + 1]) for i in keep])
     w = chains.windows
-    windows = loader.Windows(w.start[index], w.stop[index], w.piece[index])
-    return loader.Chains(windows, np.concatenate([[0], np.cumsum(counts[keep])]), chains.at_start[keep])
+    windows = Windows(w.start[index], w.stop[index], w.piece[index])
+    return Chains(windows, np.concatenate([[0], np.cumsum(counts[keep])]), chains.at_start[keep])
 
 
 def _rooms(matrix: BitMatrix, batches: tuple[Tensor, ...]) -> list[Int[Tensor, " E"]]:

@@ -47,9 +47,10 @@ from midivae.train.checkpoint import Row
 from midivae.train.fit import Trained
 from midivae.train.trainer import CURVES as CURVE_COLUMNS
 from midivae.train.trainer import TRACE, csv_bytes, torch_rng
-from midivae.windows import loader
 from midivae.windows.batch import Batch
-from midivae.windows.loader import BitMatrix, Corpus
+from midivae.windows.corpus import Corpus, load_corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import find_windows, sample_layout
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +149,10 @@ def _splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
     manifest = rolls / folders.MANIFEST
     if not manifest.is_file():
         raise InputError(f"{rolls}: no {folders.MANIFEST}; run stage `ingest`")
-    corpora = {name: loader.load(rolls, [name]) for name in SPLITS}
+    corpora = {name: load_corpus(rolls, [name]) for name in SPLITS}
     view = settings.view
     context = settings.transformer.context if "transformer" in (settings.model, *settings.compare) else 0
-    train, valid, test = (BitMatrix(c, loader.windows(c, view), view, device, context) for c in corpora.values())
+    train, valid, test = (BitMatrix(c, find_windows(c, view), view, device, context) for c in corpora.values())
     for name in (settings.model, *settings.compare):
         _check_enough(len(train), name, settings)
     if not len(valid):
@@ -174,7 +175,7 @@ def _config(name: str, settings: Train, splits: Splits) -> Config:
     corpus = splits.corpora["train"]
     return Config(
         name=name,
-        layout=loader.sample_layout(corpus.layout, settings.view),
+        layout=sample_layout(corpus.layout, settings.view),
         view=settings.view,
         network=settings.network(name),
         tempo_qpm=round(float(np.median(corpus.tempo_qpm)), 3),

@@ -1,6 +1,6 @@
 """The training engine: fits one model to windows of rolls.
 
-Packed bits lie on the training device, and a batch is gathered and unpacked there (`loader.BitMatrix`), so that no
+Packed bits lie on the training device, and a batch is gathered and unpacked there (`BitMatrix`), so that no
 Python touches a single window between shard and step. The order of windows follows from the seed and the number of the
 epoch; the last windows, that fill no batch, sit out that epoch. After each epoch the loss on the `valid` pieces says
 whether the weights are the best so far, and when to stop.
@@ -53,8 +53,8 @@ from midivae.storage.files import write_bytes
 from midivae.train import checkpoint, devices, optimizers
 from midivae.train.checkpoint import Checkpoints, Pace, Progress, Row
 from midivae.train.devices import Machine
-from midivae.windows import loader
-from midivae.windows.loader import BitMatrix
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import epoch_order
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Trainer:
 
     def _batches(self, epoch: int, n_batches: int) -> list[Int[Tensor, "slices B"]]:
         """Numbers of the windows of each batch, by slice."""
-        order = loader.epoch_order(len(self.train), self.seed, epoch)[: n_batches * self.settings.batch_size]
+        order = epoch_order(len(self.train), self.seed, epoch)[: n_batches * self.settings.batch_size]
         return list(torch.from_numpy(order).to(self.train.device).view(n_batches, self.slices, -1))
 
     def _seeds(self, epoch: int) -> UInt64[np.ndarray, "batches slices 3"]:

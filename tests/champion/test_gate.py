@@ -25,7 +25,7 @@ from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256, read_json, write_json
 from midivae.storage.schema import PIECES
 from midivae.train import stage as train
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
 
 pytestmark = pytest.mark.numerical
 
@@ -72,7 +72,7 @@ def holdout(data: Path, tmp_path: Path) -> Path:
 
 # --- the hold-out -----------------------------------------------------------------------------------------------------
 def test_the_hold_out_is_the_test_split(data: Path, holdout: Path) -> None:
-    there, kept = loader.load(data / "rolls", ["test"]), loader.load(holdout, ["test"])
+    there, kept = load_corpus(data / "rolls", ["test"]), load_corpus(holdout, ["test"])
     assert there.piece_ids == kept.piece_ids and len(kept) > 2
     assert (there.packed == kept.packed).all()
     assert there.layout == kept.layout
@@ -101,7 +101,7 @@ def test_pieces_that_came_into_training_are_left_out_for_both(data: Path, holdou
     moved = tmp_path / "data"
     shutil.copytree(data, moved)
     pieces = tables.read(moved / "rolls" / "pieces.parquet", PIECES)
-    first = loader.load(holdout, ["test"]).piece_ids[0]
+    first = load_corpus(holdout, ["test"]).piece_ids[0]
     splits = [
         "train" if i == first else s
         for i, s in zip(
@@ -119,7 +119,7 @@ def test_pieces_that_came_into_training_are_left_out_for_both(data: Path, holdou
 
 # --- scores -----------------------------------------------------------------------------------------------------------
 def test_a_score_is_what_training_reports_of_its_own_test_split(data: Path, holdout: Path) -> None:
-    corpus = loader.load(holdout, ["test"])
+    corpus = load_corpus(holdout, ["test"])
     found = gate.score(data / "model", corpus, [], Gate())
     reported = read_json(data / "model" / "metrics.json")["heldout"]
     assert found.windows == reported["windows"]
@@ -129,12 +129,12 @@ def test_a_score_is_what_training_reports_of_its_own_test_split(data: Path, hold
 
 
 def test_windows_are_spread_evenly_where_they_are_too_many(data: Path, holdout: Path) -> None:
-    corpus = loader.load(holdout, ["test"])
+    corpus = load_corpus(holdout, ["test"])
     assert gate.score(data / "model", corpus, [], Gate(max_windows=7)).windows == 7
 
 
 def test_a_model_without_a_bound_is_refused(data: Path, holdout: Path) -> None:
-    corpus = loader.load(holdout, ["test"])
+    corpus = load_corpus(holdout, ["test"])
     with pytest.raises(InputError, match="has no bound to be compared by"):
         gate.score(data / "model" / "compare" / "autoencoder", corpus, [], Gate())
 
@@ -147,7 +147,7 @@ def test_a_model_of_another_layout_is_refused(data: Path, tmp_path: Path) -> Non
     for stage in (fetch, ingest):
         stage.run(params, tmp_path / "data")
     patch.undo()
-    corpus = loader.load(tmp_path / "data" / "rolls", ["test"])
+    corpus = load_corpus(tmp_path / "data" / "rolls", ["test"])
     with pytest.raises(InputError, match="the hold-out was frozen with"):
         gate.score(data / "model", corpus, [], Gate())
 
@@ -168,7 +168,7 @@ def test_the_spread_is_the_standard_deviation(data: Path, holdout: Path, tmp_pat
     for weight in model.parameters():
         weight.mul_(0.9)
     model.save_pretrained(other)
-    corpus = loader.load(holdout, ["test"])
+    corpus = load_corpus(holdout, ["test"])
     one, two = (gate.score(folder, corpus, [], Gate()).nats_per_step for folder in (data / "model", other))
     found = gate.spread([data / "model", other], holdout, Gate())
     assert found["seed_sd_nats"] == pytest.approx(abs(one - two) / 2**0.5, abs=1e-6)  # of two values

@@ -18,7 +18,7 @@ from midivae.measures import features, likeness
 from midivae.measures.notes import transposed
 from midivae.music import roll
 from midivae.storage import schema, tables
-from midivae.windows import loader
+from midivae.windows.corpus import Corpus, load_corpus
 
 pytestmark = pytest.mark.numerical
 
@@ -38,14 +38,14 @@ def scale_song(rng: np.random.Generator, tonic: int, bars: int) -> np.ndarray:
     return planes
 
 
-def parents_of(corpus: loader.Corpus, n: int) -> tuple[list[str], np.ndarray]:
+def parents_of(corpus: Corpus, n: int) -> tuple[list[str], np.ndarray]:
     """The first windows of pieces, from their second bar line on, and their names."""
     starts = corpus.starts[:n] + 8
     rolls = roll.unpack(corpus.packed[starts[:, None] + np.arange(STEPS)], corpus.layout)
     return [f"piece:{piece_id}@2" for piece_id in corpus.piece_ids[:n]], rolls
 
 
-def low_rolls(training: loader.Corpus) -> np.ndarray:
+def low_rolls(training: Corpus) -> np.ndarray:
     """Windows of four training pieces that can be moved up by a fourth."""
     rolls = parents_of(training, len(training))[1]
     fits = np.flatnonzero(~rolls[..., -5:].any(axis=(1, 2, 3, 4)))
@@ -70,7 +70,7 @@ def build(data: Path) -> None:
     rng = np.random.default_rng(1)
     write_rolls(data / "rolls", [piece(rng, BARS) for _ in range(40)], ["train", "valid", "train", "test"] * 10, LAYOUT)
     write_model(data / "model", "mlp")
-    held_out, training = (loader.load(data / "rolls", splits) for splits in (["valid", "test"], ["train"]))
+    held_out, training = (load_corpus(data / "rolls", splits) for splits in (["valid", "test"], ["train"]))
     names, rolls = parents_of(held_out, 12)
     train_names, train_rolls = parents_of(training, 8)
     samples = data / "samples"
@@ -283,7 +283,7 @@ def test_copies_of_training_music_are_found(data: Path, metrics: dict[str, Any])
     assert metrics["sample_copies_distinct_bars"] <= 1 / 3 + 0.01  # each thrice
     neighbours = tables.read(data / "evaluation" / "neighbours.parquet", schema.NEIGHBOURS).to_pandas()
     first = neighbours[neighbours["set"] == "sample-copies"].iloc[0]
-    training = loader.load(data / "rolls", ["train"])
+    training = load_corpus(data / "rolls", ["train"])
     where = training.starts[training.piece_ids.index(first["piece_id"])] + first["piece_start_step"]
     found = roll.unpack(training.packed[where : where + STEPS], LAYOUT)[None]
     wanted = transposed(low_rolls(training)[:1], LAYOUT, np.array([5]))

@@ -27,7 +27,7 @@ from midivae.music.roll import Layout, Roll
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import read_json, write_json
 from midivae.storage.schema import FEATURES
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
 
 pytestmark = pytest.mark.numerical
 
@@ -216,9 +216,9 @@ def test_the_article_is_judged(data: Path) -> None:
     assert float(table["plain"]["latent_gap_nats"]) > 1
 
 
-def test_held_out_windows_are_measured_as_the_loader_cuts_them(data: Path) -> None:
+def test_held_out_windows_are_measured_as_they_are_cut(data: Path) -> None:
     rows = tables.read(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
-    corpus = loader.load(data / "rolls", ["valid", "test"])
+    corpus = load_corpus(data / "rolls", ["valid", "test"])
     assert sorted(rows["piece_id"].unique()) == sorted(corpus.piece_ids)
     assert sorted(rows["start_step"].unique()) == [0, 8, 16, 24, 32]
     row = rows.iloc[4]
@@ -228,7 +228,7 @@ def test_held_out_windows_are_measured_as_the_loader_cuts_them(data: Path) -> No
         assert row[name] == wanted[0]
     assert row["key"] == key_names(planes, LAYOUT)[0]
     # novelty: against 16 steps from every bar line of the training pieces, by a set of Python
-    train = loader.load(data / "rolls", ["train"])
+    train = load_corpus(data / "rolls", ["train"])
     rolls = roll.unpack(train.packed, LAYOUT).reshape(-1, 64, 2, 2, 36)
     ended = np.concatenate([rolls, np.zeros_like(rolls[:, :8])], axis=1)
     bars = [ended[:, first : first + 16] for first in range(0, 64, 8)]

@@ -35,7 +35,8 @@ from midivae.music.parts import assign_parts
 from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
 from midivae.storage import schema, tables
 from midivae.train import stage as train
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
+from midivae.windows.windows import cut_planes, find_windows
 
 pytestmark = [pytest.mark.numerical, pytest.mark.xdist_group("modes")]  # one process trains the model for all
 
@@ -86,9 +87,9 @@ def write_components(data: Path, folder: Path) -> None:
     rows, the decoder its transpose.
     """
     settings = params([{"name": "a", "count": 1}]).train
-    corpus = loader.load(data / "rolls", ["train"])
-    windows = loader.windows(corpus, settings.view)
-    x = loader.planes(corpus, windows, np.arange(len(windows)), settings.view).reshape(len(windows), -1).astype(float)
+    corpus = load_corpus(data / "rolls", ["train"])
+    windows = find_windows(corpus, settings.view)
+    x = cut_planes(corpus, windows, np.arange(len(windows)), settings.view).reshape(len(windows), -1).astype(float)
     away = x - x.mean(0)
     squares, columns = np.linalg.eigh(away @ away.T)  # the largest are the last
     squares, columns = squares[-settings.dense.latent :], columns[:, -settings.dense.latent :]
@@ -156,7 +157,7 @@ def planes_of(data: bytes, n_steps: int) -> np.ndarray:
 def window(data: Path, label: str) -> np.ndarray:
     """The window of the corpus that a label names."""
     piece_id, bar = label.removeprefix("piece:").split("@")
-    corpus = loader.load(data / "rolls", ["train", "valid", "test"])
+    corpus = load_corpus(data / "rolls", ["train", "valid", "test"])
     i = corpus.piece_ids.index(piece_id)
     first = corpus.starts[i] + corpus.bar_starts[i][int(bar) - 1]
     rows = corpus.packed[first : min(first + STEPS, corpus.starts[i + 1])]
@@ -192,7 +193,7 @@ def test_reconstruct_gives_back_its_parent(data: Path) -> None:
 
 
 def test_vary_goes_from_the_parent_to_strangers(data: Path) -> None:
-    corpus = loader.load(data / "rolls", ["train"])
+    corpus = load_corpus(data / "rolls", ["train"])
     parent = f"piece:{corpus.piece_ids[0]}@3"
     jobs = [
         {"name": f"r{i}", "mode": "vary", "count": 16, "radius": radius, "parents": [parent], **PLAIN}
@@ -235,7 +236,7 @@ def test_a_blend_is_a_path_from_one_parent_to_the_other(data: Path) -> None:
 
 
 def test_a_barycentre_of_many_parents(data: Path) -> None:
-    corpus = loader.load(data / "rolls", ["train"])
+    corpus = load_corpus(data / "rolls", ["train"])
     three = [f"piece:{piece_id}@2" for piece_id in corpus.piece_ids[:3]]
     job = {"mode": "blend", "method": "barycentre", "parents": three, "count": 40, **PLAIN}
     found = made(data, {"name": "a", **job}, {"name": "b", **job, "weights": [0, 1, 0], "count": 2})
@@ -524,7 +525,7 @@ def test_rows_do_not_depend_on_count_or_neighbours(data: Path, job: dict[str, An
 
 
 def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(data: Path) -> None:
-    corpus = loader.load(data / "rolls", ["test"])
+    corpus = load_corpus(data / "rolls", ["test"])
     lead = {"name": "c", "mode": "continue", "count": 1, "parents": [f"piece:{corpus.piece_ids[0]}@1"]}
     moved, plain = {"name": "m", "count": 1, "transpose": 2}, {"name": "s", "count": 1}
     asked = [f"sample:{name}-0000000" for name in "cms"]

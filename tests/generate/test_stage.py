@@ -44,7 +44,8 @@ from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, Roll, batch_to_notes, from_notes, to_notes
 from midivae.storage import folders
 from midivae.storage.files import file_sha256
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
+from midivae.windows.windows import cut_planes, find_windows
 from midivae.workers.parallel import Failure, Outcome
 
 pytestmark = pytest.mark.numerical
@@ -237,10 +238,10 @@ def test_silent_samples_are_rows_with_valid_midi(trained: Path, data: Path, here
 
 
 def test_novelty_is_zero_for_music_of_the_training_pieces(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = loader.load(data / "rolls", ["train"])
+    corpus = load_corpus(data / "rolls", ["train"])
     view = params([{"name": "a", "count": 1}]).train.view
-    windows = loader.windows(corpus, view)
-    real = loader.planes(corpus, windows, np.arange(min(8, len(windows))), view)
+    windows = find_windows(corpus, view)
+    real = cut_planes(corpus, windows, np.arange(min(8, len(windows))), view)
     real[0, 16:] = False  # a window of one bar, the other empty
     real[1, 16:] = ~real[1, 16:]  # a window with one bar that is in no piece: half new
     real[2] = False

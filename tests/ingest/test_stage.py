@@ -34,7 +34,7 @@ from midivae.music.notes import Notes, Tempo
 from midivae.music.roll import Layout
 from midivae.storage import folders, tables
 from midivae.storage.schema import FACTS, PIECES, SHARD
-from midivae.windows import loader
+from midivae.windows.corpus import load_corpus
 
 SHARED = Path(__file__).parents[3] / "shared" / "corpora"
 
@@ -323,7 +323,7 @@ def test_a_truncated_part_is_named_and_healed(tmp_path: Path) -> None:
     part.write_bytes(whole[part.name][:-100])
     assert [part.name in line for line in folders.verify(tmp_path / "rolls")] == [True]
     with pytest.raises(CorruptError, match=part.name):
-        loader.load(tmp_path / "rolls", ["train", "valid", "test"])
+        load_corpus(tmp_path / "rolls", ["train", "valid", "test"])
     assert ingest.run(params(), tmp_path)["parsed"] == 0
     assert contents(tmp_path / "rolls") == whole
 

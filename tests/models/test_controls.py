@@ -12,8 +12,8 @@ import pytest
 from midivae.errors import CorruptError, InputError
 from midivae.measures import features
 from midivae.models.controls import CONTROLS_FILE, KEY_SD, LEAK, Controls, asked_names, measure_changes
+from midivae.music.roll import Layout
 from midivae.storage.files import file_sha256
-from midivae.windows import loader
 
 pytestmark = pytest.mark.numerical
 
@@ -36,7 +36,7 @@ def test_measured_by_hand() -> None:
 
 def test_a_step_on_the_circle_of_fifths_is_one_more_sharp() -> None:
     # the notes of C major, then of G major
-    layout = loader.Layout(("a", "b"), 60, 24, 4)
+    layout = Layout(("a", "b"), 60, 24, 4)
     planes = np.zeros((2, 32, 2, 2, 24), bool)
     for roll, tonic in enumerate((0, 7)):
         for i, tone in enumerate((0, 2, 4, 5, 7, 9, 11)):

@@ -12,7 +12,8 @@ from midivae.models import coding
 from midivae.models.base import Chance
 from midivae.models.controls import Controls, measure_changes
 from midivae.models.fit_controls import fit_controls
-from midivae.windows import loader
+from midivae.music.roll import Layout, pack
+from midivae.windows.corpus import Corpus
 
 pytestmark = pytest.mark.numerical
 
@@ -52,15 +53,15 @@ def controls() -> tuple[Linear, Controls]:
     from generate.test_stage import VALUES, params
 
     values = params([{"name": "a", "count": 1}], train={**VALUES["train"], "view": {"steps": 32}})
-    layout = loader.Layout(("merged",), 36, 48, 4)
+    layout = Layout(("merged",), 36, 48, 4)
     network = values.train.dense.model_copy(update={"latent": 3})
     model = Linear(models.Config("linear", layout, values.train.view, network, 90.0, (0,), "0" * 64)).eval()
     model.register_parameter("nothing", torch.nn.Parameter(torch.zeros(1)))
     rng = np.random.default_rng(0)
     z = rng.standard_normal((400, 3)).astype(np.float32)
     planes = coding.decode(model, z)
-    corpus = loader.Corpus(
-        loader.pack(planes.reshape(-1, 1, 2, 48)),
+    corpus = Corpus(
+        pack(planes.reshape(-1, 1, 2, 48)),
         np.arange(401) * 32,
         tuple(map(str, range(400))),
         tuple(np.zeros(1, np.int64) for _ in range(400)),

@@ -16,7 +16,7 @@ WORK = {
     "train": ("midivae.train.fit", "midivae.models.transformer"),
     "prior": ("midivae.train.fit_prior",),
     "generate": ("midivae.generate.parts",),
-    "known bars": ("midivae.windows.loader",),
+    "known bars": ("midivae.windows.windows",),
 }
 
 

@@ -18,8 +18,9 @@ from midivae.models.flow import Prior, normal_nats
 from midivae.music.roll import Layout, pack
 from midivae.train import fit_prior
 from midivae.train.fit_prior import Encoded
-from midivae.windows import loader
-from midivae.windows.loader import BitMatrix, Corpus
+from midivae.windows.corpus import Corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import find_chains
 
 pytestmark = pytest.mark.numerical
 
@@ -185,7 +186,7 @@ def test_chains_are_encoded_as_they_are_first_and_then_moved_as_a_whole(monkeypa
     found = fit_prior.encoded(model, corpus, view, transpose=4, seed=0)
     assert found.mu.shape == (fit_prior.MOST_TIMES, 4, 3)
     assert found.starts.tolist() == [0, 3, 4]
-    matrix = BitMatrix(corpus, loader.chains(corpus, view).windows, view, torch.device("cpu"))
+    matrix = BitMatrix(corpus, find_chains(corpus, view).windows, view, torch.device("cpu"))
     plain = matrix.batch(torch.arange(4))
     assert torch.equal(seen[0], plain.x)
     assert close(found.mu[0], encode(plain.x)[0])
@@ -200,7 +201,7 @@ def test_chains_are_encoded_as_they_are_first_and_then_moved_as_a_whole(monkeypa
 
 def test_of_a_large_corpus_whole_chains_are_drawn_up_to_a_number_of_windows() -> None:
     corpus = corpus_of([24, 40, 8, 16])
-    chains = loader.chains(corpus, View(steps=8, hop="bar"))
+    chains = find_chains(corpus, View(steps=8, hop="bar"))
     some = fit_prior._at_most(chains, 6, np.random.default_rng(0))
     assert 0 < some.starts[-1] <= 6
     whole = {tuple(chains.windows.start[a:b]) for a, b in zip(chains.starts[:-1], chains.starts[1:], strict=True)}

@@ -29,9 +29,10 @@ from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
 from midivae.train import devices, fit, fit_prior, trainer
 from midivae.train import stage as train
-from midivae.windows import loader
 from midivae.windows.batch import Batch
-from midivae.windows.loader import BitMatrix
+from midivae.windows.corpus import load_corpus
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import cut_planes, find_windows
 
 pytestmark = pytest.mark.numerical
 
@@ -75,7 +76,7 @@ def test_both_models_are_published_together_with_all_their_files(data: Path) -> 
     }
     assert folders.verify(data / "model") == []
     json.dumps(summary)
-    counted = [len(loader.windows(loader.load(data / "rolls", [s]), SETTINGS.view)) for s in ("train", "valid", "test")]
+    counted = [len(find_windows(load_corpus(data / "rolls", [s]), SETTINGS.view)) for s in ("train", "valid", "test")]
     assert summary["windows"] == dict(zip(("train", "valid", "test"), counted, strict=True))
     assert models.load(data / "model").config.name == "mlp"
     assert models.load(data / "model" / "compare" / "autoencoder").config.name == "autoencoder"
@@ -150,9 +151,9 @@ def test_held_out_figures_can_be_worked_out_again(data: Path) -> None:
     model = models.load(data / "model")
     figures = json.loads((data / "model" / "metrics.json").read_text())["heldout"]
 
-    corpus = loader.load(data / "rolls", ["test"])
-    found = loader.windows(corpus, SETTINGS.view)
-    planes = loader.planes(corpus, found, np.arange(len(found)), SETTINGS.view)
+    corpus = load_corpus(data / "rolls", ["test"])
+    found = find_windows(corpus, SETTINGS.view)
+    planes = cut_planes(corpus, found, np.arange(len(found)), SETTINGS.view)
     x = torch.from_numpy(planes).float()
     mu, logvar = model.encode(x)
     real = coding.complete(planes)
@@ -283,7 +284,7 @@ def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatc
 
     model = models.load(data / "model")
     assert model.prior is not None
-    corpus = loader.load(data / "rolls", ["test"])
+    corpus = load_corpus(data / "rolls", ["test"])
     chains = fit_prior.encoded(model, corpus, settings.train.view, 0, 0)
     found = json.loads((data / "model" / "metrics.json").read_text())["prior"]
     assert found == pytest.approx({f"{k}_nats": v for k, v in fit_prior.nats(model.prior, chains, 0).items()}, rel=RTOL)
@@ -319,8 +320,8 @@ def test_a_draft_is_fitted_first_and_then_stays(data: Path, tmp_path: Path) -> N
     untrained = DRAFTED.model_copy(update={"draft_steps": 1})
     (data / "model").rename(tmp_path / "second")
     train.run(params(model="transformer", compare=(), transformer=untrained), data)
-    view, corpus = settings.train.view, loader.load(data / "rolls", ["train"])
-    windows = BitMatrix(corpus, loader.windows(corpus, view), view, CPU)
+    view, corpus = settings.train.view, load_corpus(data / "rolls", ["train"])
+    windows = BitMatrix(corpus, find_windows(corpus, view), view, CPU)
     x = windows.batch(torch.arange(len(windows))).x
     nats = []
     for folder in (tmp_path / "first", data / "model"):

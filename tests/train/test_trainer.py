@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 from floats import RTOL
-from rolls import LAYOUT, made_up
-from windows.test_loader import corpus_of
+from rolls import LAYOUT, corpus_of, made_up
 
 from midivae import models
 from midivae.config.streams import Stream
@@ -30,8 +29,8 @@ from midivae.train import trainer as engine
 from midivae.train.checkpoint import Checkpoints
 from midivae.train.devices import Machine
 from midivae.train.trainer import Trainer
-from midivae.windows import loader
-from midivae.windows.loader import BitMatrix
+from midivae.windows.device import BitMatrix
+from midivae.windows.windows import find_windows
 
 pytestmark = pytest.mark.numerical
 
@@ -55,7 +54,7 @@ def _one_thread() -> Iterator[None]:
 
 def matrix(n_pieces: int, seed: int = 0) -> BitMatrix:
     corpus = corpus_of(made_up(n_pieces, seed))
-    return BitMatrix(corpus, loader.windows(corpus, VIEW), VIEW, CPU, context=4)
+    return BitMatrix(corpus, find_windows(corpus, VIEW), VIEW, CPU, context=4)
 
 
 def trainer(
