@@ -110,20 +110,20 @@ def read_stdin(spec: object, beat: Beat) -> str:
 
 
 def convert_or_crash(scores: object, beat: Beat) -> list[bytes | str]:
-    """`fetch.convert`, for scores of which some say "crash" or "hang"."""
-    from midivae.fetch import stage as fetch
+    """`chorales.convert`, for scores of which some say "crash" or "hang"."""
+    from midivae.fetch import chorales
 
-    assert isinstance(scores, fetch.Scores)
-    condemned = dict(scores.condemned)
+    assert isinstance(scores, chorales.Scores)
+    failed = dict(scores.failed)
     for index, path in enumerate(scores.paths):
         beat(index)
         with open(path, "rb") as file:
             start = file.read(5)
-        if index not in condemned and start == b"crash":
+        if index not in failed and start == b"crash":
             ctypes.string_at(0)
-        if index not in condemned and start == b"hang":
+        if index not in failed and start == b"hang":
             time.sleep(HANG_S)
-    return fetch.convert(scores, beat)
+    return chorales.convert(scores, beat)
 
 
 def render_or_crash(spec: object, beat: Beat) -> object:

@@ -15,8 +15,7 @@ from midivae.config import params
 from midivae.config.fetch import BUILT_IN, Fetch
 from midivae.config.params import Params
 from midivae.errors import ParamsError
-from midivae.fetch import corpora
-from midivae.fetch import stage as fetch
+from midivae.fetch import corpora, own_split
 
 ROOT = Path(__file__).parents[2]
 TEXT = corpora.REGISTRY.read_text()
@@ -42,7 +41,7 @@ def test_an_entry_can_be_a_source(name: str) -> None:
     assert name not in BUILT_IN
     assert corpus.sha256 or corpus.md5 or corpus.url.startswith("https://"), "neither hash nor a server that is known"
     if corpus.split is not None:
-        assert set(corpus.split.folders) <= set(fetch.SPLITS)
+        assert set(corpus.split.folders) <= set(own_split.SPLITS)
     for part in corpus.parts.tracks if corpus.parts.rule == "track" else ():
         assert re.fullmatch(r"[a-z][a-z0-9-]*", part)
 

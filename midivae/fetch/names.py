@@ -1,0 +1,80 @@
+"""Names of the files of a corpus: which are MIDI files, and the safe path that each gets below our folder.
+
+A name found in a folder or an archive may hold any bytes. In the text made of it, these characters stand as %XX: bytes
+that are not UTF-8, characters that do not print, a backslash, and a percent sign before two hex digits. Different
+names give different text.
+
+Offers: `is_midi`, `is_licence`, `printable`, `safe_path`, `unique`, `SUFFIXES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+SUFFIXES = (b".mid", b".midi")
+_LICENCES = (b"license", b"licence", b"copying")
+_MAX_NAME = 200  # bytes of a component; file systems take 255
+_MAX_PATH = 1000  # bytes of a path
+
+
+def is_midi(name: bytes) -> bool:
+    """Whether the name ends like that of a MIDI file, in upper or lower case."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def is_licence(name: bytes) -> bool:
+    """Whether the name is that of a licence file."""
+    return name.rpartition(b"/")[2].lower().startswith(_LICENCES)
+
+
+def printable(name: bytes) -> str:
+    """The name as text that prints; different names give different text."""
+    text = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", name.decode("utf-8", "surrogateescape"))
+    return "".join(c if c.isprintable() and c != "\\" else _percent(c) for c in text)
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def safe_path(name: bytes) -> str:
+    """A relative path for a name that `archive.refusal` accepts.
+
+    A component that is too long is cut and ends in a hash of the whole. A folder named like a MIDI file gets an
+    underscore.
+    """
+    *folders, file = (part for part in name.split(b"/") if part not in (b"", b"."))
+    safe = [_shortened(part) + ("_" if is_midi(part) else "") for part in folders]
+    path = "/".join([*safe, _shortened(file)])
+    return path if len(path.encode()) <= _MAX_PATH else f"{hashlib.sha256(name).hexdigest()}/{_shortened(file)}"
+
+
+def _shortened(part: bytes) -> str:
+    """One component as text, cut where it is too long."""
+    text = printable(part)
+    if len(text.encode()) <= _MAX_NAME:
+        return text
+    suffix = next((s.decode() for s in SUFFIXES if part.lower().endswith(s)), "")
+    head = text.encode()[: _MAX_NAME // 2].decode("utf-8", "ignore")
+    return f"{head}~{hashlib.sha256(part).hexdigest()[:16]}{suffix}"
+
+
+def unique(path: str, taken: dict[str, int]) -> str:
+    """The path, with ~2, ~3, ... where it is taken; `taken` maps each path so far to its highest number.
+
+    Names that differ only in upper and lower case or in the composition of accents are the same name, as on some file
+    systems.
+    """
+    stem, dot, suffix = path.rpartition(".")
+    candidate, key = path, _key(path)
+    while (candidate_key := _key(candidate)) in taken:
+        taken[key] += 1
+        candidate = f"{stem}~{taken[key]}{dot}{suffix}"
+    taken[candidate_key] = 1
+    return candidate
+
+
+def _key(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold())
