@@ -1,17 +1,17 @@
-"""Files from the web: continued after a cut, tried again after a fault, believed by their hash alone.
+"""Files from the web: downloads continue after a cut, are tried again after a fault, and are checked by their hash.
 
 A file is kept in the work directory, under its URL and hash, from one run to the next. It grows under the name `.part`
 and gets its own only when it is whole and its hash is right. Where no hash is known, that of the first download is
-noted, and every later one compared with it.
+noted, and every later one is compared with it.
 
-What the server says is not believed: a file larger than registered, or than allowed, is cut off, and a web page, which
-hosts send that ask for a login or limit downloads, is no file. Only http and https are followed, redirects included.
+Statements of the server are checked: a file larger than registered, or than allowed, is cut off, and a web page is
+refused, which hosts send that ask for a login or limit downloads. Only http and https are followed, redirects included.
 
-A download goes on from where it stopped if the server sends parts of files (`Range`), and only if the file is still the
+A download continues where it stopped if the server sends parts of files (`Range`), and only if the file is still the
 same: by its `ETag` or date of change (`If-Range`), or because its hash is known.
 
 Offers: `fetch` and `Fetched`, `check` (a file that is already here), `shown` (a URL without its password); the only
-module that knows pooch and requests.
+module that uses requests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pooch
 import requests
 import urllib3
 from filelock import FileLock
@@ -86,18 +85,18 @@ def fetch(
     key = hashlib.sha256("\n".join([url, sha256 or "", md5 or ""]).encode()).hexdigest()[:16]
     folder = (work_dir() / "downloads" / key).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # a second download waits, and finds the file
-        _tidy(folder, {file_name(url), "seen.json"})
-        note = _Note.read(folder)
-        known = sha256 or (note.sha256 if note else None) or (f"md5:{md5}" if md5 else None)
-        resuming = _Resuming(folder / ".part", limits, size, trusted=known is not None)
-        path = _retrieve(url, folder, known, resuming)
-        if note is None:
-            note = _Note(sha256 or file_sha256(path), path.stat().st_size)
-            note.write(folder, url)
+    path, noted = folder / file_name(url), folder / "seen.json"
+    with FileLock(folder / ".lock"):  # a second run waits, and uses the file
+        note = read_json(noted) if noted.is_file() else {}
+        known = sha256 or note.get("sha256") or (f"md5:{md5}" if md5 else None)
+        if not path.is_file() or _hash(path, known) != known:
+            _download(url, path, known, limits, size)
+        if not note:
+            note = {"url": shown(url), "sha256": sha256 or file_sha256(path), "bytes": path.stat().st_size}
+            write_json(noted, note)
             if sha256 is None:
-                log.info("%s: sha256 %s, noted: later downloads are compared with it", shown(url), note.sha256)
-    return Fetched(path, note.sha256, note.bytes)
+                log.info("%s: sha256 %s, noted: later downloads are compared with it", shown(url), note["sha256"])
+    return Fetched(path, note["sha256"], note["bytes"])
 
 
 def check(path: Path, *, sha256: str | None, md5: str | None) -> None:
@@ -107,14 +106,14 @@ def check(path: Path, *, sha256: str | None, md5: str | None) -> None:
         InputError: it cannot be read.
         CorruptError: it is another file.
     """
-    wanted, kind = (sha256, "sha256") if sha256 else (md5, "md5")
+    wanted = sha256 or (f"md5:{md5}" if md5 else None)
     try:
-        found = pooch.file_hash(str(path), alg=kind) if wanted else None
+        found = _hash(path, wanted)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); fetch.path must name the archive") from error
     if found != wanted:
         raise CorruptError(
-            f"{path}: {kind} {found} where the corpus has {wanted}: damaged, or another version; download it again, or "
+            f"{path}: hash {found} where the corpus has {wanted}: damaged, or another version; download it again, or "
             "set fetch.source to `archive` to take it as it is"
         )
 
@@ -131,67 +130,41 @@ def file_name(url: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", last).lstrip(".")[-100:] or "download"
 
 
-# --- what is kept -----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Note:
-    """What was downloaded to a folder the first time; it outlives the file."""
-
-    sha256: str
-    bytes: int
-
-    @classmethod
-    def read(cls, folder: Path) -> _Note | None:
-        """The note of a folder; None: nothing was downloaded yet."""
-        if not (folder / "seen.json").is_file():
-            return None
-        noted = read_json(folder / "seen.json")
-        return cls(noted["sha256"], noted["bytes"])
-
-    def write(self, folder: Path, url: str) -> None:
-        """Keeps the note in a folder."""
-        write_json(folder / "seen.json", {"url": shown(url), "sha256": self.sha256, "bytes": self.bytes})
+def _hash(path: Path, like: str | None) -> str | None:
+    """The hash of a file, of the kind and in the form of another: sha256 in hex, or `md5:` and hex; None of None."""
+    if like is None:
+        return None
+    if not like.startswith("md5:"):
+        return file_sha256(path)
+    with path.open("rb") as file:
+        return f"md5:{hashlib.file_digest(file, 'md5').hexdigest()}"
 
 
-def _tidy(folder: Path, kept: set[str]) -> None:
-    """Takes back what a killed run had handed to pooch, under a temporary name, to be hashed."""
-    for left in folder.iterdir():
-        if left.name not in kept and not left.name.startswith("."):
-            if left.stat().st_size and not (folder / ".part").exists():
-                left.replace(folder / ".part")
-            else:
-                left.unlink()
-
-
-def _retrieve(url: str, folder: Path, known: str | None, resuming: _Resuming) -> Path:
-    """The file, by pooch, which compares the hash before it gives the file its name."""
-    pooch.get_logger().setLevel(logging.WARNING)  # we say the same
+def _download(url: str, path: Path, known: str | None, limits: Download, size: int | None) -> None:
+    """Downloads a file, and gives it its name when its hash is right."""
+    part = path.with_name(".part")
+    download = _Resumable(url, part, limits, size, trusted=known is not None)
     try:
-        try:
-            return _by_pooch(url, folder, known, resuming)
-        except CorruptError:
-            if not resuming.continued:
-                raise
-            log.warning("%s: put together from parts, it is not the file that was meant; once more", shown(url))
-            return _by_pooch(url, folder, known, resuming)
+        download.run()
+        if download.continued and _hash(part, known) != known:
+            log.warning("%s: put together from parts, it is not the expected file; downloading all of it", shown(url))
+            part.unlink()
+            download.run()
+        if (found := _hash(part, known)) != known:
+            part.unlink()
+            raise CorruptError(
+                f"{shown(url)}: hash {found} where {known} was expected: damaged on the way, or changed on the server; "
+                "if its publisher says that it changed, name it with fetch.source `url` and its new sha256, or, if the "
+                f"old hash is that of your own first download, delete {path.parent}"
+            )
+        part.replace(path)
     except OSError as error:
-        raise InputError(f"{folder}: {error.strerror or error}; set MIDIVAE_HOME to a folder with room") from error
-
-
-def _by_pooch(url: str, folder: Path, known: str | None, resuming: _Resuming) -> Path:
-    try:
-        return Path(pooch.retrieve(url, known, file_name(url), folder, downloader=resuming))
-    except ValueError as error:  # a wrong hash; the file is gone
-        wanted, _, found = str(error).partition("expected ")[2].partition(". ")[0].partition(" but got ")
-        raise CorruptError(
-            f"{shown(url)}: hash {found} where {wanted} was expected: damaged on the way, or changed on the server; if "
-            "its publisher says that it changed, name it with fetch.source `url` and its new sha256, or, if the old "
-            f"hash is that of your own first download, delete {folder}"
-        ) from error
+        raise InputError(f"{path.parent}: {error.strerror or error}; set MIDIVAE_HOME to a folder with room") from error
 
 
 # --- one download -----------------------------------------------------------------------------------------------------
-class _PassingError(Exception):
-    """A fault that may not be there the next time."""
+class _TemporaryError(Exception):
+    """A fault that may be gone at the next try."""
 
     def __init__(self, cause: str, wait_s: float = 0.0) -> None:
         super().__init__(cause)
@@ -199,18 +172,20 @@ class _PassingError(Exception):
 
 
 @dataclass
-class _Resuming:
-    """A downloader for pooch that goes on where it stopped, in this run or an earlier one.
+class _Resumable:
+    """A download that continues where it stopped, in this run or an earlier one.
 
     Attributes:
-        part: what has come so far; its `.json` says of which state of the file on the server.
+        url: what to download.
+        part: the bytes so far; its `.json` notes the state of the file on the server.
         limits: how long to try, and how much to take.
         size: of the whole, where known beforehand.
-        trusted: whether a hash will tell if parts of two files were put together.
-        continued: whether some of the file was there from an earlier try.
-        is_page: whether what came begins like a web page.
+        trusted: whether a hash will show if parts of two files were put together.
+        continued: whether some bytes are from an earlier request.
+        is_page: whether the bytes begin like a web page.
     """
 
+    url: str
     part: Path
     limits: Download
     size: int | None
@@ -219,15 +194,16 @@ class _Resuming:
     is_page: bool = False
     _most: int = field(default=0, init=False)  # bytes, at the best of times
 
-    def __call__(self, url: str, output_file: str, caller: object) -> None:
-        """Downloads `url` to `output_file`; pooch calls it so."""
+    def run(self) -> None:
+        """Downloads to `part`, with as many requests as it takes."""
+        url = self.url
         log.info("downloading %s%s", shown(url), f", {self.size:,} bytes" if self.size else "")
         tries = 0
         while True:
             try:
-                self._go_on(url)
+                self._request()
                 break
-            except _PassingError as fault:
+            except _TemporaryError as fault:
                 tries = 1 if self._gained() else tries + 1
                 if tries >= self.limits.attempts:
                     raise InputError(
@@ -242,23 +218,22 @@ class _Resuming:
                 f"{shown(url)}: a web page, not a file, as hosts send it that ask for a login or limit downloads; "
                 f"{_REMEDY}"
             )
-        self.part.replace(output_file)
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _gained(self) -> bool:
-        """Whether there is notably more than ever before."""
+        """Whether there are `_PROGRESS` more bytes than ever before."""
         have, before = self._have(), self._most
         self._most = max(have, before)
         return have >= before + _PROGRESS
 
-    def _go_on(self, url: str) -> None:
-        """One request, for what is missing."""
+    def _request(self) -> None:
+        """One request, for the bytes that are missing."""
         have, headers = self._request_headers()
-        with _translated(url, self.limits.timeout_s):
+        with _translated(self.url, self.limits.timeout_s):
             waits = (self.limits.timeout_s, self.limits.timeout_s)
-            with requests.get(url, headers=headers, stream=True, timeout=waits) as response:
+            with requests.get(self.url, headers=headers, stream=True, timeout=waits) as response:
                 start = self._start(response, have)
                 if start is None:
                     self.continued = True
@@ -270,7 +245,7 @@ class _Resuming:
         self._require_whole(total)
 
     def _begin(self, response: requests.Response, start: int) -> None:
-        """Makes ready to append; what is there never stands beside the mark of another state of the file."""
+        """Prepares to append; the part is deleted first, so that it never lies beside the validator of another file."""
         self.continued |= start > 0
         if not start:
             self.part.unlink(missing_ok=True)
@@ -308,12 +283,12 @@ class _Resuming:
             raise self._from_the_start("the part that is here does not fit the file on the server")
         cause = f"the server answers {status} {response.reason}".rstrip()
         if status in _PASSING or status >= 500:
-            raise _PassingError(cause, _retry_after(response))
+            raise _TemporaryError(cause, _retry_after(response))
         raise InputError(f"{shown(response.url)}: cannot be downloaded: {cause}; {_REMEDY}")
 
-    def _from_the_start(self, cause: str) -> _PassingError:
+    def _from_the_start(self, cause: str) -> _TemporaryError:
         self.part.unlink(missing_ok=True)
-        return _PassingError(cause)
+        return _TemporaryError(cause)
 
     def _total(self, response: requests.Response, start: int) -> int | None:
         """The size of the whole file, as the server says; None: it does not."""
@@ -337,7 +312,7 @@ class _Resuming:
             raise self._too_large(response, self.limits.max_bytes)
 
     def _too_large(self, response: requests.Response, most: int) -> MidivaeError:
-        """What to raise where more comes than was said or is allowed."""
+        """The error for more bytes than announced or allowed."""
         here = f"{shown(response.url)}: the server sends more than {most:,} bytes"
         if self.size is not None:
             return CorruptError(f"{here}, the size of the file that is meant: cut off; see the page of the corpus")
@@ -368,10 +343,10 @@ class _Resuming:
             os.fsync(file.fileno())
 
     def _require_whole(self, total: int | None) -> None:
-        """Makes sure that nothing is missing at the end, as far as anybody said how much there is."""
+        """Checks that no byte is missing at the end, where the size is known."""
         wanted = total if total is not None else self.size
         if wanted is not None and self._have() < wanted:
-            raise _PassingError(f"cut off after {self._have():,} of {wanted:,} bytes")
+            raise _TemporaryError(f"cut off after {self._have():,} of {wanted:,} bytes")
 
 
 # --- what servers say -------------------------------------------------------------------------------------------------
@@ -395,23 +370,23 @@ def _retry_after(response: requests.Response) -> float:
 
 @contextmanager
 def _translated(url: str, timeout_s: float) -> Iterator[None]:
-    """Foreign exceptions of a request, as faults that pass or as errors of ours."""
+    """Turns exceptions of a request into temporary faults or errors of ours."""
     try:
         yield
     except _FINAL as error:
         raise InputError(f"{shown(url)}: cannot be downloaded: {_cause(error)}; {_REMEDY}") from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise _PassingError(f"nothing came for {timeout_s:g} s") from error
+        raise _TemporaryError(f"nothing came for {timeout_s:g} s") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _PassingError(_cause(error)) from error
+        raise _TemporaryError(_cause(error)) from error
 
 
 def _cause(error: BaseException) -> str:
-    """What is at the bottom of an error, in words."""
-    bottom, seen = error, error
+    """The first cause of an error, in words."""
+    deepest, seen = error, error
     while (inner := seen.__cause__ or seen.__context__) is not None:
         seen = inner
         if isinstance(seen, OSError) and not isinstance(seen, requests.RequestException):
-            bottom = seen
-    words = getattr(bottom, "strerror", None) or (bottom.args[0] if bottom.args else "")
-    return str(words) or type(bottom).__name__
+            deepest = seen
+    words = getattr(deepest, "strerror", None) or (deepest.args[0] if deepest.args else "")
+    return str(words) or type(deepest).__name__
