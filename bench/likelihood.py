@@ -44,8 +44,9 @@ from midivae.models import Config, WindowModel, elbo
 from midivae.music.roll import Layout, pack
 from midivae.train import devices
 from midivae.train.checkpoint import Checkpoints
-from midivae.train.stage import ACTIVE
-from midivae.train.trainer import Trainer, torch_rng
+from midivae.train.devices import torch_rng
+from midivae.train.heldout import ACTIVE
+from midivae.train.trainer import Trainer
 from midivae.windows.corpus import Corpus
 from midivae.windows.device import BitMatrix
 from midivae.windows.windows import Windows, find_windows

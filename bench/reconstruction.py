@@ -24,8 +24,9 @@ from hardware import hardware
 from midivae.config import params
 from midivae.config.params import Params
 from midivae.config.train import Train
-from midivae.train import devices, fit
-from midivae.train import stage as train
+from midivae.train import devices
+from midivae.train.fit import fit, load_splits
+from midivae.train.heldout import measure_held_out
 
 STEPS_PER_BAR = 16
 
@@ -73,13 +74,12 @@ def _settings(given: Params, name: str, bars: int, args: argparse.Namespace) -> 
 def _measured(data: Path, settings: Train) -> dict[str, object]:
     start = time.monotonic()
     machine = devices.connect(settings.device, settings.precision, settings.compile)
-    splits = train._splits(data / "rolls", settings, machine.device)
-    config = train._config(settings.model, settings, splits)
-    trained = fit.fit(config, settings, splits.train, splits.valid, machine)
+    splits = load_splits(data / "rolls", settings, machine.device)
+    trained = fit(settings.model, settings, splits, machine)
     row = {
         "bars": settings.view.steps // STEPS_PER_BAR,
         "model": settings.model,
-        **train.heldout(trained.model, splits.test, settings.seed),
+        **measure_held_out(trained.model, splits.windows["test"], settings.seed),
         "parameters": sum(weight.numel() for weight in trained.model.parameters()),
         "steps": trained.progress.step,
         "seconds": round(time.monotonic() - start),

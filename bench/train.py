@@ -6,9 +6,9 @@ ROLLS is a folder that stage `ingest` wrote, data/rolls by default; the windows 
 
     article       the article's loop: TensorDataset and DataLoader of float tensors, dense layers 256-128-64, latent 16,
                   summed cross-entropy on sigmoids plus KL, the encoder called twice, Adam 1e-3, batch 64
-    engine        ours: the same layers, loss, rate and batch, in the article's fp32
-    engine auto   the same in the precision that this machine chooses (only where that is not fp32)
-    engine best   the same at the batch, a power of two, and the precision that give the most windows a second
+    trainer       ours: the same layers, loss, rate and batch, in the article's fp32
+    trainer auto  the same in the precision that this machine chooses (only where that is not fp32)
+    trainer best  the same at the batch, a power of two, and the precision that give the most windows a second
     transformer   the default transformer at its default batch, with all that its training does
 
 Each is warmed up, then all take turns, `--repeats` rounds of `--steps` steps each, fewer where they would take over two
@@ -49,9 +49,9 @@ from midivae.config.streams import Stream
 from midivae.config.train import Dense, Fit, Train
 from midivae.models import Config
 from midivae.train import devices
-from midivae.train import trainer as engine
 from midivae.train.checkpoint import Checkpoints
-from midivae.train.devices import Machine
+from midivae.train.devices import Machine, keep_freed_memory, torch_rng
+from midivae.train.trainer import _STEPS_BETWEEN_CHECKS, Trainer
 from midivae.windows.corpus import load_corpus
 from midivae.windows.device import BitMatrix
 from midivae.windows.windows import find_windows, sample_layout
@@ -126,14 +126,14 @@ class ArticleLoop:
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
-class EngineLoop:
-    """Some steps at a time of the engine, as `Trainer` makes them: its own step, its own checks."""
+class TrainerLoop:
+    """Some steps of `Trainer` at a time: its own step, its own checks."""
 
     def __init__(self, name: str, settings: Fit, data: BitMatrix, config: Config, machine: Machine) -> None:
         self.scratch = tempfile.TemporaryDirectory()
-        model = models.create(config, engine.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(0))).to(data.device)
+        model = models.create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(0))).to(data.device)
         checkpoints = Checkpoints(Path(self.scratch.name))
-        self.trainer = engine.Trainer(model, data, data, settings, 0, checkpoints, machine)
+        self.trainer = Trainer(model, data, data, settings, 0, checkpoints, machine)
         self.settings, self.position, self.epoch = settings, 0, 1
         self._begin()
 
@@ -153,10 +153,10 @@ class EngineLoop:
         trainer.model.train()
         for done in range(1, steps + 1):
             at = self._next()
-            checked = done % engine._STEPS_BETWEEN_CHECKS == 0 or done == steps
+            checked = done % _STEPS_BETWEEN_CHECKS == 0 or done == steps
             trainer._step(self.batches[at], self.seeds[at], trainer.progress.step + 1, checked)
             if checked:
-                trainer._check_finite(trainer.tally[0])
+                trainer._check_finite(trainer.sums[0])
         return self.settings.batch_size * steps
 
     def input_alone(self, steps: int) -> None:
@@ -178,7 +178,7 @@ class EngineLoop:
 # --- measuring --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Contestant:
-    loop: ArticleLoop | EngineLoop
+    loop: ArticleLoop | TrainerLoop
     steps: int
     batch: int
 
@@ -214,7 +214,7 @@ def matrix_rate(precision: str, device: torch.device) -> float:
 
 def windows_of(data: BitMatrix) -> torch.Tensor:
     """All windows as one tensor of floats, as the article keeps them."""
-    parts = [data.batch(index).x.flatten(1).cpu() for index in engine.in_order(data)]
+    parts = [data.batch(index).x.flatten(1).cpu() for index in data.in_order(256)]
     return torch.cat(parts)
 
 
@@ -241,28 +241,28 @@ class Bench:
         torch.manual_seed(0)
         return ArticleLoop(windows_of(self.data[0]), self.device)
 
-    def engine(self, name: str, settings: Fit, machine: Machine) -> EngineLoop:
+    def ours(self, name: str, settings: Fit, machine: Machine) -> TrainerLoop:
         programs = (0,) * len(self.layout.parts)
         config = Config(name, self.layout, self.params.view, settings, 120.0, programs, "0" * 64)  # type: ignore[arg-type]
         data = self.data[self.params.transformer.context if name == "transformer" else 0]
-        return EngineLoop(name, settings, data, config, machine)
+        return TrainerLoop(name, settings, data, config, machine)
 
     def dense(self, batch: int) -> Dense:
         return self.params.dense.model_copy(update={**ENDLESS, "batch_size": batch})
 
-    def make(self, name: str, batch: int) -> ArticleLoop | EngineLoop:
+    def make(self, name: str, batch: int) -> ArticleLoop | TrainerLoop:
         if name == "article":
             return self.article()
         if name == "transformer":
-            return self.engine(name, self.params.transformer.model_copy(update=ENDLESS), self.auto)
-        return self.engine("mlp", self.dense(batch), self.exact if name == "engine" else self.auto)
+            return self.ours(name, self.params.transformer.model_copy(update=ENDLESS), self.auto)
+        return self.ours("mlp", self.dense(batch), self.exact if name == "trainer" else self.auto)
 
     def best_batch(self) -> int:
         """The power of two that gives the most windows a second; stops two sizes after the best."""
         rates: dict[int, float] = {}
         size, most = 32, len(self.data[0])
         while size <= most and size <= 4 * max(rates, key=rates.__getitem__, default=size):
-            loop = self.make("engine best", size)
+            loop = self.make("trainer best", size)
             loop(2)
             rates[size] = size / median(timed(loop, max(2, 1024 // size), self.device) for _ in range(3))
             size *= 2
@@ -303,17 +303,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    engine._keep_freed_memory()  # as the engine does in every run; the article's loop has the good of it too
+    keep_freed_memory()  # as the trainer does in every run; it helps the article's loop too
     if arguments.only:
         run_only(arguments)
         return
 
     bench = Bench(arguments.rolls, arguments.precision)
     best = bench.best_batch()
-    batches = {"article": 64, "engine": 64, "engine auto": 64, "engine best": best}
+    batches = {"article": 64, "trainer": 64, "trainer auto": 64, "trainer best": best}
     batches["transformer"] = bench.params.transformer.batch_size
     if bench.auto.precision == "32":
-        del batches["engine auto"]
+        del batches["trainer auto"]
     contestants = {}
     for name, batch in batches.items():
         loop = bench.make(name, batch)
@@ -353,7 +353,7 @@ def report(
         ratio = [each.batch / r[name][0] / (64 / r["article"][0]) for r in rounds]
         share = [100 * r[name][1] / r[name][0] for r in rounds]
         memory = peak_mib(bench, name, each.batch, arguments)
-        precision = bench.auto.precision if name not in ("article", "engine") else "32"
+        precision = bench.auto.precision if name not in ("article", "trainer") else "32"
         facts[name] = {
             "batch": each.batch,
             "precision": 32 if precision == "32" else 16,
@@ -367,7 +367,7 @@ def report(
         }
         print(f"{name:12} batch {each.batch:5} {precision:>4}  {spread(rate, 0):>28} windows/s", end="")
         print(f"  {spread(ratio, 2):>20} x article  input {spread(share):>18} %  {memory:7.0f} MiB", end="")
-        if isinstance(each.loop, EngineLoop):
+        if isinstance(each.loop, TrainerLoop):
             flops = each.loop.flops()
             products = flops * median(rate) / each.batch
             reached = [flops / r[name][0] / ceiling[precision] for r, ceiling in zip(rounds, ceilings, strict=True)]

@@ -17,7 +17,7 @@ from midivae import models
 from midivae.config.streams import Stream
 from midivae.config.train import Transformer, View
 from midivae.models import Config
-from midivae.train import trainer
+from midivae.train.devices import torch_rng
 from midivae.windows.batch import Batch
 
 pytestmark = pytest.mark.numerical
@@ -80,7 +80,7 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
     network = Transformer(width=16, channels=8, layers=1, heads=2, cell=4, latent=3, context=4)
     view = View(steps=8, planes="frame")
     config = Config("transformer", bench.LAYOUT, view, network, 120.0, (0,), "0" * 64)
-    model = models.create(config, trainer.torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(0))).eval()
+    model = models.create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(0))).eval()
     with torch.no_grad():
         model.get_parameter("encoder.posterior.weight").mul_(20)  # a latent far from its prior: the bound is loose
     data, windows = bench.matrix(bench.corpus(pieces), 8, 8, 4, torch.device("cpu"))
@@ -90,7 +90,7 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
     assert found["kl_per_step"] * 32 == pytest.approx(found["kl_per_window"] * 5)
 
     # piece after piece, window after window, by hand
-    noise = trainer.torch_rng(torch.device("cpu"), Stream.TEST.seeds(0))
+    noise = torch_rng(torch.device("cpu"), Stream.TEST.seeds(0))
     with torch.inference_mode():
         mu, logvar = model.encode(data.batch(torch.arange(5)).x)
         z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)

@@ -40,7 +40,7 @@ from midivae.storage.metrics import metric_name
 from midivae.storage.paths import METRICS, PIECES_TABLE, WEIGHTS, roll_shard, roll_shards
 from midivae.storage.schema import HELD_OUT, PIECES, SHARD
 from midivae.train import devices
-from midivae.train import stage as train
+from midivae.train.heldout import measure_held_out
 from midivae.windows.corpus import Corpus, load_corpus
 from midivae.windows.device import BitMatrix
 from midivae.windows.windows import Windows, find_windows, sample_layout
@@ -119,7 +119,7 @@ def score(folder: Path, corpus: Corpus, left_out: Sequence[str], rules: Gate, de
         )
     context = getattr(model.config.network, "context", 0)
     matrix = BitMatrix(corpus, windows, view, model.device, context)
-    heldout = train.heldout(model, matrix, SEED)
+    heldout = measure_held_out(model, matrix, SEED)
     return Score(
         model=model.name,
         model_sha256=file_sha256(folder / WEIGHTS),

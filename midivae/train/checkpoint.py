@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 from midivae.errors import CorruptError, SchemaError, TrainingError
 from midivae.storage.files import read_json, write_bytes, write_json
+from midivae.train.curves import Row
 
 FORMAT, VERSION = "midivae-checkpoint", 3
 PROGRESS = "progress.json"
 SECONDS_BETWEEN = 30.0  # checkpoints, at least
 MOST_SHARE = 0.02  # of the time that may go into writing them
 _REMEDY = "delete the folder to train from the start"
-Row = dict[str, int | float | None]
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,9 @@ def state_of(
     optimizers: Sequence[torch.optim.Optimizer],
     best: Mapping[str, Tensor],
     average: Mapping[str, Tensor] | None,
-    tally: Tensor,
+    sums: Tensor,
 ) -> dict[str, Tensor]:
-    """All tensors of a run, by name; `tally`: sums of what the epoch under way has seen."""
+    """All tensors of a run, by name; `sums`: sums of what the epoch under way has seen."""
     moments = {
         f"optimizer.{number}.{index}.{name}": torch.as_tensor(value)
         for number, optimizer in enumerate(optimizers)
@@ -193,14 +193,14 @@ def state_of(
     weights = {"model": model.state_dict(), "best": best, "average": average or {}}
     return {name: tensor for prefix, each in weights.items() for name, tensor in _prefixed(prefix, each).items()} | {
         **moments,
-        "tally": tally,
+        "tally": sums,
     }
 
 
 def restore(
     tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, Tensor]:
-    """Puts a run's tensors back where they were, and returns the best weights, the averaged, and the tally.
+    """Puts a run's tensors back where they were, and returns the best weights, the averaged, and the sums.
 
     Inverts `state_of`.
     """

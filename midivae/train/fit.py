@@ -1,10 +1,10 @@
-"""Fits one model: from random weights or those of an earlier model, its draft first, then all of it.
+"""Fits one model: reads the corpus, chooses the first weights, fits the draft, then the whole model.
 
 The key of a run in the work directory covers everything that decides the weights: the config of the model (with the
-hash of its rolls), the settings, the machine, the earlier model, and the code of this module, of the network, and of
-all that both import.
+hash of its rolls), the settings, the machine, the earlier model that training starts from, and the code of this module,
+of the network and of everything that both import.
 
-Offers: `Trained`, `fit`.
+Offers: `Splits`, `load_splits`, `Trained`, `fit`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,49 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from midivae import __version__
 from midivae.config.streams import Stream
-from midivae.config.train import Train
-from midivae.errors import InputError
+from midivae.config.train import Fit, Train
+from midivae.errors import InputError, TrainingError
 from midivae.models.base import Config, WindowModel, create, read_config, read_weights
+from midivae.storage import folders
 from midivae.storage.code import code_version
 from midivae.storage.files import file_sha256
 from midivae.storage.paths import CONFIG, WEIGHTS, compared_folders
 from midivae.storage.workdir import key_of, work_dir
 from midivae.train.checkpoint import Checkpoints, Progress
-from midivae.train.devices import Machine
-from midivae.train.trainer import Trainer, slices, torch_rng
+from midivae.train.devices import Machine, torch_rng
+from midivae.train.trainer import Trainer, slices
+from midivae.windows.corpus import Corpus, load_corpus
 from midivae.windows.device import BitMatrix
+from midivae.windows.windows import find_windows, sample_layout
 
 log = logging.getLogger(__name__)
+
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The pieces of each split, and their windows on the training device, by the split's name."""
+
+    corpora: dict[str, Corpus]
+    windows: dict[str, BitMatrix]
+    rolls_sha256: str
+
+    @property
+    def valid_corpus(self) -> Corpus | None:
+        """The pieces of split `valid`; None: they have no windows."""
+        return self.corpora["valid"] if self.windows["valid"] else None
+
+    @property
+    def n_windows(self) -> dict[str, int]:
+        """The number of windows of each split."""
+        return {name: len(windows) for name, windows in self.windows.items()}
 
 
 @dataclass(frozen=True)
@@ -40,7 +66,8 @@ class Trained:
 
     Attributes:
         key: of the run, in the work directory.
-        steps: of this call; fewer than those of the run if it was resumed.
+        seconds: of this call.
+        steps: optimiser steps of this call; fewer than those of the run if it was resumed.
     """
 
     model: WindowModel
@@ -51,25 +78,68 @@ class Trained:
     precision: str
 
 
-def fit(config: Config, settings: Train, train: BitMatrix, valid: BitMatrix, machine: Machine) -> Trained:
-    """Fits a model, or takes it from the work directory.
+def load_splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
+    """Reads the rolls and cuts them into windows.
+
+    Raises:
+        InputError, SchemaError, CorruptError: the rolls are missing, of another version or damaged.
+        ParamsError: the view merges parts and the rolls have nothing but drums.
+        TrainingError: a model's batch has more windows than split `train`.
+    """
+    manifest = rolls / folders.MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{rolls}: no {folders.MANIFEST}; run stage `ingest`")
+    view, names = settings.view, (settings.model, *settings.compare)
+    context = settings.transformer.context if "transformer" in names else 0
+    corpora = {name: load_corpus(rolls, [name]) for name in SPLITS}
+    windows = {
+        name: BitMatrix(corpus, find_windows(corpus, view), view, device, context) for name, corpus in corpora.items()
+    }
+    for name in names:
+        _check_enough(len(windows["train"]), name, settings)
+    if not windows["valid"]:
+        log.warning("no windows in split `valid`: the training loss chooses the best weights and stops no training")
+    return Splits(corpora, windows, file_sha256(manifest))
+
+
+def _check_enough(n_windows: int, name: str, settings: Train) -> None:
+    size = settings.network(name).batch_size
+    if n_windows < size:
+        section = "transformer" if name == "transformer" else "dense"
+        raise TrainingError(
+            f"{n_windows} training window(s) of {settings.view.steps} steps, but train.{section}.batch_size is "
+            f"{size}: an epoch of model {name!r} needs at least one full batch; lower it or train.view.steps, or "
+            "ingest more pieces"
+        )
+
+
+def fit(name: str, settings: Train, splits: Splits, machine: Machine) -> Trained:
+    """Fits the model of this name, or takes it from the work directory.
 
     Raises:
         InputError: `train.warm_start` names a folder without a model.
+        ParamsError: the processes cannot divide a batch evenly.
         TrainingError: training diverged.
     """
-    model = create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(settings.seed)))
-    earlier = _earlier(config.name, settings)
+    model = create(_config(name, settings, splits), torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(settings.seed)))
+    earlier = _earlier(name, settings)
     key = _key(model, settings, machine, earlier)
-    all_fit = earlier is not None and _start_from(model, earlier)
-    model = model.to(train.device)
-    network = settings.network(config.name)
+    all_loaded = earlier is not None and _start_from(model, earlier)
+    model = model.to(machine.device)
+
+    def run_of(module: WindowModel, network: Fit, key: str) -> Trainer:
+        windows = splits.windows
+        checkpoints = Checkpoints(work_dir() / "train" / key)
+        return Trainer(module, windows["train"], windows["valid"], network, settings.seed, checkpoints, machine)
+
     draft = getattr(model, "draft", None)
     if draft is not None and settings.transformer.draft_steps:
-        if not all_fit:
-            _fit_draft(draft, key, settings, train, valid, machine)
+        if not all_loaded:
+            trainer = run_of(draft, _draft_settings(settings), f"{key}-draft")
+            trainer.fit()
+            draft.load_state_dict(trainer.best)
         draft.requires_grad_(False)  # the decoder learns from its latents, so they must not change
-    trainer = Trainer(model, train, valid, network, settings.seed, _checkpoints(key), machine)
+    trainer = run_of(model, settings.network(name), key)
     start, first_step = time.monotonic(), trainer.progress.step
     trainer.fit()
     model.load_state_dict(trainer.best)
@@ -78,33 +148,46 @@ def fit(config: Config, settings: Train, train: BitMatrix, valid: BitMatrix, mac
     return Trained(model, key, trainer.progress, seconds, trainer.progress.step - first_step, machine.precision)
 
 
-def _checkpoints(key: str) -> Checkpoints:
-    return Checkpoints(work_dir() / "train" / key)
+def _config(name: str, settings: Train, splits: Splits) -> Config:
+    corpus = splits.corpora["train"]
+    return Config(
+        name=name,
+        layout=sample_layout(corpus.layout, settings.view),
+        view=settings.view,
+        network=settings.network(name),
+        tempo_qpm=round(float(np.median(corpus.tempo_qpm)), 3),
+        programs=_programs(corpus, settings.view.merge_parts),
+        data_sha256=splits.rolls_sha256,
+    )
 
 
-def _fit_draft(
-    draft: WindowModel, key: str, settings: Train, train: BitMatrix, valid: BitMatrix, machine: Machine
-) -> None:
-    """Fits the draft of a transformer, which decides what the latents hold."""
+def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
+    """The program that most pieces use, per part; 0, a piano, for a part without notes."""
+    by_part = list(corpus.programs.T)
+    if merge_parts:
+        by_part = [corpus.programs[:, corpus.layout.pitched].reshape(-1)]
+    used = (np.bincount(programs[programs >= 0], minlength=1) for programs in by_part)
+    return tuple(int(counts.argmax()) for counts in used)
+
+
+def _draft_settings(settings: Train) -> Fit:
+    """How the draft of a transformer is fitted, before the whole model."""
     steps = settings.transformer.draft_steps
-    alone: dict[str, object] = {
+    changes: dict[str, object] = {
         "max_steps": steps,
         "epochs": sys.maxsize,
         "patience": None,
         "anneal_steps": steps // 4,
         "optimizer": "adamw",  # as its figures in docs/benchmarks.md were measured
     }
-    network = settings.transformer.model_copy(update=alone)
-    trainer = Trainer(draft, train, valid, network, settings.seed, _checkpoints(f"{key}-draft"), machine)
-    trainer.fit()
-    draft.load_state_dict(trainer.best)
+    return settings.transformer.model_copy(update=changes)
 
 
 def _earlier(name: str, settings: Train) -> Path | None:
-    """The folder of the model of this name that training starts from; None: there is none.
+    """The folder of the earlier model that this one starts from; None: there is none.
 
     Raises:
-        InputError: the folder that params name holds no model.
+        InputError: the folder in params has no model.
     """
     if settings.warm_start is None:
         return None
@@ -118,16 +201,16 @@ def _earlier(name: str, settings: Train) -> Path | None:
 
 
 def _start_from(model: WindowModel, folder: Path) -> bool:
-    """Loads the weights of an earlier model whose tensors have the same names and shapes.
+    """Loads the weights of an earlier model that have the same names and shapes; the others stay as they are.
 
-    Both must have the same layout and view; otherwise, and for other tensors, the weights stay as they are.
+    Nothing is loaded if layout or view differ.
 
     Returns:
         Whether all tensors were loaded.
     """
     before, now = read_config(folder), model.config
     if (before.layout, before.view) != (now.layout, now.view):
-        log.warning("%s: %s has other windows: training starts from random weights", now.name, folder)
+        log.warning("%s: %s has another layout or view: training starts from random weights", now.name, folder)
         return False
     own = model.state_dict()
     same = {
@@ -138,7 +221,7 @@ def _start_from(model: WindowModel, folder: Path) -> bool:
     return len(same) == len(own)
 
 
-def _key(model: WindowModel, settings: Train, machine: Machine, earlier: Path | None = None) -> str:
+def _key(model: WindowModel, settings: Train, machine: Machine, earlier: Path | None) -> str:
     """The name of a run: the model's name and a hash of everything that decides its weights."""
     facts = {
         "config": model.config.to_dict(),

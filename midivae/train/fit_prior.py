@@ -33,8 +33,10 @@ from midivae.models.base import WindowModel
 from midivae.models.flow import Prior, normal_nats
 from midivae.storage.code import code_version
 from midivae.storage.workdir import work_dir
-from midivae.train import trainer
-from midivae.train.checkpoint import Checkpoints, Progress, Row, State
+from midivae.train.checkpoint import Checkpoints, Progress, State
+from midivae.train.curves import Row
+from midivae.train.devices import torch_rng
+from midivae.train.schedule import cosine
 from midivae.windows.corpus import Corpus
 from midivae.windows.device import BitMatrix
 from midivae.windows.windows import Chains, Windows, find_chains
@@ -85,7 +87,7 @@ def encoded(
     if times is None:
         times = max(1, min(MOST_TIMES, MOST_ENCODED // max(1, n))) if transpose else 1
     chain = torch.from_numpy(np.repeat(np.arange(len(chosen)), np.diff(chosen.starts))).to(model.device)
-    batches = torch.split(torch.arange(n, device=model.device), _WINDOWS_AT_ONCE)
+    batches = matrix.in_order(_WINDOWS_AT_ONCE)
     rng.random(len(chosen), np.float32)  # the first time is not moved, and has a draw all the same
     found = []
     with tqdm(total=times * n, desc="latents", unit="window", disable=None, file=sys.stderr) as bar:
@@ -167,11 +169,11 @@ def fit(first: Prior, train: Encoded, valid: Encoded | None, steps: int, seed: i
         variance = train.mu.var((0, 1), correction=0) + train.sigma.square().mean((0, 1))
         prior.center.copy_(train.mu.mean((0, 1)))
         prior.spread.copy_(variance.sqrt().clamp(min=1e-3))
-    rng = trainer.torch_rng(device, Stream.PRIOR.seeds(seed))
+    rng = torch_rng(device, Stream.PRIOR.seeds(seed))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     best, curve, measured, lowest = copy.deepcopy(prior), list[Row](), valid or train, math.inf
     for step in tqdm(range(1, steps + 1), desc="prior", unit="step", disable=None, file=sys.stderr):
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * (step - 1) / steps))
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps)
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(prior, train, rng)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -227,7 +229,7 @@ def _draw(
 @torch.no_grad()
 def nats(prior: Prior, encoded: Encoded, seed: int) -> dict[str, float]:
     """Nats a window of latents, drawn once: under a standard normal, with nothing known, and given those before."""
-    rng = trainer.torch_rng(encoded.mu.device, Stream.PRIOR.seeds(seed))
+    rng = torch_rng(encoded.mu.device, Stream.PRIOR.seeds(seed))
     n = encoded.mu.shape[1]
     every = torch.arange(n, device=encoded.mu.device)
     z = _draw(encoded, torch.zeros_like(every), every, rng)  # the first time is not transposed

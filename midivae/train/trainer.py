@@ -1,40 +1,36 @@
-"""The training engine: fits one model to windows of rolls.
+"""The training loop: fits one model to windows of rolls.
 
-Packed bits lie on the training device, and a batch is gathered and unpacked there (`BitMatrix`), so that no
-Python touches a single window between shard and step. The order of windows follows from the seed and the number of the
-epoch; the last windows, that fill no batch, sit out that epoch. After each epoch the loss on the `valid` pieces says
-whether the weights are the best so far, and when to stop.
+The corpus lies on the training device as packed bits, and each batch is gathered and unpacked there (`BitMatrix`): no
+Python code handles single windows. The seed and the number of the epoch decide the order of windows. Windows that fill
+no whole batch are left out of that epoch. After each epoch the loss on the `valid` pieces decides whether the weights
+are the best so far, and when to stop.
 
-A batch is taken in one or more *slices*, one after another (`accumulate`) or by several processes at once
-(`devices.py`), and gradients are averaged over them. All noise of a slice (latent, transposition, dropout) is drawn
-from the seed and the numbers of epoch, step and slice. So nothing but the number of slices decides the result, and two
-processes give what one process gives that takes both slices in turn, but for the rounding of sums. Checkpoints
-(`checkpoint.py`) can be taken after any step for the same reason: a run that is killed and started again ends, on a CPU
-with as many threads, with the same bits.
+A batch is divided into *slices*. One process computes them in turn (`accumulate`), or several processes share them
+(`devices.py`); gradients are averaged over all slices. The noise of a slice (latent, transposition, dropout) follows
+from the seed and the numbers of epoch, step and slice. Therefore only the number of slices decides the result: two
+processes give the same weights as one process with the same slices, except for rounding of sums. For the same reason a
+checkpoint can be written after any step: on a CPU with the same number of threads, a run that was killed and restarted
+ends with the same bits.
 
-Products of matrices in training may be done in bfloat16; sums, weights, validation and all that is reported are fp32 or
-more.
+Matrix products in training may use bfloat16. Sums, weights, validation and all reported numbers use fp32 or more.
 
-Of a model the engine knows `elbo` alone. What it validates and keeps may be an average of the weights over the last
-steps (`average`), the exponential form of Polyak & Juditsky 1992: it evens out the noise of the last steps.
+The trainer uses only the method `elbo` of a model. It can validate and keep a moving average of the weights
+(`average`), the exponential form of Polyak & Juditsky 1992, which reduces the noise of the last steps.
 
 Shapes:
-    B  windows of a batch    T  steps    N  parts    K  planes    P  pitches
+    B  windows of a slice    T  steps    N  parts    K  planes    P  pitches
 
-Offers: `Trainer`, `torch_rng`, `in_order`, `csv_bytes` and the columns of the curves, `CURVES` and `TRACE`.
+Offers: `Trainer`, `slices`.
 """
 
 from __future__ import annotations
 
-import csv
-import ctypes
-import io
 import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -49,44 +45,27 @@ from midivae.config.streams import Stream
 from midivae.config.train import Fit
 from midivae.errors import ParamsError, TrainingError
 from midivae.models.base import WindowModel
-from midivae.storage.files import write_bytes
-from midivae.train import checkpoint, devices, optimizers
-from midivae.train.checkpoint import Checkpoints, Pace, Progress, Row
-from midivae.train.devices import Machine
+from midivae.train import checkpoint, devices, optimizers, schedule
+from midivae.train.checkpoint import Checkpoints, Pace, Progress
+from midivae.train.curves import Row, loss_columns, write_curves
+from midivae.train.devices import Machine, torch_rng
 from midivae.windows.device import BitMatrix
 from midivae.windows.windows import epoch_order
 
 log = logging.getLogger(__name__)
 
-_STEPS_BETWEEN_CHECKS = 20  # of the loss: reading it waits for the device
-_WINDOWS_AT_ONCE = 256  # where nothing is trained
-_ROWS = 1000  # of the trace, about: a run of a million steps has no more than one of a thousand
-_EXPLODED, _ROWS_EXPLODED = 3.0, 5  # times the first row's loss, in so many rows on end: training has diverged
-_SECONDS_BETWEEN_LOOKS = 5.0  # at the curves in the work directory
-_PARTS = ("loss", "reconstruction", "kl")
-CURVES = ("epoch", "step", *(f"{split}_{part}" for split in ("train", "valid") for part in _PARTS))
-TRACE = ("step", "epoch", *_PARTS, "learning_rate", "gradient_norm")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-
-
-def torch_rng(device: torch.device, seeds: np.random.SeedSequence) -> torch.Generator:
-    """A generator on the device, with the key of a random stream."""
-    seed = int(seeds.generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(seed)
-
-
-@contextmanager
-def _own_dropout(device: torch.device) -> Iterator[None]:
-    """Torch's own generators, which dropout draws from, are ours meanwhile; afterwards they are as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
+_STEPS_BETWEEN_CHECKS = 20  # of the loss: to read it, the process must wait for the device
+_VALIDATED_AT_ONCE = 256
+_ROWS = 1000  # maximum rows of the step curve, however long the run is
+_EXPLODED, _ROWS_EXPLODED = 3.0, 5  # training has diverged if so many rows in succession exceed the first row so often
+_SECONDS_BETWEEN_CURVES = 5.0  # written to the work directory
 
 
 class Trainer:
-    """Fits one model; holds what changes from step to step.
+    """Fits one model; holds the state that changes from step to step.
 
     Attributes:
-        progress: how far the run came.
+        progress: how far the run is.
         best: the weights of the best epoch.
     """
 
@@ -100,20 +79,21 @@ class Trainer:
         checkpoints: Checkpoints,
         machine: Machine | None = None,
     ) -> None:
-        """A run, from where its checkpoint is.
+        """A run, which continues from its checkpoint if there is one.
 
         Args:
-            model: what is fitted, on the device of `train`.
+            model: the model to fit, on the device of `train`.
             train: the windows that it is fitted to.
-            valid: those that choose the best weights.
-            settings: how.
-            seed: of all that is random.
-            checkpoints: where the run is kept.
-            machine: on what; None: on the device of `train`, in fp32, in this process alone.
+            valid: the windows that choose the best weights.
+            settings: how it is fitted.
+            seed: of all random numbers.
+            checkpoints: where the run is saved.
+            machine: None: the device of `train`, in fp32, in this process alone.
 
         Raises:
-            ParamsError: the batch cannot be shared evenly.
-            SchemaError, CorruptError, TrainingError: the checkpoint is of another version, damaged, or another run's.
+            ParamsError: the batch cannot be divided into equal slices.
+            SchemaError, CorruptError, TrainingError: the checkpoint has another version, is damaged, or belongs to
+                another run.
         """
         self.model, self.train, self.valid, self.settings, self.seed = model, train, valid, settings, seed
         self.checkpoints = checkpoints
@@ -125,18 +105,18 @@ class Trainer:
         self.progress = Progress()
         self.best = _copy(model)
         self.average = _copy(model) if settings.average else None
-        # reconstruction and kl, nats: sums of the epoch so far, and since the last row of the trace
-        self.tally = torch.zeros(2, 2, dtype=torch.float64, device=train.device)
+        # sums of reconstruction and kl, nats: row 0 of the current epoch, row 1 since the last row of the step curve
+        self.sums = torch.zeros(2, 2, dtype=torch.float64, device=train.device)
         self.noise, self.shift = (torch.Generator(train.device) for _ in range(2))
-        # torch's own: no layer takes another; torch.manual_seed takes 70 times as long, for all kinds of devices
+        # dropout draws from torch's default generators; torch.manual_seed sets those of all devices, 70 times as slow
         on_gpu = self.machine.device.type == "cuda"
         self.dropout = torch.cuda.default_generators[self.machine.device.index] if on_gpu else torch.default_generator
         self._resume()
-        self.called = self.machine.prepare(model)
-        self._pace, self._looked = Pace(), -math.inf
+        self.wrapped = self.machine.prepare(model)
+        self._pace, self._curves_written = Pace(), -math.inf
 
-    def made_of(self) -> dict[str, Any]:
-        """What decides the weights that come out, as far as it is known here."""
+    def facts(self) -> dict[str, Any]:
+        """What decides the resulting weights, as far as the trainer knows it."""
         return {
             "config": self.model.config.to_dict(),
             "fit": self.settings.model_dump(mode="json"),
@@ -150,41 +130,43 @@ class Trainer:
 
     # --- the run
     def fit(self) -> None:
-        """Trains until the budget is spent or nothing gets better; saves checkpoints on the way and at the end."""
+        """Trains until the budget is used up or the loss stops falling; saves checkpoints during and after it."""
         if self.progress.finished:
             return
-        _keep_freed_memory()
+        devices.keep_freed_memory()
         self._pace = Pace()
-        with logging_redirect_tqdm(), self._bar() as bar, _own_dropout(self.train.device):
+        splits = ("train", "valid") if len(self.valid) else ("train",)
+        gpus = [self.train.device] if self.train.device.type == "cuda" else []
+        with logging_redirect_tqdm(), self._bar() as bar, torch.random.fork_rng(gpus):
             while not self._is_over():
                 row = self._epoch(bar)
-                self._take(row)
-                log.info("%s: %s", self.model.name, _sentence(row))
-                self._keep()
+                self._record(row)
+                losses = ", ".join(f"{split} loss {row[f'{split}_loss']:.2f}" for split in splits)
+                log.info("%s: epoch %d, %s", self.model.name, self.progress.epoch, losses)
+                self._save_if_due()
         self.progress = replace(self.progress, finished=True)
         if self.machine.rank == 0:
-            self._show()
-            self.checkpoints.save(self.progress, checkpoint.best_alone(self.best), self.made_of())
+            self._write_curves()
+            self.checkpoints.save(self.progress, checkpoint.best_alone(self.best), self.facts())
 
-    def _keep(self) -> None:
-        """Saves a checkpoint, and curves for people to look at, each if it is time."""
+    def _save_if_due(self) -> None:
+        """Writes the curves and a checkpoint, each if it is time."""
         if self.machine.rank:
             return
-        if time.monotonic() - self._looked >= _SECONDS_BETWEEN_LOOKS:
-            self._show()
+        if time.monotonic() - self._curves_written >= _SECONDS_BETWEEN_CURVES:
+            self._write_curves()
         if self._pace.is_due():
             with self._pace.writing():
-                state = checkpoint.state_of(self.model, self.optimizers, self.best, self.average, self.tally)
-                self.checkpoints.save(self.progress, state, self.made_of())
+                state = checkpoint.state_of(self.model, self.optimizers, self.best, self.average, self.sums)
+                self.checkpoints.save(self.progress, state, self.facts())
 
-    def _show(self) -> None:
+    def _write_curves(self) -> None:
         """Writes the curves so far beside the checkpoint, where people can watch them."""
-        write_bytes(self.checkpoints.folder / "curves.csv", csv_bytes(self.progress.curves, CURVES))
-        write_bytes(self.checkpoints.folder / "steps.csv", csv_bytes(self.progress.trace, TRACE))
-        self._looked = time.monotonic()
+        write_curves(self.checkpoints.folder, self.progress.curves, self.progress.trace)
+        self._curves_written = time.monotonic()
 
     def _resume(self) -> None:
-        state = self.checkpoints.load(self.made_of())
+        state = self.checkpoints.load(self.facts())
         self.machine.check_same("step", 0 if state is None else state.progress.step)
         if state is None:
             return
@@ -193,8 +175,8 @@ class Trainer:
             self.best = checkpoint.best_of(state.tensors)
             log.info("%s: trained in an earlier run, %d epochs", self.model.name, state.progress.epoch)
         else:
-            self.best, self.average, tally = checkpoint.restore(state.tensors, self.model, self.optimizers)
-            self.tally = tally.to(self.train.device)
+            self.best, self.average, sums = checkpoint.restore(state.tensors, self.model, self.optimizers)
+            self.sums = sums.to(self.train.device)
             log.info("%s: resumes after epoch %d, step %d", self.model.name, self.progress.epoch, self.progress.step)
 
     def _bar(self) -> tqdm[Any]:
@@ -208,31 +190,33 @@ class Trainer:
         )
 
     def _is_over(self) -> bool:
-        done, patience = self.progress, self.settings.patience
-        stale = patience is not None and len(self.valid) > 0 and done.epoch - done.best_epoch >= patience
-        return done.step >= self.max_steps or stale
+        progress, patience = self.progress, self.settings.patience
+        waited = progress.epoch - progress.best_epoch
+        stale = patience is not None and len(self.valid) > 0 and waited >= patience
+        return progress.step >= self.max_steps or stale
 
     # --- an epoch
     def _epoch(self, bar: tqdm[Any]) -> Row:
-        """One pass over the training windows, from where it stands, and one over the validation windows."""
+        """Trains on the remaining batches of the epoch, then validates."""
         self.model.train()
         epoch, first = self.progress.epoch + 1, self.progress.batches
         n_batches = min(self.batches_per_epoch, self.max_steps - self.progress.step + first)
         seeds = self._seeds(epoch)
         batches = self._batches(epoch, n_batches)[first:]
-        for done, (index, each) in enumerate(zip(batches, seeds[first:], strict=False), start=first + 1):
+        for done, (index, batch_seeds) in enumerate(zip(batches, seeds[first:], strict=False), start=first + 1):
             checked = done % _STEPS_BETWEEN_CHECKS == 0 or done == n_batches
-            norm = self._step(index, each, self.progress.step + 1, checked)
+            norm = self._step(index, batch_seeds, self.progress.step + 1, checked)
             self.progress = replace(self.progress, step=self.progress.step + 1, batches=done)
             if checked:
                 self._check(norm)
-                bar.set_postfix(loss=f"{self._loss_so_far():.2f}", epoch=epoch, refresh=False)
+                bar.set_postfix(loss=f"{self._train_columns(done)['train_loss']:.2f}", epoch=epoch, refresh=False)
                 if done < n_batches:
-                    self._keep()
+                    self._save_if_due()
             bar.update()
-        row: Row = {"epoch": epoch, "step": self.progress.step}
-        row |= _columns("train", self.tally[0] / n_batches, self.model.beta)
-        return row | self._validate()
+        return {"epoch": epoch, "step": self.progress.step, **self._train_columns(n_batches), **self._validate()}
+
+    def _train_columns(self, n_batches: int) -> Row:
+        return loss_columns("train", self.sums[0] / n_batches, self.model.beta)
 
     def _batches(self, epoch: int, n_batches: int) -> list[Int[Tensor, "slices B"]]:
         """Numbers of the windows of each batch, by slice."""
@@ -240,7 +224,7 @@ class Trainer:
         return list(torch.from_numpy(order).to(self.train.device).view(n_batches, self.slices, -1))
 
     def _seeds(self, epoch: int) -> UInt64[np.ndarray, "batches slices 3"]:
-        """Of the noise, the transposition and the dropout of every slice of every batch."""
+        """Seeds of the latent noise, the transposition and the dropout, for every slice of every batch."""
         shape = (self.batches_per_epoch, self.slices)
         streams = [
             stream.seeds(self.seed, epoch=epoch).generate_state(math.prod(shape), np.uint64)
@@ -251,116 +235,104 @@ class Trainer:
     def _step(
         self, index: Int[Tensor, "slices B"], seeds: UInt64[np.ndarray, "slices 3"], step: int, wants_norm: bool
     ) -> Float[Tensor, ""] | None:
-        """One step of the optimiser, the `step`-th from 1; returns the norm of the gradient where it is at hand."""
-        fit = self.settings
+        """Optimiser step number `step`, from 1; returns the norm of the gradient if it was computed."""
+        settings = self.settings
         for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = self._learning_rate(step)
-        self.model.zero_grad(set_to_none=True)  # of fixed weights too: the gradient's norm counts all that are there
-        anneal = min(1.0, step / fit.anneal_steps) if fit.anneal_steps else 1.0
+            optimizer.param_groups[0]["lr"] = schedule.learning_rate(settings, step, self.max_steps)
+        self.model.zero_grad(set_to_none=True)  # also of fixed weights: the gradient's norm counts every gradient
+        kl_weight = schedule.kl_weight(settings, step)
         share = self.slices // self.machine.processes
-        mine = range(self.machine.rank * share, (self.machine.rank + 1) * share)
-        for number in mine:
+        own = range(self.machine.rank * share, (self.machine.rank + 1) * share)
+        for number in own:
             noise, shift, dropout = seeds[number].tolist()
             self.dropout.manual_seed(dropout)
             batch = self.train.batch(index[number])
-            if fit.transpose:
-                batch = self.train.transposed(batch, fit.transpose, self.shift.manual_seed(shift))
-            with self.machine.apart(self.called, is_last=number == mine[-1]):
-                parts = self.called(batch, self.noise.manual_seed(noise))
-                loss = parts._replace(beta=parts.beta * anneal).loss / batch.x.shape[1]  # a step of music, not a window
+            if settings.transpose:
+                batch = self.train.transposed(batch, settings.transpose, self.shift.manual_seed(shift))
+            with self.machine.delayed_sync(self.wrapped, is_last=number == own[-1]):
+                parts = self.wrapped(batch, self.noise.manual_seed(noise))
+                loss = parts._replace(beta=parts.beta * kl_weight).loss / batch.x.shape[1]  # nats a step of music
                 self.machine.backward(loss / share)
-            self.tally += torch.stack([parts.reconstruction.detach().mean(), parts.kl.detach().mean()]) / share
-        norm = self._norm(wants_norm)
+            self.sums += torch.stack([parts.reconstruction.detach().mean(), parts.kl.detach().mean()]) / share
+        norm = self._gradient_norm(wants_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average is not None:
-            keep = min(fit.average, step / (step + 9))  # at the start, the average of all steps so far
+            decay = min(settings.average, step / (step + 9))  # at the start, the average of all steps so far
             weights = self.model.state_dict()
-            torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), 1 - keep)
+            torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), 1 - decay)
         return norm
 
-    def _norm(self, wanted: bool) -> Float[Tensor, ""] | None:
-        """The norm of the gradient, which is clipped where params say so."""
-        most = self.settings.clip_norm
-        if most is not None:
-            return torch.nn.utils.clip_grad_norm_(self.model.parameters(), most)
+    def _gradient_norm(self, wanted: bool) -> Float[Tensor, ""] | None:
+        """The norm of the gradient before it is clipped; clips it if params say so."""
+        maximum = self.settings.clip_norm
+        if maximum is not None:
+            return torch.nn.utils.clip_grad_norm_(self.model.parameters(), maximum)
         if not wanted:
-            return None  # it would read all gradients once more
+            return None  # computing it reads all gradients once more
         return torch.nn.utils.get_total_norm([w.grad for w in self.model.parameters() if w.grad is not None])
 
-    def _learning_rate(self, step: int) -> float:
-        """Rises in a line, then stays or falls along half a cosine."""
-        fit = self.settings
-        rise = min(1.0, step / fit.warmup_steps) if fit.warmup_steps else 1.0
-        fall = 0.5 + 0.5 * math.cos(math.pi * (step - 1) / self.max_steps) if fit.decay else 1.0
-        return fit.learning_rate * rise * fall
-
-    # --- watching it
+    # --- checks of the loss
     def _check(self, norm: Float[Tensor, ""] | None) -> None:
-        """Brings the processes' sums together, notes a row of the trace if it is time, and looks for divergence."""
-        self.tally = self.machine.mean(self.tally)
-        self._check_finite(self.tally[0])
-        step, last = self.progress.step, int(self.progress.trace[-1]["step"] or 0) if self.progress.trace else 0
-        if step - last < self.max_steps // _ROWS:
+        """Averages the sums over processes, checks for divergence, and adds a row to the step curve if it is time."""
+        self.sums = self.machine.mean(self.sums)
+        self._check_finite(self.sums[0])
+        progress = self.progress
+        last = int(progress.trace[-1]["step"] or 0) if progress.trace else 0
+        if progress.step - last < self.max_steps // _ROWS:
             return
-        reconstruction, kl = (self.tally[1] / (step - last)).tolist()
+        reconstruction, kl = (self.sums[1] / (progress.step - last)).tolist()
         row: Row = {
-            "step": step,
-            "epoch": self.progress.epoch + 1,
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
             "loss": reconstruction + self.model.beta * kl,
             "reconstruction": reconstruction,
             "kl": kl,
-            "learning_rate": self._learning_rate(step),
+            "learning_rate": schedule.learning_rate(self.settings, progress.step, self.max_steps),
             "gradient_norm": None if norm is None else norm.item(),
         }
-        self.tally[1] = 0
-        self.progress = replace(self.progress, trace=(*self.progress.trace, row))
+        self.sums[1] = 0
+        self.progress = replace(progress, trace=(*progress.trace, row))
         self._check_exploded()
 
     def _check_finite(self, sums: Float[Tensor, " 2"]) -> None:
         reconstruction, kl = sums.tolist()
         if not math.isfinite(reconstruction + kl):
-            raise TrainingError(
-                f"{self._here()} the loss is not finite (reconstruction {reconstruction}, kl {kl}): training has "
-                f"diverged; {self._remedy()}"
-            )
+            raise self._diverged(f"the loss is not finite (reconstruction {reconstruction}, kl {kl})")
 
     def _check_exploded(self) -> None:
-        """A loss far above where it began, row after row, comes back no more."""
+        """A loss that stays far above its first value does not fall again."""
         losses = [float(row["loss"] or 0.0) for row in self.progress.trace]
         if len(losses) > _ROWS_EXPLODED and min(losses[-_ROWS_EXPLODED:]) > _EXPLODED * losses[0]:
-            raise TrainingError(
-                f"{self._here()} the loss is {losses[-1]:.6g} nats a window, and has been above {_EXPLODED:g} times "
-                f"its first value, {losses[0]:.6g}, in {_ROWS_EXPLODED} checks on end: training has diverged; "
-                f"{self._remedy()}"
+            raise self._diverged(
+                f"the loss is {losses[-1]:.6g} nats a window, and was above {_EXPLODED:g} times its first value, "
+                f"{losses[0]:.6g}, in {_ROWS_EXPLODED} checks in succession"
             )
 
-    def _here(self) -> str:
-        return f"model {self.model.name!r}: at step {self.progress.step} (epoch {self.progress.epoch + 1})"
-
-    def _remedy(self) -> str:
-        return f"lower its learning_rate, which is {self.settings.learning_rate}, or set clip_norm and warmup_steps"
-
-    def _loss_so_far(self) -> float:
-        return float(_columns("train", self.tally[0] / self.progress.batches, self.model.beta)["train_loss"] or 0.0)
+    def _diverged(self, symptom: str) -> TrainingError:
+        return TrainingError(
+            f"model {self.model.name!r}: at step {self.progress.step} (epoch {self.progress.epoch + 1}) {symptom}: "
+            f"training has diverged; lower its learning_rate, which is {self.settings.learning_rate}, or set clip_norm "
+            "and warmup_steps"
+        )
 
     # --- validation
     @torch.inference_mode()
     def _validate(self) -> Row:
         """The parts of the loss on the validation windows, in fp32; the noise is the same in every epoch."""
         if not len(self.valid):
-            return _columns("valid", None, 0.0)
+            return loss_columns("valid", None, 0.0)
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.valid.device)
         with self._averaged():
-            for number, index in enumerate(in_order(self.valid)):
+            for number, index in enumerate(self.valid.in_order(_VALIDATED_AT_ONCE)):
                 if number % self.machine.processes == self.machine.rank:
                     noise = torch_rng(self.valid.device, Stream.VALIDATION.seeds(self.seed, batch=number))
                     parts = self.model.elbo(self.valid.batch(index), noise)
                     sums += torch.stack([parts.reconstruction.sum(), parts.kl.sum()])
         sums = self.machine.total(sums)
         self._check_finite(sums)
-        return _columns("valid", sums / len(self.valid), self.model.beta)
+        return loss_columns("valid", sums / len(self.valid), self.model.beta)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -375,72 +347,32 @@ class Trainer:
         finally:
             self.model.load_state_dict(own)
 
-    def _take(self, row: Row) -> None:
-        """Notes an epoch, and keeps its weights if they are the best so far."""
-        done = replace(self.progress, epoch=self.progress.epoch + 1, batches=0, curves=(*self.progress.curves, row))
-        self.tally[0] = 0
+    def _record(self, row: Row) -> None:
+        """Adds an epoch to the progress, and keeps its weights if they are the best so far."""
+        progress = replace(self.progress, epoch=self.progress.epoch + 1, batches=0, curves=(*self.progress.curves, row))
+        self.sums[0] = 0
         loss = row["valid_loss"] if row["valid_loss"] is not None else row["train_loss"]
-        if loss is not None and loss < done.best_loss:
-            done = replace(done, best_epoch=done.epoch, best_loss=loss)
+        if loss is not None and loss < progress.best_loss:
+            progress = replace(progress, best_epoch=progress.epoch, best_loss=loss)
             with self._averaged():
                 self.best = _copy(self.model)
-        self.progress = done
+        self.progress = progress
 
 
 def slices(settings: Fit, processes: int) -> int:
-    """How many slices a batch is taken in: the least number that `accumulate` and the processes both divide.
+    """The number of slices of a batch: the least common multiple of `accumulate` and the number of processes.
 
     Raises:
-        ParamsError: they cannot be of one size.
+        ParamsError: slices cannot have equal sizes.
     """
     number = math.lcm(settings.accumulate, processes)
     if settings.batch_size % number:
         raise ParamsError(
             f"batch_size {settings.batch_size} is no multiple of {number} slices (accumulate {settings.accumulate}, "
-            f"{processes} process(es)): all must have as many windows; change one of them"
+            f"{processes} process(es)): all slices must have the same number of windows; change one of them"
         )
     return number
 
 
-def _keep_freed_memory() -> None:
-    """Lets glibc keep what a step frees for the next one, instead of giving it back and faulting it in again.
-
-    A step on a CPU allocates and frees gradients and logits of some 100 MB; handing them back and forth took a quarter
-    of its time (119 ms of processor time against 88, 12.7 M parameters, batch 64). Without glibc nothing happens.
-    """
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
-
-
 def _copy(model: WindowModel) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def in_order(matrix: BitMatrix) -> Iterator[Int[Tensor, " B"]]:
-    """Numbers of all windows, in order, in batches."""
-    yield from torch.split(torch.arange(len(matrix), device=matrix.device), _WINDOWS_AT_ONCE)
-
-
-def _columns(split: str, parts: Float[Tensor, " 2"] | None, beta: float) -> Row:
-    """The columns of the curves for one split."""
-    names = [f"{split}_{part}" for part in _PARTS]
-    if parts is None:
-        return dict.fromkeys(names)
-    reconstruction, kl = parts.tolist()
-    return dict(zip(names, [reconstruction + beta * kl, reconstruction, kl], strict=True))
-
-
-def _sentence(row: Row) -> str:
-    said = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in row.items() if value and name.endswith("loss")]
-    return f"epoch {row['epoch']}, {', '.join(said)}"
-
-
-def csv_bytes(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
-    """Rows of a curve as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

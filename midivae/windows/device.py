@@ -68,6 +68,10 @@ class BitMatrix:
         """Memory the bits take."""
         return self._packed.nbytes
 
+    def in_order(self, size: int) -> tuple[Int[torch.Tensor, " B"], ...]:
+        """Numbers of all windows, in order, at most `size` at a time."""
+        return torch.split(torch.arange(len(self), device=self.device), size)
+
     def batch(self, index: Int[torch.Tensor, " B"]) -> Batch:
         """The windows with these numbers, as 0.0 and 1.0."""
         steps = self.context + self.shape[0]

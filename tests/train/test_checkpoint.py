@@ -43,18 +43,18 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, kind: str) -> No
         step(through, through_optimizers)
     best = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
     average = {"weight": torch.full((2, 3), 0.5), "bias": torch.ones(2)}
-    tally = torch.rand(2, 2, dtype=torch.float64)
-    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizers, best, average, tally))
+    sums = torch.rand(2, 2, dtype=torch.float64)
+    Checkpoints(tmp_path).save(PROGRESS, checkpoint.state_of(through, through_optimizers, best, average, sums))
 
     state = Checkpoints(tmp_path).load()
     assert state is not None
     assert state.progress == PROGRESS
     again = torch.nn.Linear(3, 2)
     again_optimizers = optimizers.build(again, settings)
-    kept, averaged, tallied = checkpoint.restore(state.tensors, again, again_optimizers)
+    kept, averaged, restored_sums = checkpoint.restore(state.tensors, again, again_optimizers)
 
     assert all(torch.equal(kept[name], best[name]) for name in best)
-    assert torch.equal(tallied, tally)
+    assert torch.equal(restored_sums, sums)
     assert averaged is not None
     assert all(torch.equal(averaged[name], average[name]) for name in average)
     for _ in range(3):

@@ -28,7 +28,8 @@ from midivae.models.elbo import Elbo
 from midivae.storage import folders
 from midivae.train import devices, fit
 from midivae.train import stage as train
-from midivae.train.trainer import slices, torch_rng
+from midivae.train.devices import torch_rng
+from midivae.train.trainer import slices
 from train.test_trainer import CPU, FITS, SETTINGS, SMALL, losses, trainer
 
 pytestmark = pytest.mark.numerical
@@ -262,8 +263,8 @@ def test_stages_that_share_no_work_refuse_several_processes(monkeypatch: pytest.
 def test_precision_and_slices_decide_the_name_of_the_run() -> None:
     model = trainer(Path("unused")).model
     settings = Train(model="mlp", compare=(), dense=SETTINGS)
-    keys = {fit._key(model, settings, devices.connect("cpu", precision)) for precision in ("32", "bf16")}
+    keys = {fit._key(model, settings, devices.connect("cpu", precision), None) for precision in ("32", "bf16")}
     sliced = settings.model_copy(update={"dense": SETTINGS.model_copy(update={"accumulate": 2})})
-    keys.add(fit._key(model, sliced, devices.connect("cpu", "32")))
+    keys.add(fit._key(model, sliced, devices.connect("cpu", "32"), None))
     assert len(keys) == 3
     assert devices.connect("cpu").device == CPU

@@ -1,4 +1,4 @@
-"""The training engine: it learns, stops when it should, says what went wrong, and survives a kill to the bit."""
+"""The training loop: it learns, stops when it should, says what went wrong, and survives a kill to the bit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from midivae.config.train import Dense, Transformer, View
 from midivae.errors import TrainingError
 from midivae.models import Config
 from midivae.models.elbo import Elbo
-from midivae.train import checkpoint
-from midivae.train import trainer as engine
+from midivae.train import checkpoint, schedule
 from midivae.train.checkpoint import Checkpoints
-from midivae.train.devices import Machine
+from midivae.train.curves import EPOCH_COLUMNS, STEP_COLUMNS, Row, csv_bytes
+from midivae.train.devices import Machine, torch_rng
 from midivae.train.trainer import Trainer
 from midivae.windows.device import BitMatrix
 from midivae.windows.windows import find_windows
@@ -66,7 +66,7 @@ def trainer(
     machine: Machine | None = None,
 ) -> Trainer:
     config = Config(name, LAYOUT, VIEW, settings, 120.0, (0, 0), "0" * 64)
-    model = models.create(config, engine.torch_rng(CPU, Stream.WEIGHTS.seeds(seed)))
+    model = models.create(config, torch_rng(CPU, Stream.WEIGHTS.seeds(seed)))
     return Trainer(model, matrix(12), matrix(n_valid, 1), settings, seed, Checkpoints(folder), machine)
 
 
@@ -163,7 +163,7 @@ def test_a_loss_that_explodes_stops_with_a_word(tmp_path: Path) -> None:
     Exploding(made, at=15)
     with pytest.raises(
         TrainingError, match=r"model 'mlp': at step 49 \(epoch 7\) the loss is \d.*above 3 times its first value, \d.*"
-        r"5 checks on end.*lower its learning_rate, which is 0.003",
+        r"5 checks in succession.*lower its learning_rate, which is 0.003",
     ):  # fmt: skip
         made.fit()
     # rows at steps 7, 14, 21, ...: the first two are sound, the five after them are not
@@ -184,17 +184,16 @@ def test_a_learning_rate_far_too_high_is_found_out(tmp_path: Path) -> None:
 
 
 # --- how fast, and how far --------------------------------------------------------------------------------------------
-def test_the_learning_rate_rises_and_falls(tmp_path: Path) -> None:
-    changes = {"learning_rate": 0.5, "warmup_steps": 4, "decay": True, "max_steps": 8}
-    made = trainer(tmp_path, SETTINGS.model_copy(update=changes))
-    # rise 1/4, 2/4, 3/4, 1, ...; fall (1 + cos(pi * done / 8)) / 2 with 0 to 7 steps done
-    rise = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
-    wanted = [0.5 * up * (1 + math.cos(math.pi * done / 8)) / 2 for done, up in enumerate(rise)]
-    assert [made._learning_rate(step) for step in range(1, 9)] == pytest.approx(wanted)
+def test_the_learning_rate_and_the_weight_of_the_kl_follow_the_schedule(tmp_path: Path) -> None:
+    changes = {"learning_rate": 0.5, "warmup_steps": 4, "decay": True, "max_steps": 8, "anneal_steps": 1000}
+    made = trainer(tmp_path / "falls", SETTINGS.model_copy(update=changes))
     made.fit()
-    assert made.progress.trace[-1]["learning_rate"] == pytest.approx(wanted[-1])
-    plain = trainer(tmp_path / "plain")
-    assert plain._learning_rate(1) == plain._learning_rate(1000) == SETTINGS.learning_rate
+    rates = {group["lr"] for optimizer in made.optimizers for group in optimizer.param_groups}
+    assert rates == {made.progress.trace[-1]["learning_rate"]} == {schedule.learning_rate(made.settings, 8, 8)}
+    # in 8 of 1000 steps the KL costs next to nothing, so it grows more than where it has its whole weight
+    charged = trainer(tmp_path / "charged", made.settings.model_copy(update={"anneal_steps": 0}))
+    charged.fit()
+    assert float(made.progress.trace[-1]["kl"] or 0) > float(charged.progress.trace[-1]["kl"] or 0)
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
@@ -209,10 +208,10 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
 
 def test_the_trace_has_means_since_the_row_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_STEPS_BETWEEN_CHECKS", 1)
+    monkeypatch.setattr("midivae.train.trainer._STEPS_BETWEEN_CHECKS", 1)
     each = trainer(tmp_path / "each", LONG)
     each.fit()
-    monkeypatch.setattr(engine, "_STEPS_BETWEEN_CHECKS", 3)
+    monkeypatch.setattr("midivae.train.trainer._STEPS_BETWEEN_CHECKS", 3)
     made = trainer(tmp_path / "made", LONG)
     made.fit()
     assert [row["step"] for row in each.progress.trace] == list(range(1, 7 * 12 + 1))
@@ -225,19 +224,19 @@ def test_the_trace_has_means_since_the_row_before(tmp_path: Path, monkeypatch: p
 
 
 def test_a_long_run_has_a_short_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_ROWS", 4)
+    monkeypatch.setattr("midivae.train.trainer._ROWS", 4)
     made = trainer(tmp_path, LONG)
     made.fit()
     assert [row["step"] for row in made.progress.trace] == [21, 42, 63, 84]  # 84 steps, a check every 7
 
 
 def test_curves_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("midivae.train.trainer._SECONDS_BETWEEN_CURVES", 0.0)
     made = trainer(tmp_path)
     seen = []
     inner = made._validate
 
-    def look() -> checkpoint.Row:
+    def look() -> Row:
         path = tmp_path / "curves.csv"
         seen.append(len(path.read_text().splitlines()) - 1 if path.exists() else None)
         return inner()
@@ -245,14 +244,14 @@ def test_curves_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     made._validate = look  # type: ignore[method-assign]
     made.fit()
     assert seen == [None, 1, 2, 3, 4, 5]  # at the end of each epoch, the epochs before
-    assert (tmp_path / "curves.csv").read_bytes() == engine.csv_bytes(made.progress.curves, engine.CURVES)
-    assert (tmp_path / "steps.csv").read_bytes() == engine.csv_bytes(made.progress.trace, engine.TRACE)
+    assert (tmp_path / "curves.csv").read_bytes() == csv_bytes(made.progress.curves, EPOCH_COLUMNS)
+    assert (tmp_path / "steps.csv").read_bytes() == csv_bytes(made.progress.trace, STEP_COLUMNS)
 
 
 # --- stopping and going on --------------------------------------------------------------------------------------------
 def test_random_numbers_depend_on_every_number_of_the_seed() -> None:
     draws = [
-        torch.randn(3, generator=engine.torch_rng(CPU, np.random.SeedSequence(seed)))
+        torch.randn(3, generator=torch_rng(CPU, np.random.SeedSequence(seed)))
         for seed in ((1, 2), (2, 1), (1, 2, 0), (1, 2))
     ]
     assert torch.equal(draws[0], draws[3])
@@ -291,7 +290,7 @@ def dies_at_the_third(path, value):
     write(path, value)
 
 checkpoint.write_{where} = dies_at_the_third
-Trainer._show = lambda self: None  # only checkpoints are counted
+Trainer._write_curves = lambda self: None  # only checkpoints are counted
 trainer(Path({folder!r}), FITS[{name!r}], name={name!r}).fit()
 """
 
@@ -331,20 +330,21 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-from midivae.train import checkpoint, trainer as engine
+from midivae.train import checkpoint, trainer as training
+from midivae.train.trainer import Trainer
 from train.test_trainer import FITS, STOCHASTIC, trainer
 
-engine._STEPS_BETWEEN_CHECKS = 2
+training._STEPS_BETWEEN_CHECKS = 2
 checkpoint.SECONDS_BETWEEN, checkpoint.MOST_SHARE = 0.0, float("inf")
-keep = engine.Trainer._keep
+save_if_due = Trainer._save_if_due
 
 def tells(self):
-    keep(self)
+    save_if_due(self)
     if self.progress.step == 11:  # the fourth of the second epoch
         print("saved", flush=True)
         sys.stdin.read()  # until it is killed
 
-engine.Trainer._keep = tells
+Trainer._save_if_due = tells
 trainer(Path({folder!r}), STOCHASTIC, name="transformer").fit()
 """
 STOCHASTIC = SMALL.model_copy(update={"dropout": 0.3, "average": 0.9, "transpose": 3, "accumulate": 2, "epochs": 3})
@@ -354,7 +354,7 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real process, kill -9 from outside; dropout, transposition, slices and averaging are on."""
-    monkeypatch.setattr(engine, "_STEPS_BETWEEN_CHECKS", 2)
+    monkeypatch.setattr("midivae.train.trainer._STEPS_BETWEEN_CHECKS", 2)
     through = trainer(tmp_path / "through", STOCHASTIC, name="transformer")
     through.fit()
 
@@ -402,7 +402,7 @@ def test_processes_that_see_different_folders_are_told(tmp_path: Path) -> None:
             return value + 40
 
     machine = Machine(Elsewhere(), "32", False)  # type: ignore[arg-type]
-    with pytest.raises(TrainingError, match=r"process 1 found step 0 where process 0 found 40.*MIDIVAE_HOME"):
+    with pytest.raises(TrainingError, match=r"process 1 found step 0, but process 0 found 40.*MIDIVAE_HOME"):
         machine.check_same("step", 0)
 
 
