@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from midivae.storage import schema, tables
-from midivae.storage.schema import FEATURES
+from midivae.storage.schema import FEATURES, HARMONY
 
 TABLE = schema.CATALOG
 
@@ -24,8 +24,8 @@ def row(job: str, index: int, **values: Any) -> dict[str, Any]:
         "method": None, "radius": None, "transpose": 0, "lead_steps": 0,
         "z": [index, 0.5, -1.0], "parents": [], "weights": [], "edits": None, "tempo_qpm": 90.0,
         "parts": ["soprano", "bass"], "programs": [0, 32],
-        "n_steps": 64, "steps_per_beat": 4, "duration_s": 12.8, **dict.fromkeys(FEATURES, 1.0), "key": "C major",
-        "novelty": None, "midi": {"bytes": b"MThd" + sample_id.encode(), "path": None}, **values,
+        "n_steps": 64, "steps_per_beat": 4, "duration_s": 12.8, **dict.fromkeys((*FEATURES, *HARMONY), 1.0),
+        "key": "C major", "novelty": None, "midi": {"bytes": b"MThd" + sample_id.encode(), "path": None}, **values,
     }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from midivae.evaluate.held_out_distances import mean
 from midivae.evaluate.measured_set import MeasuredSet
 from midivae.evaluate.samples import MeasuredJob, sample_planes
 from midivae.evaluate.windows import cut_pieces, unpacked, windows_of_pieces
-from midivae.measures import control, features, harmony, likeness, longform
+from midivae.measures import chords, control, counterpoint, features, likeness, longform
 from midivae.measures.control import Row
 from midivae.measures.notes import transposed
 from midivae.models import coding
@@ -115,7 +115,7 @@ def _paths(job: MeasuredJob, context: Context) -> list[Row]:
         planes = roll.unpack(job.rolls[path.rows], context.layout)
         from_first = likeness.apart(planes, np.repeat(planes[:1], len(planes), axis=0))
         steps = likeness.apart(planes[:-1], planes[1:])
-        nats = context.bigram.nats(harmony.chords(planes, context.layout))
+        nats = context.bigram.nats(chords.chords(planes, context.layout))
         rows.append(control.path_row(path, number, job.name, from_first, steps, nats))
     return rows
 
@@ -355,7 +355,7 @@ def _real_ensemble(reference: Reference, context: Context) -> list[Row]:
         planes = roll.unpack(windows.packed[block], layout)
         for part, other in enumerate(others, start=1):
             planes[:, :, part] = roll.unpack(windows.packed[other[block]], layout)[:, :, part]
-        tonal.append(harmony.tonal_distance(planes, layout))
+        tonal.append(counterpoint.tonal_distance(planes, layout))
         measures.append(np.stack(list(features.measure(planes, layout, context.beats_per_bar).values()), axis=1))
     return [*rows, _ensemble_row(MERGED, "", np.concatenate(tonal), np.concatenate(measures))]
 

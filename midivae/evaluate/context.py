@@ -18,9 +18,9 @@ from midivae.config.evaluate import Evaluate
 from midivae.config.train import View
 from midivae.errors import InputError
 from midivae.evaluate.windows import slices
-from midivae.measures import baselines, distances, harmony, likeness
+from midivae.measures import baselines, chords, distances, likeness
 from midivae.measures.baselines import Counts
-from midivae.measures.harmony import Bigram
+from midivae.measures.chords import Bigram
 from midivae.models import WindowModel
 from midivae.music.roll import Layout
 from midivae.windows.corpus import Corpus, load_corpus
@@ -90,10 +90,10 @@ def _bigram(training: Corpus, view: View, layout: Layout, most: int) -> Bigram:
     """Fitted to windows without overlap and without silence beyond a piece's end, so that each chord counts once."""
     apart = view.model_copy(update={"hop": view.steps, "min_fill": 1.0})
     windows = find_windows(training, apart)
-    chords = [np.zeros((0, view.steps // layout.steps_per_beat), np.int64)]
+    found = [np.zeros((0, view.steps // layout.steps_per_beat), np.int64)]
     blocks = slices(distances.evenly(len(windows), most))
-    chords += [harmony.chords(cut_planes(training, windows, index, apart), layout) for index in blocks]
-    return Bigram.fit(np.concatenate(chords))
+    found += [chords.chords(cut_planes(training, windows, index, apart), layout) for index in blocks]
+    return Bigram.fit(np.concatenate(found))
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from midivae.evaluate.context import PHRASES, Context, HeldOut
 from midivae.evaluate.held_out_distances import MU, SetFeatures
 from midivae.evaluate.windows import Planes, windows_of_pieces
-from midivae.measures import baselines, features, harmony, likeness
+from midivae.measures import baselines, chords, counterpoint, features, harmony, likeness
 from midivae.measures.hashes import bar_hashes, novelty, phrase_hashes
 from midivae.measures.keys import key_names
 from midivae.models import coding
 from midivae.music import roll
-from midivae.storage.schema import FEATURES, HELD_OUT
+from midivae.storage.schema import FEATURES, HARMONY, HELD_OUT
 
 MOST = 4096  # windows of a set of which rolls, distributions and latents are kept
 _PAIRS_OF = 256  # windows whose pairs decide the diversity
@@ -41,6 +41,7 @@ class WindowMeasures:
 
     Attributes:
         measures: a column per name in `FEATURES`.
+        harmony: by name in `HARMONY`.
         keys: names of keys; None without pitches.
         phrases: by length in bars, the share of phrases that are in no training piece; NaN without a phrase.
         neighbour, semitones, distance: the nearest training window, by its number in the context (`likeness.nearest`).
@@ -51,6 +52,7 @@ class WindowMeasures:
     """
 
     measures: Float[np.ndarray, "B F"]
+    harmony: dict[str, Float32[np.ndarray, " B"]]
     keys: list[str | None]
     phrases: dict[int, Float32[np.ndarray, " B"]]
     neighbour: Int[np.ndarray, " B"]
@@ -168,6 +170,7 @@ def measure(blocks: Iterable[Planes], context: Context) -> WindowMeasures:
     joined = {name: np.concatenate(values) for name, values in columns.items()}
     return WindowMeasures(
         measures=np.stack([joined[name] for name in FEATURES], axis=1).astype(np.float64),
+        harmony={name: joined[name] for name in HARMONY},
         keys=keys,
         phrases={bars: joined[f"phrases-{bars}"] for bars in PHRASES},
         neighbour=joined["neighbour"],
@@ -186,6 +189,7 @@ def _of_every_window(planes: Planes, context: Context) -> dict[str, np.ndarray]:
     phrases = {bars: phrase_hashes(planes, layout, context.steps_per_bar, bars) for bars in PHRASES}
     return {
         **features.measure(planes, layout, context.beats_per_bar),
+        **harmony.measure(planes, layout, context.beats_per_bar),
         **{f"phrases-{bars}": novelty(hashes, context.phrases[bars]) for bars, hashes in phrases.items()},
         "neighbour": window,
         "semitones": semitones,
@@ -197,7 +201,7 @@ def _of_first_windows(planes: Planes, context: Context) -> dict[str, np.ndarray]
     return {
         "packed": roll.pack(planes),
         **features.vectors(planes, context.layout),
-        "nats": context.bigram.nats(harmony.chords(planes, context.layout)),
-        "tonal": harmony.tonal_distance(planes, context.layout),
+        "nats": context.bigram.nats(chords.chords(planes, context.layout)),
+        "tonal": counterpoint.tonal_distance(planes, context.layout),
         MU: coding.encode(context.encoder, planes),
     }

@@ -127,7 +127,7 @@ def _edges(held_out: np.ndarray, values: np.ndarray, whole: bool) -> Float[np.nd
 def held_out_table(measured: MeasuredSet) -> pa.Table:
     """The held-out windows as rows of `schema.WINDOWS`."""
     windows = measured.windows
-    columns = dict(zip(FEATURES, windows.measures.T, strict=True))
+    columns = dict(zip(FEATURES, windows.measures.T, strict=True)) | windows.harmony
     return pa.table(
         {
             "piece_id": pa.array(measured.ids, pa.string()),

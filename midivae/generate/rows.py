@@ -22,7 +22,7 @@ from midivae.config.jobs import Job, Song
 from midivae.config.params import Params
 from midivae.generate.context import Samples
 from midivae.generate.requests import Request, requests, rolls_sha256, work_folder
-from midivae.measures import features
+from midivae.measures import cadences, features, harmony
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
 from midivae.music import midi, roll
@@ -62,6 +62,7 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
         "weights": [],
         "radius": None,
         "edits": None,
+        **dict.fromkeys(schema.ENDINGS),
         "transpose": job.transpose,
         "lead_steps": 0,
         "tempo_qpm": request.tempo_qpm,
@@ -82,8 +83,10 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
         "novelty": pa.array(novelty(hashes, bars), from_pandas=True),
         "midi": _midi_column(request, names, planes),
     }
-    measures = features.measure(planes, layout, request.beats_per_bar)
-    columns |= {name: pa.array(values, from_pandas=True) for name, values in measures.items()}
+    measures = [measure(planes, layout, request.beats_per_bar) for measure in (features.measure, harmony.measure)]
+    if isinstance(job, Song):
+        measures.append(cadences.endings(planes, layout))
+    columns |= {name: pa.array(of, pa.float32(), from_pandas=True) for part in measures for name, of in part.items()}
     return pa.table(columns).select(table.names)
 
 

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from midivae.measures.counterpoint import intervals, lines
 from midivae.measures.keys import best_scale, fifths
 from midivae.measures.notes import (
     Planes,
@@ -312,14 +313,9 @@ def pitch_interval(start: Bool[np.ndarray, "B T M P"]) -> Float[np.ndarray, " B"
     parts. NaN if no line has two notes. Traps avoided: signed intervals, which cancel out; intervals between the notes
     of a chord, in the order in which a file happens to list them.
     """
-    n_rolls, steps, parts, _ = start.shape
-    plays = np.ascontiguousarray(any_along(start, 3).transpose(0, 2, 1))  # [B, M, T]
-    line, step = np.divmod(np.flatnonzero(plays), max(1, steps))
-    roll, part = np.divmod(line, max(1, parts))
-    highest = start[roll, step, part, ::-1].argmax(axis=1) if len(roll) else roll  # counted from the top
-    follows = line[1:] == line[:-1]
-    size, of_roll = np.abs(np.diff(highest))[follows], roll[1:][follows]
-    return ratio(np.bincount(of_roll, size, minlength=n_rolls), np.bincount(of_roll, minlength=n_rolls))
+    interval, roll = intervals(lines(start))
+    size = np.bincount(roll, np.abs(interval), minlength=len(start))
+    return ratio(size, np.bincount(roll, minlength=len(start)))
 
 
 # --- distributions ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ for the centre of effect.
 Shapes:
     B  rolls    T  steps    N  parts    P  pitches
 
-Offers: `KEYS` and `key_names`; `best_scale`, `major_of`, `in_scale`; `fifths`.
+Offers: `KEYS` and `key_names`; `best_scale`, `major_of`, `in_scale`, `chromatic_share`; `fifths`.
 """
 
 from __future__ import annotations
@@ -84,6 +84,21 @@ def in_scale(key: Int[np.ndarray, " B"]) -> Bool[np.ndarray, "B 12"]:
     """Which pitch classes, C first, belong to scales of `KEYS`."""
     inside: np.ndarray = _SCALES.T[key] > 0
     return inside
+
+
+def chromatic_share(counts: Int[np.ndarray, "B 12"]) -> Float[np.ndarray, " B"]:
+    """The share of the notes outside the key (`best_scale`), from 0 on; NaN without notes.
+
+    In minor the raised seventh belongs to the key: it is the leading note of every cadence. So this is less than
+    1 - the scale consistency, which takes the natural minor scale.
+
+    Args:
+        counts: notes of each pitch class, C first.
+    """
+    key, _ = best_scale(counts)
+    inside = in_scale(key)
+    inside[np.arange(len(key)), (key + 11) % 12] |= key >= 12
+    return 1 - ratio((counts * inside).sum(axis=1), counts.sum(axis=1))
 
 
 _FIFTHS = 2 * np.pi * (7 * np.arange(12) % 12) / 12  # the angle of each pitch class on the circle of fifths, C first

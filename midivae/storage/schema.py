@@ -164,16 +164,38 @@ FEATURES: tuple[str, ...] = (
     "syncopation",  # share of notes that start off the beat
 )
 
+# measures of harmony and form (measures/harmony.py), likewise; shares are from 0 to 1
+HARMONY: tuple[str, ...] = (
+    "triad_share",  # of the chords on beats: triads
+    "seventh_share",  # seventh chords; they may lack their fifth
+    "no_tertian_share",  # not built of thirds
+    "chromatic_share",  # of the notes: outside `key`; in minor the raised seventh is inside
+    "dissonant_leap_share",  # of the dissonances over the bass on beats: left by more than a whole tone
+    "parallel_share",  # of the moves of the outer pitches: parallel fifths and octaves
+    "crossing_share",  # of the steps: a part is below one that should be lower
+    "repeat_share",  # of the intervals from note to note of the parts' lines: the same pitch again
+    "step_share",  # seconds
+    "wide_leap_share",  # more than an octave
+    "held_chords",  # chords held for two beats or longer, per 4 bars
+    "bass_fifths",  # how often the bass falls a fifth or rises a fourth (V-I), per 4 bars
+)
+# of whole pieces (measures/cadences.py): 1 yes, 0 no
+ENDINGS: tuple[str, ...] = (
+    "ends_on_triad",  # the last chord is a triad, which may lack its fifth
+    "ends_with_v_i",  # the bass falls a fifth or rises a fourth to its last note
+    "ends_on_tonic",  # the last bass note is the tonic of `key`
+)
+
 HELD_OUT = "held-out"  # name of held-out music in the tables of the evaluation, which otherwise have names of jobs
 
 # one row per window of held-out music, measured like samples
 WINDOWS = _table(
     "windows",
-    2,
+    3,
     ("piece_id", pa.string()),
     ("start_step", pa.int32()),  # in the piece
     ("n_steps", pa.int32()),
-    *((name, pa.float32(), "null") for name in FEATURES),
+    *((name, pa.float32(), "null") for name in (*FEATURES, *HARMONY)),
     ("key", pa.string(), "null"),
     ("novelty", pa.float32(), "null"),  # share of the bars with music that are in no training piece
 )
@@ -194,7 +216,7 @@ NEIGHBOURS = _table(
 # one row per sample
 CATALOG = _table(
     "catalog",
-    3,
+    4,
     ("sample_id", pa.string()),  # job and index: "sample-0000012"
     ("job", pa.string()),
     # sample, reconstruct, vary, blend, edit, continue, song or ensemble; explore: kept in the explorer
@@ -222,7 +244,8 @@ CATALOG = _table(
     ("n_steps", pa.int32()),
     ("steps_per_beat", pa.int32()),
     ("duration_s", pa.float32()),
-    *((name, pa.float32(), "null") for name in FEATURES),
+    *((name, pa.float32(), "null") for name in (*FEATURES, *HARMONY)),
+    *((name, pa.float32(), "null") for name in ENDINGS),  # mode song; null in all others, whose music has no end
     ("key", pa.string(), "null"),  # of the best scale, "G major"; null: silent
     ("novelty", pa.float32(), "null"),  # share of the bars with music that are in no training piece
     ("midi", MIDI),

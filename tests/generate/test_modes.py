@@ -25,7 +25,7 @@ from midivae.generate.context import Context, Draws
 from midivae.generate.edit import STRENGTHS
 from midivae.generate.one_key import to_key
 from midivae.ingest import stage as ingest
-from midivae.measures import features
+from midivae.measures import cadences, features
 from midivae.measures.keys import best_scale, fifths, in_scale
 from midivae.measures.notes import chroma, transposed
 from midivae.models import coding, fit_controls
@@ -353,6 +353,9 @@ def test_a_song_has_its_form_and_one_key(data: Path) -> None:
         {"name": "c", **job, "one_key": False},
     )
     assert (found["n_steps"] == 16 * BAR).all()
+    endings = cadences.endings(np.stack(list(found["planes"])), LAYOUT)
+    for name in schema.ENDINGS:
+        np.testing.assert_array_equal(found[name], endings[name].astype(np.float32))
     assert found.query("method.notna()")["job"].unique().tolist() == ["a"]
     assert found.query("job == 'a'")["method"].unique().tolist() == ["ABAB"]
     formed = np.stack(list(found.query("job == 'a'")["z"])).reshape(8, 4, 2, LATENT)  # sections of two windows

@@ -37,12 +37,13 @@ from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.generate.context import Draws
 from midivae.ingest import stage as ingest
+from midivae.measures import harmony
 from midivae.models import coding
 from midivae.models.base import Chance
 from midivae.music import midi
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, Roll, batch_to_notes, from_notes, to_notes
-from midivae.storage import folders
+from midivae.storage import folders, schema
 from midivae.storage.files import file_sha256
 from midivae.windows.corpus import load_corpus
 from midivae.windows.windows import cut_planes, find_windows
@@ -197,6 +198,7 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
     found = rows(data)
     assert summary["samples"] == len(found) == 9
     assert list(found["sample_id"]) == [f"a-{i:07d}" for i in range(9)]
+    assert found[list(schema.ENDINGS)].isna().all(axis=None)  # samples are no whole pieces
     # 32 steps of a quarter beat are 8 beats; at 150 a minute 8 * 0.4 s
     assert np.allclose(found["duration_s"], 3.2)
     assert found["programs"].map(list).tolist() == [[52, 32]] * 9
@@ -208,6 +210,8 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
         notes = midi.read(row["midi"]["bytes"])
         part = assign_parts(notes, params([job]).ingest.parts)
         assert np.array_equal(from_notes(notes, part, layout, 32).planes, roll)
+        for name, (value,) in harmony.measure(roll[None], layout, 4).items():
+            np.testing.assert_equal(row[name], value, err_msg=name)
         assert len(notes) == row["notes"]
         assert row["midi"]["path"] == f"midi/a/{row['sample_id']}.mid"
         assert (data / "samples" / row["midi"]["path"]).read_bytes() == row["midi"]["bytes"]

@@ -1,125 +1,110 @@
-"""Chords and what follows them; how far parts are from each other."""
+"""All measures of harmony and form at once: their columns, layouts in which they have no meaning, blocks."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from midivae.measures import harmony
-from midivae.measures.harmony import CHORDS, Bigram
+from measures.rolls import BAND, ONE, SATB, Note, music, roll
+from midivae.measures import harmony, notes
+from midivae.measures.notes import transposed
 from midivae.music.roll import Layout
+from midivae.storage.schema import HARMONY
 
 pytestmark = pytest.mark.numerical
 
-LAYOUT = Layout(("drums", "high", "low"), 48, 24, 4)
-ALL = np.arange(CHORDS)
+OF_PARTS = ("dissonant_leap_share", "parallel_share", "crossing_share")
+TON, SUB, DOM = (72, 67, 64, 48), (72, 69, 65, 53), (71, 67, 62, 43)
 
 
-def turned(chord: int, by: int) -> int:
-    """A chord up by so many semitones."""
-    return sum(1 << (tone + by) % 12 for tone in range(12) if chord >> tone & 1)
+def chorale() -> list[Note]:
+    """Two bars of C major: I IV V I in quarters, then I held for a half note, and V, I."""
+    times = [(0, 4, TON), (4, 8, SUB), (8, 12, DOM), (12, 16, TON), (16, 24, TON), (24, 28, DOM), (28, 32, TON)]
+    return [(part, pitch, on, off) for on, off, chord in times for part, pitch in enumerate(chord)]
 
 
-def roll(*notes: tuple[int, int, int, int], steps: int = 8) -> np.ndarray:
-    """Frames of (part, pitch, onset, offset)."""
-    planes = np.zeros((1, steps, 3, 2, 24), bool)
-    for part, pitch, onset, offset in notes:
-        planes[0, onset:offset, part, 1, pitch - 48] = True
-    return planes
+def measured(notes: list[Note], layout: Layout = SATB, steps: int = 32) -> dict[str, float]:
+    return {name: float(value[0]) for name, value in harmony.measure(roll(notes, layout, steps), layout, 4).items()}
 
 
-def test_chords_are_what_sounds_on_the_beat() -> None:
-    # C held over both beats, E struck after the first, a drum on the second, an octave of C
-    planes = roll((1, 60, 0, 8), (2, 52, 2, 6), (0, 50, 4, 5), (2, 48, 0, 2))
-    assert harmony.chords(planes, LAYOUT)[0].tolist() == [1, 1 | 1 << 4]
-    assert harmony.chords(planes & False, LAYOUT)[0].tolist() == [0, 0]
-    assert harmony.chords(planes[:, :7], LAYOUT).shape == (1, 1)  # whole beats only
+def test_a_short_chorale_by_hand() -> None:
+    found = measured(chorale())
+    assert list(found) == list(HARMONY)
+    assert found["triad_share"] == 1
+    assert found["seventh_share"] == found["no_tertian_share"] == found["chromatic_share"] == 0
+    assert found["held_chords"] == 2  # one in two bars
+    # I-SUB, V-I, V-I in two bars
+    assert found["bass_fifths"] == 6
+    # moves: I-SUB (the bass), SUB-V, V-I, I-V, V-I: all both but the first; no fifths or octaves in a row
+    assert found["parallel_share"] == 0
+    assert np.isnan(found["dissonant_leap_share"])  # no dissonance
+    # intervals of the four lines, six each. soprano 0 -1 1 0 -1 1, alto 2 -2 0 0 0 0, tenor 1 -3 2 0 -2 2,
+    # bass 5 -10 5 0 -5 5
+    assert found["repeat_share"] == pytest.approx(8 / 24)
+    assert found["step_share"] == pytest.approx(10 / 24)
+    assert found["wide_leap_share"] == 0
 
 
-chord_rows = st.lists(st.lists(st.integers(0, CHORDS - 1), min_size=4, max_size=4), min_size=1, max_size=4)
-# with chords that some transposition leaves as they are: silence, tritone, augmented and diminished seventh chords, all
-SYMMETRIC = [0, 0b1000001, 0b100010001, 0b1001001001, 0b10101010101, CHORDS - 1]
+def test_counted_per_four_bars() -> None:
+    # the same music in bars of three quarters: 8 beats are 2/3 of 4 bars
+    planes = roll(chorale(), SATB)
+    assert harmony.measure(planes, SATB, 3)["held_chords"][0] == pytest.approx(1.5)
+    assert harmony.measure(planes, SATB, 3)["bass_fifths"][0] == pytest.approx(4.5)
 
 
-@given(chord_rows, st.integers(0, CHORDS - 1) | st.sampled_from(SYMMETRIC))
-def test_chances_of_all_chords_sum_to_one(found: list[list[int]], before: int) -> None:
-    model = Bigram.fit(np.array([*found, [*SYMMETRIC[:4]]]))
-    chances = model.probability(np.full(CHORDS, before), ALL)
-    assert chances.min() > 0
-    assert chances.sum() == pytest.approx(1)
+def test_chromatic_notes_are_outside_the_key() -> None:
+    # one F sharp among the notes of C major; A minor's G sharp is its leading note, D sharp is not
+    assert measured([*chorale(), (1, 66, 30, 31)])["chromatic_share"] == pytest.approx(1 / 29)
+    minor = [(0, 57 + by, 2 * i, 2 * i + 2) for i, by in enumerate((0, 2, 3, 5, 7, 8, 10, 0, 7, 3, 0, 7))]
+    assert measured([*minor, (3, 44, 24, 26)])["chromatic_share"] == 0
+    assert measured([*minor, (3, 51, 24, 26)])["chromatic_share"] == pytest.approx(1 / 13)
 
 
-@given(chord_rows, st.sampled_from(SYMMETRIC) | st.integers(0, CHORDS - 1), st.integers(0, 11))
-def test_transposition_changes_nothing(found: list[list[int]], chord: int, by: int) -> None:
-    model = Bigram.fit(np.array(found))
-    pair = np.array([[chord, found[0][1]]])
-    moved = np.array([[turned(chord, by), turned(found[0][1], by)]])
-    assert model.nats(moved)[0] == pytest.approx(model.nats(pair)[0])
-    other = Bigram.fit(np.array([[turned(each, by) for each in row] for row in found]))
-    assert other.nats(pair)[0] == pytest.approx(model.nats(pair)[0])
-
-
-def test_bigram_by_hand() -> None:
-    # C, G, C, G as single tones: N = 4 chords of one class (U = 1); from a tone: up a fifth twice, up a fourth once,
-    # two kinds. P(t) of a tone: 4/5 * 4/(4 * 12) + 1/5 / 4096; P(G | C) = 3/5 * 2/3 + 2/5 P(G)
-    c, g = 1, 1 << 7
-    model = Bigram.fit(np.array([[c, g, c, g]]))
-    alone = 4 / 5 / 12 + 1 / 5 / CHORDS
-    (chance,) = model.probability(np.array([c]), np.array([g]))
-    assert chance == pytest.approx(3 / 5 * 2 / 3 + 2 / 5 * alone)
-    # D to A is the same step; what never followed has what is left
-    assert model.probability(np.array([1 << 2]), np.array([1 << 9]))[0] == pytest.approx(chance)
-    triad = c | 1 << 4 | g
-    assert model.probability(np.array([c]), np.array([triad]))[0] == pytest.approx(2 / 5 * 1 / 5 / CHORDS)
-    assert model.nats(np.array([[c, g, triad]]))[0] == pytest.approx(
-        -(math.log(chance) + math.log(model.probability(np.array([g]), np.array([triad]))[0])) / 2
-    )
-
-
-def test_nothing_known_is_nothing_likelier() -> None:
-    model = Bigram.fit(np.zeros((0, 4), np.int64))
-    np.testing.assert_allclose(model.probability(ALL, ALL[::-1].copy()), 1 / CHORDS)
-    assert np.isnan(model.nats(np.zeros((2, 1), np.int64))).all()
-
-
-def test_what_it_was_fitted_to_is_likelier_than_noise() -> None:
-    rng = np.random.default_rng(0)
-    song = np.array([turned(0b10010001, int(5 * step % 12)) for step in range(64)]).reshape(4, 16)
-    model = Bigram.fit(song)
-    assert model.nats(song).max() < model.nats(rng.integers(0, CHORDS, (4, 16))).min() - 5
-
-
-# --- tonal distance ---------------------------------------------------------------------------------------------------
-def test_tonal_distance_by_hand() -> None:
-    # C against G: a fifth is 7 * 7/6 = 49/6 half turns on the first circle, 7 * 3/2 on the second, 7 * 2/3 on the third
-    angles, radii = (7 * 7 * math.pi / 6, 7 * 3 * math.pi / 2, 7 * 2 * math.pi / 3), (1, 1, 0.5)
-    wanted = math.sqrt(sum((2 * r * math.sin(a / 2)) ** 2 for a, r in zip(angles, radii, strict=True)))
-    assert harmony.tonal_distance(roll((1, 67, 0, 8), (2, 48, 0, 8)), LAYOUT)[0] == pytest.approx(wanted)
-    # an octave is no distance; a beat in which one of them is silent does not count
-    assert harmony.tonal_distance(roll((1, 60, 0, 8), (2, 48, 0, 8)), LAYOUT)[0] == pytest.approx(0)
-    assert harmony.tonal_distance(roll((1, 67, 0, 8), (2, 48, 0, 4)), LAYOUT)[0] == pytest.approx(wanted)
-    assert np.isnan(harmony.tonal_distance(roll((1, 67, 0, 4), (2, 48, 4, 8), (0, 50, 0, 8)), LAYOUT)[0])
-    assert np.isnan(harmony.tonal_distance(roll((1, 60, 0, 8))[:, :, :2], Layout(("drums", "high"), 48, 24, 4))[0])
-
-
-def test_a_semitone_and_a_tritone_are_farther_than_a_fifth() -> None:
-    far = {
-        tone: float(harmony.tonal_distance(roll((1, tone, 0, 8), (2, 48, 0, 8)), LAYOUT)[0]) for tone in range(60, 72)
+def test_what_has_no_meaning_has_no_value() -> None:
+    alone = measured([(0, pitch, on, off) for _, pitch, on, off in chorale()], ONE)
+    assert all(np.isnan(alone[name]) for name in OF_PARTS)
+    assert (alone["triad_share"], alone["held_chords"], alone["bass_fifths"]) == (1, 2, 6)
+    band = measured([(1, pitch, on, off) for _, pitch, on, off in chorale()], BAND)  # drums are no part with pitches
+    assert {name: value for name, value in band.items() if not np.isnan(value)} == {
+        name: value for name, value in alone.items() if not np.isnan(value)
     }
-    assert far[60] == pytest.approx(0)
-    assert far[67] == min(far[tone] for tone in range(61, 72))
-    assert max(far.values()) <= 3 + 1e-9
-    assert far[61] > far[67] and far[66] > far[67]
+    silent = measured([])
+    drums = measured([(0, 40, 0, 4), (0, 42, 4, 8)], BAND)
+    assert all(np.isnan(value) for value in (*silent.values(), *drums.values()))
+    melody = measured([(0, 72, 0, 4), (0, 74, 4, 8)], ONE)
+    assert {name for name, value in melody.items() if not np.isnan(value)} == {
+        *("chromatic_share", "repeat_share", "step_share", "wide_leap_share", "held_chords")
+    }
 
 
-@given(st.integers(0, 11), st.integers(0, 11), st.integers(0, 11))
-def test_transposition_leaves_the_distance(a: int, b: int, by: int) -> None:
-    here, there = (
-        harmony.tonal_distance(roll((1, 48 + x, 0, 8), (2, 48 + y, 0, 8)), LAYOUT)[0]
-        for x, y in ((a, b), ((a + by) % 12, (b + by) % 12))
+def test_drums_change_nothing() -> None:
+    layout = Layout(("drums", *SATB.parts), 36, 48, 4)
+    parts = [(part + 1, pitch, on, off) for part, pitch, on, off in chorale()]
+    with_drums = measured([*parts, (0, 38, 3, 5), (0, 40, 17, 19)], layout)
+    np.testing.assert_equal(with_drums, measured(chorale()))
+
+
+@given(music())
+def test_order_of_parts_and_transposition_change_nothing(notes: list[Note]) -> None:
+    planes = roll(notes, SATB, 48)
+    here = harmony.measure(planes, SATB, 4)
+    turned = harmony.measure(transposed(planes, SATB, np.array([3])), SATB, 4)
+    for name in HARMONY:
+        np.testing.assert_allclose(turned[name], here[name], rtol=1e-6, err_msg=name)
+        if name != "dissonant_leap_share" and name in here:
+            assert here[name][0] >= 0 or np.isnan(here[name][0])
+
+
+def test_a_roll_is_the_same_alone_or_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    planes = np.repeat(rng.random((20, 32, 4, 1, 48)) < 0.03, 2, axis=3)
+    whole = harmony.measure(planes, SATB, 4)
+    monkeypatch.setattr(notes, "_BLOCK_CELLS", 3 * planes[0].size)
+    blocks = harmony.measure(planes, SATB, 4)
+    for name in HARMONY:
+        np.testing.assert_array_equal(blocks[name], whole[name])
+        np.testing.assert_array_equal(harmony.measure(planes[7:8], SATB, 4)[name][0], whole[name][7])
+    assert all(
+        value.shape == (0,) and value.dtype == np.float32 for value in harmony.measure(planes[:0], SATB, 4).values()
     )
-    assert here == pytest.approx(there)
