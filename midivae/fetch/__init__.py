@@ -2,7 +2,8 @@
 
 stage       The stage: takes a source and writes `data/corpus`.
 corpora     The corpora that can be named instead of located, from `corpora.yaml`.
-download    Files from the web, checked by their hash.
+download    Files from the web, kept in the work directory and checked by their hash.
+transfer    One file over HTTP: continues after a cut, and is retried.
 archive     Files from zip and tar archives, which are not trusted.
 chorales    Bach's chorales, the default corpus, converted from scores.
 musicxml    Engraved scores to notes.

@@ -84,6 +84,11 @@ class Corpus(Section):
     split: OwnSplit | None = None
     citation: str
 
+    @property
+    def hash(self) -> str | None:
+        """The hash of the archive as `download` takes it."""
+        return self.sha256 or (f"md5:{self.md5}" if self.md5 else None)
+
 
 @cache
 def load() -> dict[str, Corpus]:

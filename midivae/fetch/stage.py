@@ -122,7 +122,7 @@ def _archive(params: Params, data: Path, corpus: Collected) -> None:
 
 def _url(params: Params, data: Path, corpus: Collected) -> None:
     """The same of an archive or MIDI file from the web."""
-    fetched = download.fetch(str(params.fetch.url), params.fetch.download, sha256=params.fetch.sha256)
+    fetched = download.fetch(str(params.fetch.url), params.fetch.download, expected=params.fetch.sha256)
     corpus.source, corpus.licence, corpus.sha256 = fetched.path.name, params.fetch.licence, fetched.sha256
     _take(fetched.path, params, corpus)
 
@@ -135,12 +135,11 @@ def _named(params: Params, data: Path, corpus: Collected) -> None:
     corpus.source, corpus.licence, corpus.include = params.fetch.source, str(entry.licence), entry.include
     corpus.own = OwnSplit(entry.split) if entry.split is not None else None
     if params.fetch.path is None:
-        hashes = {"sha256": entry.sha256, "md5": entry.md5}
-        fetched = download.fetch(entry.url, params.fetch.download, size=entry.bytes, **hashes)
+        fetched = download.fetch(entry.url, params.fetch.download, expected=entry.hash, size=entry.bytes)
         path, corpus.sha256 = fetched.path, fetched.sha256
     else:
         path = Path(params.fetch.path)
-        download.check(path, sha256=entry.sha256, md5=entry.md5)
+        download.check(path, entry.hash)
     _take(path, params, corpus)
     _compare(params.fetch.source, entry, corpus)
 
