@@ -33,7 +33,7 @@ from midivae.errors import CorruptError, SchemaError, TrainingError
 from midivae.storage.files import read_json, write_bytes, write_json
 from midivae.train.curves import Row
 
-FORMAT, VERSION = "midivae-checkpoint", 3
+FORMAT, VERSION = "midivae-checkpoint", 4
 PROGRESS = "progress.json"
 SECONDS_BETWEEN = 30.0  # checkpoints, at least
 MOST_SHARE = 0.02  # of the time that may go into writing them
@@ -193,13 +193,13 @@ def state_of(
     weights = {"model": model.state_dict(), "best": best, "average": average or {}}
     return {name: tensor for prefix, each in weights.items() for name, tensor in _prefixed(prefix, each).items()} | {
         **moments,
-        "tally": sums,
+        "sums": sums,
     }
 
 
 def restore(
     tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
-) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, Tensor]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Puts a run's tensors back where they were, and returns the best weights, the averaged, and the sums.
 
     Inverts `state_of`.
@@ -212,7 +212,7 @@ def restore(
             state.setdefault(int(index), {})[key] = tensor
         # learning rate and the like come from the params, which are part of the run's name
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return best_of(tensors), _under("average", tensors) or None, tensors["tally"]
+    return best_of(tensors), _under("average", tensors), tensors["sums"]
 
 
 def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

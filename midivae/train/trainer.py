@@ -29,15 +29,14 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt64
 from torch import Tensor
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -104,7 +103,9 @@ class Trainer:
         self.max_steps = min(settings.max_steps or sys.maxsize, settings.epochs * self.batches_per_epoch)
         self.progress = Progress()
         self.best = _copy(model)
-        self.average = _copy(model) if settings.average else None
+        self.average = AveragedModel(model, multi_avg_fn=self._average) if settings.average else None
+        if self.average is not None:
+            self.average.update_parameters(model)  # the initial weights count as one step
         # sums of reconstruction and kl, nats: row 0 of the current epoch, row 1 since the last row of the step curve
         self.sums = torch.zeros(2, 2, dtype=torch.float64, device=train.device)
         self.noise, self.shift = (torch.Generator(train.device) for _ in range(2))
@@ -157,7 +158,8 @@ class Trainer:
             self._write_curves()
         if self._pace.is_due():
             with self._pace.writing():
-                state = checkpoint.state_of(self.model, self.optimizers, self.best, self.average, self.sums)
+                average = None if self.average is None else self.average.state_dict()
+                state = checkpoint.state_of(self.model, self.optimizers, self.best, average, self.sums)
                 self.checkpoints.save(self.progress, state, self.facts())
 
     def _write_curves(self) -> None:
@@ -175,7 +177,9 @@ class Trainer:
             self.best = checkpoint.best_of(state.tensors)
             log.info("%s: trained in an earlier run, %d epochs", self.model.name, state.progress.epoch)
         else:
-            self.best, self.average, sums = checkpoint.restore(state.tensors, self.model, self.optimizers)
+            self.best, average, sums = checkpoint.restore(state.tensors, self.model, self.optimizers)
+            if self.average is not None:
+                self.average.load_state_dict(average)
             self.sums = sums.to(self.train.device)
             log.info("%s: resumes after epoch %d, step %d", self.model.name, self.progress.epoch, self.progress.step)
 
@@ -258,10 +262,13 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average is not None:
-            decay = min(settings.average, step / (step + 9))  # at the start, the average of all steps so far
-            weights = self.model.state_dict()
-            torch._foreach_lerp_([self.average[name] for name in weights], list(weights.values()), 1 - decay)
+            self.average.update_parameters(self.model)
         return norm
+
+    def _average(self, averages: PARAM_LIST, weights: PARAM_LIST, _: object) -> None:
+        """Moves the averages towards the weights of a step; at the start, they are those of all steps so far."""
+        step = self.progress.step + 1
+        torch._foreach_lerp_(averages, weights, 1 - min(self.settings.average, step / (step + 9)))
 
     def _gradient_norm(self, wanted: bool) -> Float[Tensor, ""] | None:
         """The norm of the gradient before it is clipped; clips it if params say so."""
@@ -322,30 +329,20 @@ class Trainer:
         """The parts of the loss on the validation windows, in fp32; the noise is the same in every epoch."""
         if not len(self.valid):
             return loss_columns("valid", None, 0.0)
-        self.model.eval()
+        model = self._averaged_model().eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.valid.device)
-        with self._averaged():
-            for number, index in enumerate(self.valid.in_order(_VALIDATED_AT_ONCE)):
-                if number % self.machine.processes == self.machine.rank:
-                    noise = torch_rng(self.valid.device, Stream.VALIDATION.seeds(self.seed, batch=number))
-                    parts = self.model.elbo(self.valid.batch(index), noise)
-                    sums += torch.stack([parts.reconstruction.sum(), parts.kl.sum()])
+        for number, index in enumerate(self.valid.in_order(_VALIDATED_AT_ONCE)):
+            if number % self.machine.processes == self.machine.rank:
+                noise = torch_rng(self.valid.device, Stream.VALIDATION.seeds(self.seed, batch=number))
+                parts = model.elbo(self.valid.batch(index), noise)
+                sums += torch.stack([parts.reconstruction.sum(), parts.kl.sum()])
         sums = self.machine.total(sums)
         self._check_finite(sums)
         return loss_columns("valid", sums / len(self.valid), self.model.beta)
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The model with the averaged weights, if there are any."""
-        if self.average is None:
-            yield
-            return
-        own = _copy(self.model)
-        self.model.load_state_dict(self.average)
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(own)
+    def _averaged_model(self) -> WindowModel:
+        """The model that is validated and kept: with the averaged weights, if there are any."""
+        return self.model if self.average is None else cast(WindowModel, self.average.module)
 
     def _record(self, row: Row) -> None:
         """Adds an epoch to the progress, and keeps its weights if they are the best so far."""
@@ -354,8 +351,7 @@ class Trainer:
         loss = row["valid_loss"] if row["valid_loss"] is not None else row["train_loss"]
         if loss is not None and loss < progress.best_loss:
             progress = replace(progress, best_epoch=progress.epoch, best_loss=loss)
-            with self._averaged():
-                self.best = _copy(self.model)
+            self.best = _copy(self._averaged_model())
         self.progress = progress
 
 
