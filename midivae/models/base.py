@@ -125,19 +125,14 @@ class Chance:
     temperature: float | None = None
     top_p: float = 1.0
 
-    def probability(self, logit: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
-        """How likely a cell is to be set: 0 or 1 without `temperature`."""
-        if self.temperature is None:
-            return (torch.sigmoid(logit) > self.threshold).float()
-        p = torch.sigmoid(logit / self.temperature)
-        if self.top_p < 1:
-            p = torch.where(p < 1 - self.top_p, 0.0, torch.where(p > self.top_p, 1.0, p))
-        return p
+    def limits(self, uniform: Float[Tensor, "*cells"] | None) -> Float[Tensor, "*cells"]:
+        """The logits that cells must exceed to be set; `uniform`: numbers in [0, 1), needed with `temperature`.
 
-    def decide(self, logit: Float[Tensor, "*cells"], uniform: Float[Tensor, "*cells"] | None) -> Bool[Tensor, "*cells"]:
-        """The cells; `uniform` holds numbers in [0, 1), and is needed with `temperature` only."""
-        p = self.probability(logit)
-        return p > (0.5 if uniform is None else uniform)
+        sigmoid(logit / temperature) > uniform, solved for the logit, so that it is computed once and not per decision.
+        """
+        if self.temperature is None or uniform is None:
+            return torch.logit(torch.tensor(self.threshold))
+        return self.temperature * torch.logit(uniform.clamp(1 - self.top_p, self.top_p))
 
 
 class WindowModel(nn.Module, ModelHubMixin, ABC):
@@ -308,7 +303,7 @@ class CellwiseModel(WindowModel):
         before: Batch | None = None,
     ) -> Bool[Tensor, "B T N K P"]:
         """The windows that it makes of latents; each cell by itself."""
-        return chance.decide(self.decode(z), uniform)
+        return self.decode(z) > chance.limits(uniform)
 
     def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
         """-log p(x | z) of each window, whatever reconstruction it was trained with."""

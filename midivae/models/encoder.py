@@ -1,4 +1,4 @@
-"""The transformer's encoder: all steps of a window to its latent.
+"""The transformer's encoder: all steps of a window -> the posterior of its latent.
 
 Shapes:
     B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    Q  beats
@@ -17,11 +17,11 @@ from midivae.config.train import Transformer as Settings
 from midivae.models.base import Config
 from midivae.models.layers import BUCKETS, EncoderLayer, lag_bucket
 
-PLAN = 64  # numbers per beat
+PLAN = 64  # width of what a latent and a beat have in common: encoder and decoder pass through it
 
 
 class Encoder(nn.Module):
-    """A posterior from all steps of a window at once, where there is no draft."""
+    """Attention over all steps, the mean of each beat, and a linear map to the posterior."""
 
     def __init__(self, config: Config, settings: Settings, beats: int) -> None:
         super().__init__()

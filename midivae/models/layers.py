@@ -1,11 +1,15 @@
 """Layers of the transformer's encoder and decoder.
 
-Shapes:
-    B  windows    S  steps of a pass    R  steps in reach    N  parts    P  pitches
-    D  width of vectors    C  channels of a field    A  heads    E  width of a head
+The encoder has a *vector* for each step. The decoder has a vector and a *field*: channels for each pitch. Weights of a
+field depend on distances between pitches, never on a pitch itself, so what is learned in one key holds in all keys.
 
-Offers: `EncoderLayer`, `DecoderLayer`, `Seen`; `lag_bucket`, `by_distance`, `channelwise`, `plus_channelwise`,
-`normed`.
+Shapes:
+    B  windows    T  steps of a window    S  steps that are computed    R  steps that attention can use
+    D  width of a vector    C, E  channels of a field    P  pitches    A  heads    K  width of a head's keys
+    V  width of a head's values    M  matrices    O  distances between pitches, 2 * P - 1
+
+Offers: `EncoderLayer`, `DecoderLayer`, `KeyValues`; `lag_bucket`, `distance_matrix`, `map_channels`,
+`add_mapped_channels`, `normalise_field`.
 """
 
 from __future__ import annotations
@@ -20,47 +24,51 @@ from torch.nn import functional as F  # noqa: N812  its usual name
 
 from midivae.config.train import Transformer as Settings
 
-BUCKETS = 32  # of distances in time: exact up to half of them, then ever wider
-FARTHEST = 512  # steps: all beyond share the last bucket
-CHANNELS_PER_MIX = 4  # channels of a field that share one mixing of pitches
+BUCKETS = 32  # number of buckets for distances in time: the first half is exact, the others grow wider
+FARTHEST = 512  # steps: greater distances share the last bucket
+CHANNELS_PER_MIX = 4  # channels of a field that share one matrix of distances
 
 
 def lag_bucket(lag: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
-    """The bucket of a distance in steps, 0 and up (Raffel et al. 2020, section 2.1, one direction)."""
-    half = BUCKETS // 2
-    wide = half + (torch.log(lag.clamp(min=1) / half) / math.log(FARTHEST / half) * half).long()
-    return torch.where(lag < half, lag, wide.clamp(max=BUCKETS - 1))
+    """The bucket of each distance in steps, 0 or more (Raffel et al. 2020, section 2.1, one direction)."""
+    exact = BUCKETS // 2
+    wide = exact + (torch.log(lag.clamp(min=1) / exact) / math.log(FARTHEST / exact) * exact).long()
+    return torch.where(lag < exact, lag, wide.clamp(max=BUCKETS - 1))
 
 
-def by_distance(weight: Float[Tensor, "*G O"]) -> Float[Tensor, "*G P P"]:
-    """Matrices [from, to] whose entries depend on to - from alone; `weight` holds them from 1 - P to P - 1."""
+def distance_matrix(weight: Float[Tensor, "*M O"]) -> Float[Tensor, "*M P P"]:
+    """Matrices [from pitch, to pitch] whose entries depend on the distance alone.
+
+    Args:
+        weight: the entries of distances `to - from` from 1 - P to P - 1.
+    """
     pitches = (weight.shape[-1] + 1) // 2
     return weight.unfold(-1, pitches, 1).flip(-2)
 
 
-def channelwise(weight: Float[Tensor, "E C"], field: Float[Tensor, "*B C P"]) -> Float[Tensor, "*B E P"]:
-    """The same linear map of channels at each pitch; as a batch of products it copies nothing."""
+def map_channels(weight: Float[Tensor, "E C"], field: Float[Tensor, "*B C P"]) -> Float[Tensor, "*B E P"]:
+    """The same linear map of the channels at each pitch, as a batch of products, which copies no data."""
     flat = field.reshape(-1, *field.shape[-2:])
     out = torch.bmm(weight.expand(len(flat), *weight.shape), flat)
     return out.view(*field.shape[:-2], *out.shape[-2:])
 
 
-def plus_channelwise(
-    start: Float[Tensor, "*B E R"], weight: Float[Tensor, "E C"], field: Float[Tensor, "*B C P"]
+def add_mapped_channels(
+    start: Float[Tensor, "*B E _"], weight: Float[Tensor, "E C"], field: Float[Tensor, "*B C P"]
 ) -> Float[Tensor, "*B E P"]:
-    """`start + channelwise(weight, field)` in one pass; R is P, or 1."""
+    """`start + map_channels(weight, field)` in one pass; the last axis of `start` is P or 1."""
     flat = field.reshape(-1, *field.shape[-2:])
     out = torch.baddbmm(start.reshape(-1, *start.shape[-2:]), weight.expand(len(flat), *weight.shape), flat)
     return out.view(*field.shape[:-2], *out.shape[-2:])
 
 
-def normed(field: Float[Tensor, "*B C P"]) -> Float[Tensor, "*B C P"]:
-    """Mean 0 and variance 1 over channels and pitches together, so that a louder pitch stays louder."""
+def normalise_field(field: Float[Tensor, "*B C P"]) -> Float[Tensor, "*B C P"]:
+    """Mean 0 and variance 1 over channels and pitches together, which keeps the differences between pitches."""
     return F.layer_norm(field, field.shape[-2:])
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention over all steps of a window, and a layer on each step."""
+    """Self-attention over all steps of a window, then two dense layers on each step."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -72,25 +80,28 @@ class EncoderLayer(nn.Module):
         self.lag = nn.Embedding(2 * BUCKETS, heads)
 
     def forward(self, vector: Float[Tensor, "B T D"], bucket: Int[Tensor, "T T"]) -> Float[Tensor, "B T D"]:
-        """`bucket`: of each distance, those back in time after those ahead."""
+        """The next vectors; `bucket`: of each distance, where a step that is later counts from `BUCKETS` up."""
         b, t, d = vector.shape
         q, k, v = self.qkv(self.norm1(vector)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self.lag(bucket).permute(2, 0, 1)  # [A, T, T]
-        fetched = F.scaled_dot_product_attention(q, k, v, bias.expand(b, -1, -1, -1))
-        vector = vector + self.dropout(self.out(fetched.transpose(1, 2).reshape(b, t, d)))
+        attended = F.scaled_dot_product_attention(q, k, v, bias.expand(b, -1, -1, -1))
+        vector = vector + self.dropout(self.out(attended.transpose(1, 2).reshape(b, t, d)))
         out: Tensor = vector + self.dropout(self.down(torch.relu(self.up(self.norm2(vector)))))
         return out
 
 
-class Seen(NamedTuple):
-    """What a layer keeps of each step for the steps after it: keys, and values of vectors and fields side by side."""
+class KeyValues(NamedTuple):
+    """The keys and values of a layer's steps; a value joins the head's parts of vector and field."""
 
-    key: Float[Tensor, "B A S E"]
-    value: Float[Tensor, "B A S V"]
+    key: Float[Tensor, "B A R K"]
+    value: Float[Tensor, "B A R V"]
 
 
 class DecoderLayer(nn.Module):
-    """Attention that weighs steps by their vectors and fetches vectors and fields; then mixing within a step."""
+    """Attention over steps, then layers on each step.
+
+    Attention weights are computed from vectors alone. The values are vectors and whole fields.
+    """
 
     def __init__(self, settings: Settings, pitches: int) -> None:
         super().__init__()
@@ -107,45 +118,47 @@ class DecoderLayer(nn.Module):
         self.field_down = nn.Parameter(torch.empty(c, 2 * c))
         self.dropout = nn.Dropout(settings.dropout)
 
-    def look(
+    def project(
         self, vector: Float[Tensor, "B S D"], field: Float[Tensor, "B S C P"]
-    ) -> tuple[Float[Tensor, "B A S E"], Seen]:
-        """What these steps ask for, and what they have to give."""
+    ) -> tuple[Float[Tensor, "B A S K"], KeyValues]:
+        """The queries, and the keys and values, of these steps."""
         b, s, _ = vector.shape
         q, k, v = self.qkv(self.norm1(vector)).view(b, s, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        fields = normed(field).view(b, s, self.heads, -1).transpose(1, 2)  # [B, A, S, C / A * P]
-        return q, Seen(k, torch.cat([v, fields], -1))
+        fields = normalise_field(field).view(b, s, self.heads, -1).transpose(1, 2)  # [B, A, S, C / A * P]
+        return q, KeyValues(k, torch.cat([v, fields], -1))
 
     def forward(
         self,
         vector: Float[Tensor, "B S D"],
         field: Float[Tensor, "B S C P"],
-        query: Float[Tensor, "B A S E"],
-        seen: Seen,
+        query: Float[Tensor, "B A S K"],
+        memory: KeyValues,
         bucket: Int[Tensor, "S R"],
-        hidden: Float[Tensor, "B 1 S R"],
+        mask: Float[Tensor, "B 1 S R"],
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B S C P"]]:
-        """The next state; R steps are in reach, `hidden` is `NEVER` where one must not be seen and 0 elsewhere."""
+        """The next vectors and fields; the lag's bias and `mask` are added to the attention's scores."""
         b, s, d = vector.shape
         c, p = field.shape[-2:]
-        scores = query @ seen.key.transpose(-1, -2) / math.sqrt(d / self.heads)
-        weights = torch.softmax(scores + (self.lag(bucket).permute(2, 0, 1) + hidden), -1)
-        fetched = (weights @ seen.value).transpose(1, 2)  # [B, S, A, (D + C * P) / A]
         head = d // self.heads
-        vector = vector + self.dropout(self.out(fetched[..., :head].reshape(b, s, d)))
-        field = field + channelwise(self.field_out, fetched[..., head:].reshape(b, s, c, p)) * self._kept(b, s, c)
+        scores = query @ memory.key.transpose(-1, -2) / math.sqrt(head)
+        weights = torch.softmax(scores + (self.lag(bucket).permute(2, 0, 1) + mask), -1)
+        attended = (weights @ memory.value).transpose(1, 2)  # [B, S, A, (D + C * P) / A]
+        vector = vector + self.dropout(self.out(attended[..., :head].reshape(b, s, d)))
+        field = field + self._drop_channels(map_channels(self.field_out, attended[..., head:].reshape(b, s, c, p)))
 
-        v, f = self.norm2(vector), normed(field)
-        # a product of matrices per group of channels; the channels of a group lie apart, so that no copy is made
+        v, f = self.norm2(vector), normalise_field(field)
+        # one product for each group of channels; a group takes every (C / CHANNELS_PER_MIX)-th channel, without a copy
         groups = f.reshape(b * s * CHANNELS_PER_MIX, -1, p).transpose(0, 1)
-        near = torch.bmm(groups, by_distance(self.distance)).transpose(0, 1).reshape(b, s, c, p)
-        up = plus_channelwise(self.tell(v)[..., None], self.field_up, f)
-        up = plus_channelwise(up, self.near_up, near).relu_()
-        field = field + channelwise(self.field_down, up) * self._kept(b, s, c)
+        near = torch.bmm(groups, distance_matrix(self.distance)).transpose(0, 1).reshape(b, s, c, p)
+        hidden = add_mapped_channels(self.tell(v)[..., None], self.field_up, f)
+        hidden = add_mapped_channels(hidden, self.near_up, near).relu_()
+        field = field + self._drop_channels(map_channels(self.field_down, hidden))
         vector = vector + self.dropout(self.down(torch.relu(self.up(torch.cat([v, f.mean(-1)], -1)))))
         return vector, field
 
-    def _kept(self, b: int, s: int, c: int) -> Float[Tensor, "{b} {s} {c} 1"]:
-        """Dropout of a field: a channel of a step is dropped at all pitches."""
-        kept: Tensor = self.dropout(torch.ones(b, s, c, 1, device=self.field_out.device))
-        return kept
+    def _drop_channels(self, field: Float[Tensor, "B S C P"]) -> Float[Tensor, "B S C P"]:
+        """Dropout that drops a channel of a step at all pitches."""
+        if not self.training:
+            return field
+        kept: Tensor = self.dropout(torch.ones(*field.shape[:-1], 1, device=field.device))  # not in bfloat16
+        return field * kept

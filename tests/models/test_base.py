@@ -153,6 +153,17 @@ def test_first_weights_come_from_the_generator_alone() -> None:
     assert not one["mu.bias"].any()
 
 
+def test_limits_are_the_nucleus_of_two_outcomes() -> None:
+    p = torch.tensor([0.04, 0.06, 0.5, 0.94, 0.96])
+    uniform = (torch.arange(1000) + 0.5)[:, None] / 1000
+    share = (torch.logit(p) > Chance(temperature=1.0, top_p=0.95).limits(uniform)).float().mean(0)
+    assert share.tolist() == pytest.approx([0, 0.06, 0.5, 0.94, 1], abs=1e-6)
+    # temperature 2 halves the logit of .94: 1 / (1 + sqrt(.06 / .94)) = .798
+    share = (torch.logit(p) > Chance(temperature=2.0).limits(uniform)).float().mean(0)
+    assert share[3].item() == pytest.approx(0.798, abs=1e-3)
+    assert (torch.logit(p) > Chance(threshold=0.5).limits(None)).tolist() == [False, False, False, True, True]
+
+
 def test_a_model_comes_back_from_its_folder(model: WindowModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "a")
     loaded = models.load(tmp_path / "a")

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from midivae.models.layers import by_distance, lag_bucket
+from midivae.models.layers import distance_matrix, lag_bucket
 
 pytestmark = pytest.mark.numerical
 
 
-def test_matrices_by_distance_hold_what_lies_between_the_two_pitches() -> None:
-    matrix = by_distance(torch.arange(-2.0, 3.0))  # the weight of distance d is d
+def test_matrices_distance_matrix_hold_what_lies_between_the_two_pitches() -> None:
+    matrix = distance_matrix(torch.arange(-2.0, 3.0))  # the weight of distance d is d
     assert matrix.tolist() == [[0, 1, 2], [-1, 0, 1], [-2, -1, 0]]
 
 
