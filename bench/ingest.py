@@ -60,6 +60,9 @@ from midivae.ingest import stage as ingest
 from midivae.storage import tables
 from midivae.storage.schema import CORPUS
 from midivae.workers import parallel
+from midivae.workers.child import Beat
+from midivae.workers.guard import ENVIRONMENT
+from midivae.workers.outcome import Outcome
 
 STEPS_PER_BEAT = 4
 OWN = Parts(rule="track", tracks={"melody": ("melody",), "bridge": ("bridge",), "piano": ("piano",)}, rest="rest")
@@ -80,8 +83,8 @@ def main() -> None:
     parser.add_argument("--peer-files", type=int, default=100, help="files that the slow peers see")
     parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="peers to run")
     args = parser.parse_args()
-    if not parallel.SETTINGS.items() <= os.environ.items():  # a C library reads its settings when it starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **parallel.SETTINGS})
+    if not ENVIRONMENT.items() <= os.environ.items():  # a C library reads its settings when it starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         folder = _folder(args.source, Path(scratch) / "midi")
@@ -109,11 +112,11 @@ def _timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def _in_this_process(
-    fn: Callable[[Any, parallel.Beat], Any], specs: Iterable[Any], *_: object, **__: object
-) -> Iterator[tuple[int, parallel.Outcome]]:
+    fn: Callable[[Any, Beat], Any], specs: Iterable[Any], *_: object, **__: object
+) -> Iterator[tuple[int, Outcome]]:
     """Stands in for `parallel.fan_out`."""
     for index, spec in enumerate(specs):
-        yield index, parallel.Outcome(fn(spec, lambda _: None))
+        yield index, Outcome(fn(spec, lambda _: None))
 
 
 def _ours(paths: list[Path], scratch: Path) -> dict[str, Callable[[], object]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from midivae.workers.parallel import Outcome
+from midivae.workers.outcome import Outcome
 
 ROOT = Path(__file__).parent.parent
 

@@ -21,7 +21,8 @@ from midivae.errors import InputError
 from midivae.generate.parents import usable
 from midivae.music import midi
 from midivae.storage.files import write_bytes
-from midivae.workers.parallel import Beat, fan_out
+from midivae.workers.child import Beat
+from midivae.workers.parallel import fan_out
 
 MOST_BYTES = 2 * 2**20  # of a MIDI file; a symphony has a tenth of it
 _MOST_FILES = 64  # the oldest are forgotten

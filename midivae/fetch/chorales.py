@@ -18,6 +18,8 @@ from midivae.errors import InputError
 from midivae.fetch import musicxml
 from midivae.music import midi
 from midivae.workers import parallel
+from midivae.workers.child import Beat
+from midivae.workers.outcome import Failure
 
 LICENCE = (
     "no rights stated in the score; composer in the public domain; distributed with music21 by permission of the "
@@ -72,7 +74,7 @@ def folder() -> Path:
     return scores
 
 
-def convert(scores: Scores, beat: parallel.Beat) -> list[bytes | str]:
+def convert(scores: Scores, beat: Beat) -> list[bytes | str]:
     """The MIDI bytes of each score, or why there are none; runs in a child process."""
     failed = dict(scores.failed)
     results: list[bytes | str] = []
@@ -85,7 +87,7 @@ def convert(scores: Scores, beat: parallel.Beat) -> list[bytes | str]:
     return results
 
 
-def _without_failed(scores: Scores, failure: parallel.Failure) -> Scores | None:
+def _without_failed(scores: Scores, failure: Failure) -> Scores | None:
     """The batch to try again after a child process ended: without the score it was working on."""
     if failure.item is None:
         return None

@@ -27,7 +27,8 @@ from midivae.generate.requests import Request, work_folder
 from midivae.generate.rows import method_of, read_bars, rows
 from midivae.models import coding
 from midivae.storage import schema, tables
-from midivae.workers.parallel import Beat, fan_out
+from midivae.workers.child import Beat
+from midivae.workers.parallel import fan_out
 
 BLOCK_LIMIT_S = 600.0  # a block that takes longer hangs
 

@@ -32,6 +32,8 @@ from midivae.storage.code import code_version
 from midivae.storage.schema import FACTS, SHARD
 from midivae.storage.workdir import work_dir
 from midivae.workers import parallel
+from midivae.workers.child import NO_ITEM, Beat
+from midivae.workers.outcome import Failure
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +186,7 @@ def make(shards: Sequence[Shard], params: Params) -> int:
     return parsed
 
 
-def make_shard(shard: Shard, beat: parallel.Beat) -> int:
+def make_shard(shard: Shard, beat: Beat) -> int:
     """Reads the files of a shard that are not done and keeps its tables; returns how many files that were."""
     compile_loops()
     facts, rolls = shard.reusable()
@@ -199,7 +201,7 @@ def make_shard(shard: Shard, beat: parallel.Beat) -> int:
         new_facts.append(row)
         if roll is not None:
             new_rolls.append(roll)
-    beat(parallel.NO_ITEM)
+    beat(NO_ITEM)
     shard.write(
         pa.concat_tables([facts, pa.Table.from_pylist(new_facts, FACTS.columns)]),
         pa.concat_tables([rolls, pa.Table.from_pylist(new_rolls, SHARD.columns)]),
@@ -221,7 +223,7 @@ def _describe(file: File, shard: Shard) -> tuple[Row, Row | None]:
     return describe_file(file.sha256, data, shard.ingest)
 
 
-def blame(shard: Shard, failure: parallel.Failure) -> Shard | None:
+def blame(shard: Shard, failure: Failure) -> Shard | None:
     """The shard to try again after a worker died; None: it has died twice, and at no file.
 
     A file at which workers died twice is condemned: the first may have been killed by somebody else. One at which a

@@ -1,5 +1,8 @@
 """Work in parallel, in processes that may crash.
 
-parallel   Runs a function over parts of the work, in guarded child processes or on a Dask cluster.
-child      The program of such a child process.
+parallel   Runs a function for many specs, and submits a failed one again if the caller changes it.
+pools      Where calls run: in children of this process, or of the workers of a Dask cluster.
+guard      One child process, as its parent sees it: its start, its time limit and its end.
+child      The program of a child process.
+outcome    What became of a call: a value or a failure.
 """

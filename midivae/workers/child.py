@@ -1,13 +1,13 @@
-"""The other side of `parallel`: the program of a guarded child process, which runs one function call after another.
+"""The program of a child process, which runs one function call after another.
 
-Conventions: requests come in on what was stdin, replies leave on what was stdout; each is a length (8 bytes, little
-endian) and that many bytes of pickle. Whatever else writes to stdout, C libraries included, reaches stderr instead.
-The *page* is memory shared with the parent: the index of the item in work and the time of the last sign of life. It
-outlives the child, so that the parent knows what a crashed child was working on.
+Protocol: requests arrive on the original stdin, replies leave on the original stdout. Each is a length (8 bytes, little
+endian) and that many bytes of pickle. Other output to stdout, also that of C libraries, goes to stderr. The *page* is
+memory that the child shares with its parent: the index of the current item and the time of the last heartbeat. It still
+exists when the child has crashed, so that the parent knows which item the child was working on.
 
-This module imports nothing but the standard library's small modules: it is most of what a child needs to start.
+This module imports only small modules of the standard library, so that a child starts fast.
 
-Offers: `main`, and for the parent `Page`, `send` and `NO_ITEM`.
+Offers: `main`, `Beat`, and for the parent `Page`, `send`, `LENGTH` and `NO_ITEM`.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-Beat = Callable[[int], None]
+Beat = Callable[[int], None]  # a heartbeat: called with the index of the item that is next
 
-NO_ITEM = -1  # no item has been begun
+NO_ITEM = -1  # no item has been started
 LENGTH = struct.Struct("<Q")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Page:
-    """The memory that parent and child share: index of the item in work, time of the last sign of life."""
+    """The memory that parent and child share: the index of the current item, and the time of the last heartbeat."""
 
     SIZE = mmap.PAGESIZE
 
     def __init__(self, handle: int) -> None:
         self._memory = mmap.mmap(handle, self.SIZE)
-        # each written by one store of 8 bytes: what `struct` packs is zeroed first, and a child that is held up there
-        # would seem to have shown no sign of life since the machine started
+        # each is written by one store of 8 bytes; `struct` sets them to zero first, and if the child were interrupted
+        # there, its last heartbeat would seem to be as old as the machine
         self._item = memoryview(self._memory).cast("q")[:1]
         self._at_s = memoryview(self._memory).cast("d")[1:2]
 
     def beat(self, item: int, grace_s: float = 0.0) -> None:
-        """Notes that work on `item` begins now, or in `grace_s` seconds."""
+        """Notes that work on `item` starts now, or in `grace_s` seconds."""
         self._item[0] = item
         self._at_s[0] = time.monotonic() + grace_s
 
     def read(self) -> tuple[int, float]:
-        """The item in work and when it began, in seconds of the monotonic clock (one for all processes)."""
+        """The current item, and when it started, in seconds of the monotonic clock, which all processes share."""
         return self._item[0], self._at_s[0]
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         self._item.release()
         self._at_s.release()
         self._memory.close()
 
 
 def send(handle: int, message: bytes) -> None:
-    """Writes one message with its length in front."""
+    """Writes the length of a message, and the message."""
     for part in (LENGTH.pack(len(message)), message):
         rest = memoryview(part)
         while rest:
@@ -74,7 +74,7 @@ def send(handle: int, message: bytes) -> None:
 def main(page_handle: int, parent: int) -> None:
     """Answers requests until the parent closes the pipe or dies; a request is (fn, spec, memory_bytes)."""
     _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     requests, replies = _take_pipes()
     page = Page(page_handle)
@@ -83,24 +83,24 @@ def main(page_handle: int, parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Ends this process when its parent ends, by `kill -9` too and while C code holds the interpreter."""
+    """Ends this process when its parent ends, even by `kill -9`, and even while C code holds the interpreter."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it died before we asked
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # the parent ended before this call
         os._exit(1)
 
 
-def _watch(parent: int) -> None:
-    """Where the system does not tell us of the parent's death: looks once a second."""
+def _watch_parent(parent: int) -> None:
+    """Checks once a second whether the parent runs, on systems that send no signal when it ends."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def _take_pipes() -> tuple[Any, int]:
-    """Moves the pipes to handles that no library knows: stdin becomes empty, stdout goes to stderr."""
+    """Moves the pipes to handles that no library uses; stdin becomes empty, and stdout goes to stderr."""
     requests, replies = os.dup(0), os.dup(1)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
@@ -110,7 +110,7 @@ def _take_pipes() -> tuple[Any, int]:
 
 
 def _answer(request: bytes, beat: Beat) -> bytes:
-    """The reply to one request: ("value", value), ("error", error, traceback) or ("memory", words)."""
+    """The reply to one request: ("value", value), ("error", error, traceback) or ("memory", cause)."""
     try:
         fn, spec, memory_bytes = pickle.loads(request)  # noqa: S301 - from our own parent, over a private pipe
         beat(NO_ITEM)
@@ -125,10 +125,10 @@ def _answer(request: bytes, beat: Beat) -> bytes:
 
 @contextmanager
 def _memory_limit(memory_bytes: int | None) -> Iterator[None]:
-    """Lets this process grow by `memory_bytes` above its size now; what needs more gets a MemoryError.
+    """Limits the growth of this process to `memory_bytes` above its present size; beyond it, MemoryError is raised.
 
-    The size now is what counts as a base, because a library such as torch reserves gigabytes of addresses by being
-    imported. Only Linux tells a process its size; elsewhere there is no limit.
+    The limit counts from the present size, because the import of a library such as torch reserves gigabytes of
+    addresses. Only Linux tells a process its size; on other systems there is no limit.
     """
     size = Path("/proc/self/statm")
     if memory_bytes is None or not size.exists():
@@ -146,7 +146,7 @@ def _memory_limit(memory_bytes: int | None) -> Iterator[None]:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself where it survives the journey to the parent, else its words in an error of ours."""
+    """The error itself if it can be pickled, else an error of ours with its message."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own object
     except Exception:

@@ -17,6 +17,7 @@ from midivae.fetch import chorales
 from midivae.fetch import stage as fetch
 from midivae.music import midi
 from midivae.workers import parallel
+from midivae.workers.outcome import Failure, Outcome
 
 NAMES = ("bwv10.7", "bwv1.6", "bwv101.7", "bwv269", "bwv299", "bwv40.6")
 
@@ -58,7 +59,7 @@ def test_a_score_that_crashes_hangs_or_is_broken_costs_itself(
     assert summary["files"] == 3
     assert summary["failed"] == ["bwv10.7.mxl", "bwv101.7.mxl", "bwv299.mxl"]
     assert "bwv10.7.mxl: not converted: crashed: killed by SIGSEGV" in caplog.text
-    assert "bwv101.7.mxl: not converted: timeout: no sign of life for 8 s" in caplog.text
+    assert "bwv101.7.mxl: not converted: timeout: no heartbeat for 8 s" in caplog.text
     assert "bwv299.mxl: not converted: verovio cannot read the score" in caplog.text
     check_corpus(tmp_path / "data")
 
@@ -66,9 +67,9 @@ def test_a_score_that_crashes_hangs_or_is_broken_costs_itself(
 def test_a_child_that_dies_before_any_score_is_a_worker_error(
     few_chorales: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failure = parallel.Failure("crashed", None, "killed by SIGKILL")
+    failure = Failure("crashed", None, "killed by SIGKILL")
     assert chorales._without_failed(chorales.Scores(("a",)), failure) is None
-    monkeypatch.setattr(parallel, "fan_out", lambda *args, **more: iter([(0, parallel.Outcome(None, failure))]))
+    monkeypatch.setattr(parallel, "fan_out", lambda *args, **more: iter([(0, Outcome(None, failure))]))
     with pytest.raises(WorkerError, match="SIGKILL"):
         fetch.run(params(), tmp_path / "data")
 

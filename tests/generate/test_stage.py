@@ -47,7 +47,7 @@ from midivae.storage import folders, schema
 from midivae.storage.files import file_sha256
 from midivae.windows.corpus import load_corpus
 from midivae.windows.windows import cut_planes, find_windows
-from midivae.workers.parallel import Failure, Outcome
+from midivae.workers.outcome import Failure, Outcome
 
 pytestmark = pytest.mark.numerical
 

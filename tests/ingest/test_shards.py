@@ -19,7 +19,8 @@ from midivae.ingest.shards import Shard
 from midivae.music import midi
 from midivae.storage import tables
 from midivae.storage.schema import CORPUS
-from midivae.workers.parallel import NO_ITEM, Failure
+from midivae.workers.child import NO_ITEM
+from midivae.workers.outcome import Failure
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_file_that_breaks_its_worker_costs_one_file(shard: Shard) -> None:
     other = shards.blame(once, Failure("crashed", 3, "signal 9"))
     assert other is not None
     assert other.condemned == {}
-    hung = shards.blame(shard, Failure("timeout", 2, "no sign of life"))
+    hung = shards.blame(shard, Failure("timeout", 2, "no heartbeat"))
     assert hung is not None
     assert hung.condemned == {shard.files[2].sha256: "timeout"}
     again = shards.blame(once, Failure("crashed", 2, "signal 11"))

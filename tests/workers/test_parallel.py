@@ -37,7 +37,9 @@ from limits import HANG_S, WAIT_S
 
 from midivae.config.compute import Compute
 from midivae.errors import MidiError, ParamsError, WorkerError
-from midivae.workers.parallel import Failure, Outcome, fan_out, local_workers
+from midivae.workers.outcome import Failure, Outcome
+from midivae.workers.parallel import fan_out
+from midivae.workers.pools import local_workers
 
 ONE = Compute(workers=1)
 THREE = Compute(workers=3)
@@ -128,7 +130,7 @@ def test_sigkill_without_evidence_of_the_memory_killer_is_a_crash() -> None:
 
 def test_sigkill_with_evidence_is_a_matter_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = iter([3, 4])
-    monkeypatch.setattr("midivae.workers.parallel._oom_kills", lambda: next(counts))
+    monkeypatch.setattr("midivae.workers.guard._oom_kills", lambda: next(counts))
     (outcome,) = results(kill_self, [signal.SIGKILL])
     assert outcome.failure is not None
     assert outcome.failure.kind == "memory"
@@ -146,17 +148,17 @@ def test_a_beat_restarts_the_clock() -> None:
     specs = [[0.8] * 5, [0.0, HANG_S, 0.0]]
     fine, hung = results(sleep_items, specs, time_limit_s=3.0)
     assert fine.get() == 5
-    assert hung.failure == Failure("timeout", 1, "no sign of life for 3 s")
+    assert hung.failure == Failure("timeout", 1, "no heartbeat for 3 s")
 
 
 def test_a_hang_that_holds_the_interpreter_is_ended() -> None:
     (outcome,) = results(hang_in_c, [0], time_limit_s=2.0)
-    assert outcome.failure == Failure("timeout", 7, "no sign of life for 2 s")
+    assert outcome.failure == Failure("timeout", 7, "no heartbeat for 2 s")
 
 
 def test_a_hang_before_the_first_item_is_ended() -> None:
     (outcome,) = results(sleep_silently, [HANG_S], time_limit_s=0.3)
-    assert outcome.failure == Failure("timeout", None, "no sign of life for 0.3 s")
+    assert outcome.failure == Failure("timeout", None, "no heartbeat for 0.3 s")
 
 
 def test_the_memory_limit_is_for_the_function_not_for_sending_its_value() -> None:
@@ -280,7 +282,7 @@ def test_ctrl_c_ends_parent_and_children_at_once() -> None:
 # --- Dask -------------------------------------------------------------------------------------------------------------
 def test_scheduler_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("midivae.workers.parallel.CONNECT_S", 0.3)
+    monkeypatch.setattr("midivae.workers.pools.CONNECT_S", 0.3)
     with pytest.raises(ParamsError, match=r"'tcp://127\.0\.0\.1:9'.*cannot be reached.*dask scheduler"):
         results(square, [1], Compute(scheduler="tcp://127.0.0.1:9"))
 
