@@ -8,7 +8,7 @@ Shapes:
     B  windows    V  first windows    F  features    T  steps    N  parts    K  planes    P  pitches    Z  latent
     X  bytes of a packed step
 
-Offers: `MeasuredSet`; `measure_held_out`, `measure_trivial`, `measure`; `WindowMeasures`; `Diversity`.
+Offers: `MeasuredSet`, `Reference`; `measure_held_out`, `measure_trivial`, `measure`; `WindowMeasures`; `Diversity`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from midivae.measures.keys import key_names
 from midivae.models import coding
 from midivae.music import roll
 from midivae.storage.schema import FEATURES, HARMONY, HELD_OUT
+from midivae.windows.corpus import Corpus
 
 MOST = 4096  # windows of a set of which rolls, distributions and latents are kept
 _PAIRS_OF = 256  # windows whose pairs decide the diversity
@@ -124,6 +125,16 @@ class Diversity:
         filled = bars[bars != 0]
         distinct = len(np.unique(filled)) / len(filled) if len(filled) else np.nan
         return cls(float(likeness.pairwise_apart(planes).mean()), distinct, len(planes))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real music: held-out windows, and the training pieces, which may be parents."""
+
+    held_out: HeldOut
+    measured: MeasuredSet
+    training: Corpus
+    seed: int
 
 
 def measure_held_out(held_out: HeldOut, context: Context) -> MeasuredSet:

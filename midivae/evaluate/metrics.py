@@ -20,7 +20,7 @@ from midivae.evaluate.verdict import Verdict
 from midivae.measures import baselines, distances
 from midivae.storage.files import rounded
 from midivae.storage.metrics import metric_name
-from midivae.storage.schema import HELD_OUT
+from midivae.storage.schema import HARMONY, HELD_OUT
 
 
 def metrics_of(
@@ -52,6 +52,8 @@ def metrics_of(
             metric_name(model.model, "latent_sd"): model.sd,
             metric_name(model.model, "latent_gap_nats"): model.gap_nats,
         }
+    for row in tables["harmony.csv"]:
+        metrics |= {metric_name(row["set"], name): row[name] for name in HARMONY}
     metrics |= _control_metrics(tables["control.csv"])
     metrics |= _path_metrics(tables["paths.csv"])
     metrics |= _parent_metrics(tables["parents.csv"])

@@ -34,11 +34,11 @@ from midivae.evaluate.windows import Index, Planes, windows_of_rolls
 from midivae.music import roll
 from midivae.storage import tables
 from midivae.storage.paths import catalog_files
-from midivae.storage.schema import CATALOG, FEATURES
+from midivae.storage.schema import CATALOG, ENDINGS, FEATURES
 
 _COLUMNS = (
     *("job", "index", "sample_id", "mode", "model", "temperature", "method", "parents", "weights", "radius", "edits"),
-    *("transpose", "lead_steps", "parts", "n_steps", "steps_per_beat", "novelty"),
+    *("transpose", "lead_steps", "tail_steps", "parts", "n_steps", "steps_per_beat", "novelty", *ENDINGS),
 )
 _ROWS_AT_ONCE = 512
 

@@ -9,6 +9,7 @@ What is written; docs/evaluate.md explains every column:
     metrics.json           one flat list of names and numbers, and the verdict on the article in a sentence
     distances.csv          per set, feature and distance: mean, sd and interval, and those of the floor
     models.csv             per set, held-out music first: what its windows are like
+    harmony.csv            per set, likewise: chords, part-writing, cadences
     features.csv           per set and feature: how many values, mean, sd, quantiles
     features_real.parquet  the measures of every held-out window
     neighbours.parquet     of every window, the nearest one in training pieces
@@ -33,14 +34,22 @@ from midivae import models
 from midivae.config.params import Params
 from midivae.errors import InputError
 from midivae.evaluate import samples
-from midivae.evaluate.by_mode import COLUMNS, Reference, mode_tables
+from midivae.evaluate.by_mode import COLUMNS, mode_tables
 from midivae.evaluate.context import context_of, held_out_of
 from midivae.evaluate.held_out_distances import DISTANCE_COLUMNS, Row, compare, floor_of
 from midivae.evaluate.latents import latents_of
-from midivae.evaluate.measured_set import measure_held_out, measure_trivial
+from midivae.evaluate.measured_set import Reference, measure_held_out, measure_trivial
 from midivae.evaluate.metrics import metrics_of
 from midivae.evaluate.samples import MeasuredJob
-from midivae.evaluate.summaries import feature_table, held_out_table, histogram, model_table, neighbour_table
+from midivae.evaluate.summaries import (
+    HARMONY_COLUMNS,
+    feature_table,
+    harmony_table,
+    held_out_table,
+    histogram,
+    model_table,
+    neighbour_table,
+)
 from midivae.evaluate.verdict import verdict_of
 from midivae.measures import baselines
 from midivae.storage import folders, schema, tables
@@ -81,7 +90,8 @@ def run(params: Params, data: Path) -> dict[str, object]:
     sets = [real, *trivial, *jobs]
     features = [measured.features for measured in sets]
     rows = model_table(sets, compared, latents, floor)
-    metrics = metrics_of(real, jobs, rows, compared, latents, verdict, of_modes)
+    harmony = harmony_table(sets, {job.name: job.mode for job in jobs})
+    metrics = metrics_of(real, jobs, rows, compared, latents, verdict, {"harmony.csv": harmony, **of_modes})
     refused = [row for job in jobs for row in job.refused]
     with folders.publishing(data / "evaluation") as folder:
         write_json(folder / METRICS, metrics)
@@ -90,6 +100,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
         _write_csv(folder / "distances.csv", [row for part in compared.values() for row in part], DISTANCE_COLUMNS)
         _write_csv(folder / "features.csv", [row for part in features for row in feature_table(part)])
         _write_csv(folder / "models.csv", rows)
+        _write_csv(folder / "harmony.csv", harmony, HARMONY_COLUMNS)
         _write_csv(folder / "refused.csv", refused, ("sample_id", "notes", "reason"))
         for name, content in of_modes.items():
             _write_csv(folder / name, content, COLUMNS[name])

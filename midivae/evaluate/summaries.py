@@ -1,6 +1,6 @@
-"""Tables that summarise sets: models.csv, features.csv, distributions/*.csv, features_real and neighbours.parquet.
+"""Tables that summarise sets: models, harmony, features and distributions/* as CSV, features_real and neighbours.
 
-Offers: `character`, `model_table`, `feature_table`, `histogram`; `held_out_table`, `neighbour_table`.
+Offers: `character`, `model_table`, `harmony_table`, `feature_table`, `histogram`; `held_out_table`, `neighbour_table`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from midivae.evaluate.held_out_distances import Floor, Row, SetFeatures, mean
 from midivae.evaluate.latents import Latents
 from midivae.evaluate.measured_set import MeasuredSet
 from midivae.measures import baselines
-from midivae.storage.schema import FEATURES, HELD_OUT
+from midivae.storage.schema import FEATURES, HARMONY, HELD_OUT
 
 _MEANS = ("notes", "density", "polyphony", "note_length", "pitch_class_entropy", "scale_consistency")
 _WHOLE_NUMBERS = ("notes", "pitch_low", "pitch_high", "pitch_range", "pitch_count")
@@ -75,6 +75,24 @@ def _frechets(rows: Sequence[Row]) -> Row:
         columns |= {f"{name}_real_to_real": row["real_mean"], f"{name}_real_to_real_sd": row["real_sd"]}
         columns[size] = row["n"]
     return columns
+
+
+# --- harmony.csv ------------------------------------------------------------------------------------------------------
+HARMONY_COLUMNS = ("set", "mode", "windows", "chord_nats", *HARMONY)
+
+
+def harmony_table(sets: Sequence[MeasuredSet], modes: Mapping[str, str]) -> list[Row]:
+    """Rows of harmony.csv: means of the measures of harmony and form in each set; `modes` are those of the jobs."""
+    return [
+        {
+            "set": measured.name,
+            "mode": modes.get(measured.name, ""),
+            "windows": len(measured.windows),
+            "chord_nats": mean(measured.windows.nats),
+            **{name: mean(measured.windows.harmony[name]) for name in HARMONY},
+        }
+        for measured in sets
+    ]
 
 
 # --- features.csv and distributions -----------------------------------------------------------------------------------

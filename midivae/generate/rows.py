@@ -65,6 +65,7 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
         **dict.fromkeys(schema.ENDINGS),
         "transpose": job.transpose,
         "lead_steps": 0,
+        "tail_steps": 0,
         "tempo_qpm": request.tempo_qpm,
         "parts": list(layout.parts),
         "programs": list(request.programs),

@@ -238,6 +238,7 @@ CATALOG = _table(
     ("edits", pa.string(), "null"),
     ("transpose", pa.int32()),  # semitones by which the decoded music was transposed
     ("lead_steps", pa.int32()),  # continue: number of first steps that are the parent's; otherwise 0
+    ("tail_steps", pa.int32()),  # number of last steps that are the parent's, if a gap in it is filled; otherwise 0
     ("tempo_qpm", pa.float32()),
     ("parts", STRINGS),
     ("programs", INTS),  # per part

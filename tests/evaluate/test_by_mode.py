@@ -12,11 +12,12 @@ from rolls import write_rolls
 
 from evaluate.test_stage import LAYOUT, SETTINGS, STEPS, music, noise, piece, read_csv, write_job, write_model
 from midivae.config.train import View
-from midivae.evaluate import by_mode
+from midivae.evaluate import by_mode, ensembles
 from midivae.evaluate import stage as evaluate
-from midivae.measures import features, likeness
+from midivae.measures import cadences, features, likeness
+from midivae.measures.keys import key_names
 from midivae.measures.notes import transposed
-from midivae.music import roll
+from midivae.music import midi, roll
 from midivae.storage import schema, tables
 from midivae.windows.corpus import Corpus, load_corpus
 
@@ -110,6 +111,12 @@ def build(data: Path) -> None:
     leads = np.stack([scale_song(rng, tonic, 4) for tonic in range(6)])
     job("continue", leads, lead_steps=[32] * 6)
     job("continue-noise", np.concatenate([leads[:, :32], noise(rng, 6)], axis=1), lead_steps=[32] * 6)
+    # a bar, a gap of two bars that is filled with music in the same key or with noise, and a bar
+    around = [16] * 6
+    job("infill", leads, lead_steps=around, tail_steps=around)
+    filled = np.concatenate([leads[:, :16], noise(rng, 6), leads[:, 48:]], axis=1)
+    job("infill-noise", filled, lead_steps=around, tail_steps=around)
+    job("infill-end", filled, lead_steps=[0] * 6, tail_steps=around)
     joint = music(rng, 30)
     merged = joint.copy()
     merged[:, :, 1] = joint[rng.permutation(30), :, 1]
@@ -221,12 +228,20 @@ def test_real_pieces_are_cut_to_the_length_of_the_songs(tmp_path: Path) -> None:
     write_rolls(tmp_path / "rolls", pieces, ["train", "valid", "train", "test"] * 2, LAYOUT)
     write_model(tmp_path / "model", "mlp")
     songs = np.stack([scale_song(rng, i, 8) for i in range(3)])
-    write_job(tmp_path / "samples", "song", "mlp", songs, mode=["song"] * 3)
+    endings = {"ends_on_triad": [1.0, 0.0, None], "ends_with_v_i": [0.0] * 3, "ends_on_tonic": [1.0, 1.0, 0.0]}
+    write_job(tmp_path / "samples", "song", "mlp", songs, mode=["song"] * 3, **endings)
     evaluate.run(SETTINGS, tmp_path)
     (row,) = table(tmp_path, "longform", "song")
     assert (row["bars"], row["real_pieces"]) == (8, 4)
     assert row["real_key_stability"] >= 0.8
     assert row["pitch_consistency"] > 0.8
+    # endings of songs are those of the catalog, beside those of whole pieces, whose bass holds their tonic
+    assert (row["ends_on_triad"], row["ends_with_v_i"]) == (0.5, 0)
+    assert row["ends_on_tonic"] == pytest.approx(2 / 3, rel=1e-4)
+    ends = [cadences.endings(pieces[i][None], LAYOUT) for i in (1, 3, 5, 7)]
+    for name in schema.ENDINGS:
+        assert row[f"real_{name}"] == pytest.approx(np.mean([end[name][0] for end in ends]), rel=1e-4)
+    assert row["real_ends_with_v_i"] == 0 < row["real_ends_on_tonic"]
     # longer samples are cut into windows for the distances: 3 songs of 128 steps are 12 of 32
     found = {each["set"]: each for each in read_csv(tmp_path / "evaluation" / "models.csv")}
     assert found["song"]["windows"] == "12"
@@ -260,9 +275,43 @@ def test_seams_beside_the_bar_lines_of_real_music(data: Path, metrics: dict[str,
     assert metrics["continue_seam_density_real"] == pytest.approx(good["density"]["real_mean"], rel=1e-4)
 
 
+def test_a_filled_gap_has_two_seams(data: Path, metrics: dict[str, Any]) -> None:
+    good, bad, end = (
+        {row["measure"]: row for row in table(data, "seams", f"infill{name}")} for name in ("", "-noise", "-end")
+    )
+    assert list(good) == ["density", "fifths", "same_key", "same_key_both"]
+    assert [row["rows"] for row in good.values()] == [12, 12, 12, 6]  # two seams of each sample
+    assert all(row["bars"] == 1 for row in good.values())
+    # pieces of 64 steps, bar lines every 8: a bar on both sides fits at five lines, both seams and a gap of 32 once
+    assert (good["same_key"]["real_rows"], good["same_key_both"]["real_rows"]) == (100, 20)
+    assert good["same_key_both"]["mean"] <= good["same_key"]["mean"]
+    assert good["same_key_both"]["mean"] > bad["same_key_both"]["mean"]
+    assert good["density"]["mean"] < bad["density"]["mean"]
+    assert metrics["infill_seam_same_key_both_real"] == pytest.approx(good["same_key_both"]["real_mean"], rel=1e-4)
+    # noise before the last bar alone: a seam each
+    assert list(end) == ["density", "fifths", "same_key"]
+    assert [row["rows"] for row in end.values()] == [6, 6, 6]
+
+
+def test_both_seams_by_hand(data: Path) -> None:
+    def key(planes: np.ndarray) -> str | None:
+        return key_names(planes[None], LAYOUT)[0]
+
+    def share(rolls: list[np.ndarray]) -> float:
+        return float(np.mean([key(p[:16]) == key(p[16:32]) and key(p[32:48]) == key(p[48:]) for p in rolls]))
+
+    path = data / "samples" / "catalog" / "infill-00000-of-00001.parquet"
+    files = [row["bytes"] for row in tables.read(path, schema.CATALOG, ["midi"]).column("midi").to_pylist()]
+    samples = [roll.from_notes(midi.read(file), midi.read(file).track, LAYOUT, 64).planes for file in files]
+    corpus = load_corpus(data / "rolls", ["valid", "test"])
+    pieces = [roll.unpack(corpus.packed[a : a + 64], LAYOUT) for a in corpus.starts[:-1]]
+    (row,) = (row for row in table(data, "seams", "infill") if row["measure"] == "same_key_both")
+    assert (row["mean"], row["real_mean"]) == pytest.approx((share(samples), share(pieces)), rel=1e-4)
+
+
 # --- ensemble ---------------------------------------------------------------------------------------------------------
 def test_parts_that_were_made_together_are_nearer(data: Path, metrics: dict[str, Any]) -> None:
-    (real,), (apart,) = (table(data, "ensemble", name) for name in ("held-out", by_mode.MERGED))
+    (real,), (apart,) = (table(data, "ensemble", name) for name in ("held-out", ensembles.MERGED))
     joint, merged = table(data, "ensemble", "ensemble")
     assert (joint["method"], merged["method"], joint["rows"]) == ("joint", "merged", 30)
     assert real["tonal_distance"] < apart["tonal_distance"]

@@ -26,7 +26,7 @@ from midivae.music import midi, roll
 from midivae.music.roll import Layout, Roll
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import read_json, write_json
-from midivae.storage.schema import FEATURES
+from midivae.storage.schema import FEATURES, HARMONY
 from midivae.windows.corpus import load_corpus
 
 pytestmark = pytest.mark.numerical
@@ -91,6 +91,7 @@ def write_job(
         "edits": [None] * n,
         "transpose": [0] * n,
         "lead_steps": [0] * n,
+        "tail_steps": [0] * n,
         "tempo_qpm": [120.0] * n,
         "parts": [list(LAYOUT.parts)] * n,
         "programs": [[0, 0]] * n,
@@ -236,6 +237,24 @@ def test_held_out_windows_are_measured_as_they_are_cut(data: Path) -> None:
     known = set(bar_hashes(np.concatenate(bars), LAYOUT, 16)[:, 0].tolist())
     mine = bar_hashes(planes, LAYOUT, 16)[0].tolist()
     assert row["novelty"] == np.mean([bar not in known for bar in mine])
+
+
+def test_harmony_of_every_set_beside_that_of_real_music(data: Path) -> None:
+    rows = {row["set"]: row for row in read_csv(data / "evaluation" / "harmony.csv")}
+    assert list(rows) == ["held-out", "bernoulli", "markov", "half-silent", "plain", "sample", "silent"]
+    assert [row["mode"] for row in rows.values()] == ["", "", "", *["sample"] * 4]
+    assert [rows[name]["windows"] for name in ("held-out", "sample")] == ["100", "80"]
+    windows = tables.read(data / "evaluation" / "features_real.parquet", schema.WINDOWS).to_pandas()
+    catalog = tables.read(data / "samples/catalog/sample-00000-of-00001.parquet", schema.CATALOG).to_pandas()
+    metrics = read_json(data / "evaluation" / "metrics.json")
+    for name in HARMONY:
+        for label, table in (("held-out", windows), ("sample", catalog)):
+            assert float(rows[label][name] or "nan") == pytest.approx(table[name].mean(), rel=1e-4, nan_ok=True)
+            value = metrics[f"{label.replace('-', '_')}_{name}"]
+            assert value == pytest.approx(table[name].mean(), rel=1e-4) or (value is None and rows[label][name] == "")
+        assert rows["silent"][name] == ""
+    assert rows["held-out"]["chord_nats"] == read_csv(data / "evaluation" / "models.csv")[0]["chord_nats"]
+    assert float(rows["plain"]["chromatic_share"]) > 2 * float(rows["held-out"]["chromatic_share"])
 
 
 def test_plots_are_shares_of_all_sets_on_common_bins(data: Path) -> None:

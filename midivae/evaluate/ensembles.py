@@ -1,0 +1,79 @@
+"""How far parts are from each other: ensemble.csv, beside real music, and beside parts of different pieces.
+
+Offers: `ensemble_rows`, `real_ensemble_rows` and `ENSEMBLE_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int
+
+from midivae.config.streams import Stream
+from midivae.evaluate.context import Context
+from midivae.evaluate.held_out_distances import mean
+from midivae.evaluate.measured_set import Reference
+from midivae.evaluate.samples import MeasuredJob
+from midivae.measures import counterpoint, features
+from midivae.measures.control import Row
+from midivae.music import roll
+from midivae.storage.schema import FEATURES, HELD_OUT
+
+ENSEMBLE_COLUMNS = ("set", "method", "rows", "tonal_distance", "sd", "scale_consistency")
+MERGED = "held-out, merged"  # parts of different pieces: music that does not cohere
+_AT_ONCE = 256
+
+Index = Int[np.ndarray, " _"]
+
+_SCALE = FEATURES.index("scale_consistency")
+
+
+def ensemble_rows(job: MeasuredJob) -> list[Row]:
+    """A row for each method in the job."""
+    tonal, measures = job.windows.tonal, job.windows.measures
+    methods = job.rows["method"].fillna("").to_numpy()[job.features.piece[: len(tonal)]]
+    return [
+        _ensemble_row(job.name, method, tonal[methods == method], measures[: len(methods)][methods == method])
+        for method in sorted(set(methods))
+    ]
+
+
+def _ensemble_row(name: str, method: str, tonal: np.ndarray, measures: np.ndarray) -> Row:
+    present = tonal[~np.isnan(tonal)]
+    return {
+        "set": name,
+        "method": method,
+        "rows": len(present),
+        "tonal_distance": mean(tonal),
+        "sd": float(present.std()) if len(present) else np.nan,
+        "scale_consistency": mean(measures[:, _SCALE]),
+    }
+
+
+def real_ensemble_rows(reference: Reference, context: Context) -> list[Row]:
+    """Held-out windows, and the same with each part from a window of another piece, in whatever key it is in."""
+    windows, layout = reference.measured.windows, context.layout
+    n, n_parts = len(windows.packed), len(layout.parts)
+    rows = [_ensemble_row(HELD_OUT, "", windows.tonal, windows.measures[:n])]
+    piece = reference.held_out.windows.piece[:n]
+    if len(np.unique(piece)) < n_parts:
+        return rows
+    merge_rng = Stream.MERGED_PARTS.rng(reference.seed)
+    others = [_of_another(piece, merge_rng) for _ in range(n_parts - 1)]
+    tonal, measures = [], []
+    for at in range(0, n, _AT_ONCE):
+        block = slice(at, at + _AT_ONCE)
+        planes = roll.unpack(windows.packed[block], layout)
+        for part, other in enumerate(others, start=1):
+            planes[:, :, part] = roll.unpack(windows.packed[other[block]], layout)[:, :, part]
+        tonal.append(counterpoint.tonal_distance(planes, layout))
+        measures.append(np.stack(list(features.measure(planes, layout, context.beats_per_bar).values()), axis=1))
+    return [*rows, _ensemble_row(MERGED, "", np.concatenate(tonal), np.concatenate(measures))]
+
+
+def _of_another(piece: Index, rng: np.random.Generator) -> Index:
+    """For each window one of another piece, drawn at random."""
+    n = len(piece)
+    drawn: np.ndarray = rng.integers(n, size=n)
+    while (same := piece[drawn] == piece).any():
+        drawn[same] = rng.integers(n, size=int(same.sum()))
+    return drawn
