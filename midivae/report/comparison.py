@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from midivae.render import charts
 from midivae.render.charts import number
-from midivae.report.labels import UNITS, words
+from midivae.report.labels import HARMONY, UNITS, words
 from midivae.storage import schema, tables
 from midivae.storage.files import read_csv
 from midivae.storage.schema import HELD_OUT
@@ -36,18 +36,30 @@ def comparison(folder: Path, classes: Mapping[str, str], metrics: Mapping[str, A
         "jobs": list(classes),
         "pieces": metrics.get("held_out_pieces"),
         "windows": metrics.get("held_out_windows"),
-        "models": _sets(folder, classes),
+        "models": _sets(folder, classes, "models.csv"),
+        "harmony": _harmony(folder, classes),
         "distances": _distances_chart(distances, classes),
         "table": _distances_table(distances, list(classes)),
         "distributions": [_distribution(folder, name, classes, summary) for name in UNITS],
     }
 
 
-def _sets(folder: Path, classes: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rows of models.csv: held-out music, the trivial generators, then the jobs in the order of the page."""
+def _sets(folder: Path, classes: Mapping[str, str], table: str) -> list[dict[str, Any]]:
+    """A table's row of each set: held-out music, the trivial generators, then the jobs in the order of the page."""
     order = [HELD_OUT, *_TRIVIAL, *classes]
-    rows: list[dict[str, Any]] = read_csv(folder / "models.csv", "evaluate").to_dict("records")
+    rows: list[dict[str, Any]] = read_csv(folder / table, "evaluate").to_dict("records")
     return sorted(rows, key=lambda row: order.index(row["set"]))
+
+
+def _harmony(folder: Path, classes: Mapping[str, str]) -> dict[str, Any]:
+    """The measures of harmony and form that have a value: what each is, and its mean in every set."""
+    sets = _sets(folder, classes, "harmony.csv")
+    rows = [
+        {"name": name, "about": about, "cells": [row[name] for row in sets]}
+        for name, about in HARMONY.items()
+        if not np.isnan([row[name] for row in sets]).all()
+    ]
+    return {"sets": [row["set"] for row in sets], "rows": rows}
 
 
 def _distances_chart(table: pd.DataFrame, classes: Mapping[str, str]) -> Markup:
@@ -95,7 +107,7 @@ def _distribution(folder: Path, feature: str, classes: Mapping[str, str], summar
 # --- novelty ----------------------------------------------------------------------------------------------------------
 def novelty(folder: Path, classes: Mapping[str, str]) -> dict[str, Any]:
     """Shares of new bars and phrases, and distances to the nearest training window."""
-    rows = _sets(folder, classes)
+    rows = _sets(folder, classes, "models.csv")
     table = tables.read(folder / "neighbours.parquet", schema.NEIGHBOURS, ["set", "distance"]).to_pandas()
     distances = {
         kind: table.loc[table["set"] == name, "distance"].dropna().to_numpy(np.float64)

@@ -28,7 +28,8 @@ from midivae.storage import schema, tables
 from midivae.storage.schema import HELD_OUT
 
 _ON_CARD = {"notes": "notes", "polyphony": "polyphony", "scale_consistency": "in scale", "novelty": "new bars"}
-_SHARES = ("scale_consistency", "empty_bar_rate", "qualified_note_share", "empty_beat_rate", "syncopation", "novelty")
+_MEASURES = (*schema.FEATURES, *schema.HARMONY)
+_SHARES = ("scale_consistency", "empty_bar_rate", "empty_beat_rate", "syncopation", "novelty")  # and all `..._share`
 _MOST_MIDI = 16 * 2**20  # bytes of MIDI in the page: deflate makes them a third, base64 adds a third of that
 _BLOCK = 1024  # rows whose distances are computed at once
 
@@ -45,7 +46,7 @@ def gallery(samples: pd.DataFrame, classes: Mapping[str, str], params: Params, d
         files = _files(rows, data / "samples")
     rows = rows.reset_index(drop=True)
     paths = piece_paths(data / "rolls")
-    plain = ("tempo_qpm", "duration_s", "radius", "novelty", *schema.FEATURES)
+    plain = ("tempo_qpm", "duration_s", "radius", "novelty", *_MEASURES)
     nearest = _nearest(data, params.ingest.steps_per_beat, paths)
     columns = {
         "job": [jobs.index(job) for job in rows["job"]],
@@ -65,10 +66,10 @@ def gallery(samples: pd.DataFrame, classes: Mapping[str, str], params: Params, d
         "columns": columns,
         "sizes": [len(file) for file in files],
         "midi": files,
-        "words": {name: words(name) for name in (*schema.FEATURES, "novelty")} | _ON_CARD,
+        "words": {name: words(name) for name in (*_MEASURES, "novelty")} | _ON_CARD,
         "shown": list(_ON_CARD),
-        "shares": [name for name in (*schema.FEATURES, "novelty") if name in _SHARES],
-        "measures": list(schema.FEATURES),
+        "shares": [name for name in (*_MEASURES, "novelty") if name in _SHARES or name.endswith("_share")],
+        "measures": list(_MEASURES),
         "colours": list(pictures.COLOURS),
         "beats_per_bar": params.evaluate.beats_per_bar,
         "per_job": params.report.rolls_per_job,

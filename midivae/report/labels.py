@@ -1,6 +1,6 @@
 """How names and numbers are written on the page, and the CSS classes of jobs.
 
-Offers: `UNITS`; `words`, `percent`, `rounded`; `job_classes`.
+Offers: `UNITS`, `HARMONY`; `words`, `percent`, `rounded`; `job_classes`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,21 @@ UNITS = {
     "inter_onset_interval": "beats between onsets",
     "register": "mean pitch, MIDI",
     "syncopation": "share of notes off the beat",
+}
+HARMONY = {  # measures of harmony and form, in words for musicians
+    "triad_share": "chords on beats that are triads",
+    "seventh_share": "seventh chords, which may lack their fifth",
+    "no_tertian_share": "chords that are not built of thirds: suspensions, clusters, bare fifths",
+    "chromatic_share": "notes outside the key",
+    "dissonant_leap_share": "dissonances over the bass that are left by a leap",
+    "parallel_share": "moves of the outer pitches that are parallel fifths or octaves",
+    "crossing_share": "time in which a part is below one that should be lower",
+    "repeat_share": "melodic intervals that repeat the pitch",
+    "step_share": "melodic intervals that are seconds",
+    "wide_leap_share": "melodic intervals wider than an octave",
+    "held_chords": "chords held for two beats or longer, per 4 bars: they end phrases",
+    "bass_fifths": "falls of the bass by a fifth, as from V to I, per 4 bars",
+    "chord_nats": "how surprising a chord is after the one before, in nats",
 }
 _LABELS = {"n": "rows compared", "frechet_real_to_real": "frechet, real to real", "frechet_real_to_real_sd": "its sd"}
 _SHADES = 6  # colours of jobs in the style sheet

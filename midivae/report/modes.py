@@ -16,8 +16,8 @@ from midivae.storage.files import read_csv
 _ABOUT = {
     "paths": "How music changes along a blend, from parent to parent.",
     "parents": "How close samples are to their parents.",
-    "longform": "Whether songs keep a key and repeat themselves, beside held-out pieces of that length.",
-    "seams": "The bar line where a continuation begins, beside other bar lines.",
+    "longform": "Whether songs keep a key, repeat themselves and end, beside held-out pieces.",
+    "seams": "The bar lines where new music meets that of its parent, beside other bar lines.",
     "ensemble": "Whether parts fit together, beside held-out music and beside parts of different pieces.",
 }
 _MOST_ROWS = 12  # a longer table is summarised
