@@ -145,7 +145,7 @@ def _windows(corpus: Corpus, windows: Windows, left_out: Sequence[str], most: in
     """The windows of all pieces but `left_out`; at most `most` of them, evenly spaced."""
     index = np.flatnonzero(~np.isin(np.array(corpus.piece_ids)[windows.piece], np.array(left_out, np.str_)))
     index = index[distances.evenly(len(index), most)]
-    return Windows(windows.start[index], windows.stop[index], windows.piece[index])
+    return windows.take(index)
 
 
 def _trained_on(rolls: Path, holdout: Corpus) -> list[str]:

@@ -123,6 +123,6 @@ def latent_statistics(mu: Float[Tensor, "W Z"], logvar: Float[Tensor, "W Z"]) ->
 def measure_prior(model: WindowModel, corpus: Corpus, settings: Train) -> dict[str, float | int]:
     """How well each prior predicts the latents of held-out windows, nats a window; the model has a fitted prior."""
     assert model.prior is not None  # noqa: S101 - the caller checks it
-    encoded = fit_prior.encoded(model, corpus, settings.view, 0, settings.seed)
-    nats = fit_prior.nats(model.prior, encoded, settings.seed)
+    encoded = fit_prior.encode_chains(model, corpus, settings.view, 0, settings.seed)
+    nats = fit_prior.measure(model.prior, encoded, settings.seed)
     return {f"{name}_nats": rounded(value) for name, value in nats.items()}

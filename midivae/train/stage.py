@@ -91,7 +91,9 @@ def _fit_prior(trained: Trained, settings: Train, splits: Splits) -> bytes | Non
     """Fits a model's prior to its latents; returns the curve as CSV, None if the model has no prior."""
     if trained.model.prior is None:
         return None
-    curve = fit_prior.fit_model(trained.model, trained.key, splits.corpora["train"], splits.valid_corpus, settings)
+    curve = fit_prior.fit_model_prior(
+        trained.model, trained.key, splits.corpora["train"], splits.valid_corpus, settings
+    )
     return csv_bytes(curve, fit_prior.CURVE)
 
 

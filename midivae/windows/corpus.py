@@ -1,7 +1,5 @@
 """Shards -> a corpus in memory: one long bit matrix.
 
-A corpus is `packed`, uint8 [S, X]: the rolls of all pieces end to end, one row per step.
-
 Shapes:
     S  steps of all pieces    X  bytes of one packed step    Q  pieces, Q1 = Q + 1    N  parts
 
@@ -13,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +18,6 @@ import pyarrow.compute as pc
 from jaxtyping import Float, Int, UInt8
 
 from midivae.errors import CorruptError, SchemaError
-from midivae.music import roll
 from midivae.music.roll import Layout
 from midivae.storage import tables
 from midivae.storage.paths import PIECES_TABLE, roll_shards
@@ -33,11 +29,13 @@ class Corpus:
     """Pieces as one bit matrix, in the order of their `piece_id`.
 
     Attributes:
-        packed: the rolls, one after the other.
-        starts: row at which each piece starts, and the end: piece i is `packed[starts[i]:starts[i + 1]]`.
-        bar_starts: per piece, the steps in the piece at which bars start.
+        packed: the rolls of all pieces end to end, one row per step.
+        starts: the row at which each piece starts, and the end: piece i is `packed[starts[i]:starts[i + 1]]`.
+        piece_ids: of the pieces, ascending.
+        bar_starts: the steps of each piece at which bars start.
         tempo_qpm: quarter notes a minute.
-        programs: General MIDI program per piece and part; -1 where the part has no notes.
+        programs: General MIDI program per piece and part; -1 for a part without notes.
+        layout: of the rolls.
     """
 
     packed: UInt8[np.ndarray, "S X"]
@@ -55,96 +53,71 @@ class Corpus:
 def load_corpus(rolls: Path, splits: Sequence[str]) -> Corpus:
     """The pieces of these splits ("train", "valid", "test"), in the order of `piece_id`, each once.
 
-    Shards are read twice, first without and then with their rolls, so that memory holds the matrix and one shard.
+    Shards are read twice, first without rolls and then with them, so that memory holds the matrix and one shard.
 
     Raises:
         InputError: the folder, or one of its shards, is missing.
-        SchemaError: a table of another version, or shards of different layouts.
-        CorruptError: damaged bytes, or shards and table of pieces that contradict each other.
+        SchemaError: a table has another version, or shards have different layouts.
+        CorruptError: bytes are damaged, or shards and table of pieces contradict each other.
     """
-    shards = roll_shards(rolls)
-    layout = _layout(shards)
-    wanted = _wanted(rolls, splits)
-    tables = [_rows_of(path, wanted, [n for n in SHARD.columns.names if n != "planes"]) for path in shards]
-    whole = pa.concat_tables(tables)
-    piece_ids = whole.column("piece_id").to_numpy()
-    _check_complete(rolls, piece_ids, wanted)
-
-    order = np.argsort(piece_ids)
-    length = whole.column("n_steps").to_numpy().astype(np.int64)[order]
+    shards, layout = roll_shards(rolls), layout_of(rolls)
+    accepted = _accepted(rolls, splits)
+    columns = [name for name in SHARD.columns.names if name != "planes"]
+    pieces = pa.concat_tables([_read_rows(path, accepted, columns) for path in shards]).sort_by("piece_id")
+    ids = pieces.column("piece_id").to_numpy()
+    _check_complete(rolls, ids, accepted)
+    length = pieces.column("n_steps").to_numpy().astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(length)])
-    place = np.empty(len(order), np.int64)  # where row i of the shards goes in the corpus
-    place[order] = np.arange(len(order))
-
     packed = np.zeros((int(starts[-1]), layout.bytes_per_step), np.uint8)
-    done = 0
-    for path, table in zip(shards, tables, strict=True):
-        mine = place[done : done + len(table)]
-        done += len(table)
-        rows = _packed_rows(_rows_of(path, wanted, ["piece_id", "planes"]), length[mine], layout)
-        packed[roll.runs(starts[mine], length[mine])] = rows
-    bars = _list_arrays(whole.column("bar_starts"))
-    programs = np.array(whole.column("programs").to_pylist(), np.int32).reshape(len(order), len(layout.parts))
+    for path in shards:
+        table = _read_rows(path, accepted, ["piece_id", "planes"])
+        places = np.searchsorted(ids, table.column("piece_id").to_numpy())  # of the rows of the shard in the corpus
+        for place, frame in zip(places.tolist(), table.column("planes").to_pylist(), strict=True):
+            shape = (layout.bytes_per_step, int(length[place]))
+            rows = np.frombuffer(tables.decompress(frame, shape[0] * shape[1]), np.uint8).reshape(shape)
+            packed[starts[place] : starts[place + 1]] = rows.T
     return Corpus(
         packed,
         starts,
-        tuple(str(piece_ids[i]) for i in order),
-        tuple(bars[i] for i in order),
-        whole.column("tempo_qpm").to_numpy()[order],
-        programs[order],
+        tuple(ids),
+        tuple(bars.astype(np.int64) for bars in pieces.column("bar_starts").to_numpy()),
+        pieces.column("tempo_qpm").to_numpy(),
+        np.array(pieces.column("programs").to_pylist(), np.int32).reshape(len(ids), len(layout.parts)),
         layout,
     )
 
 
 def layout_of(rolls: Path) -> Layout:
-    """How the rolls of a corpus are laid out."""
-    return _layout(roll_shards(rolls))
+    """The layout that all shards of a folder share.
+
+    Raises:
+        SchemaError: they have different layouts.
+    """
+    layouts = {tables.read_extra(path, SHARD, "layout") for path in roll_shards(rolls)}
+    if len(layouts) != 1:
+        raise SchemaError(f"{rolls}: shards have {len(layouts)} different layouts; rerun stage `ingest`")
+    return Layout.from_json(layouts.pop())
 
 
-def _layout(shards: Sequence[Path]) -> Layout:
-    """The layout all shards share."""
-    texts = {tables.read_extra(path, SHARD, "layout") for path in shards}
-    if len(texts) != 1:
-        raise SchemaError(f"{shards[0].parent}: shards have {len(texts)} different layouts; rerun stage `ingest`")
-    return Layout.from_json(texts.pop())
-
-
-def _wanted(rolls: Path, splits: Sequence[str]) -> set[str]:
+def _accepted(rolls: Path, splits: Sequence[str]) -> pa.Array:
     """The ids of the accepted pieces of these splits."""
     pieces = tables.read(rolls / PIECES_TABLE, PIECES, ["piece_id", "accepted", "split"])
-    keep = pc.and_(pieces.column("accepted"), pc.is_in(pieces.column("split"), pa.array(list(splits), pa.string())))
-    return {str(piece_id) for piece_id in pieces.filter(keep).column("piece_id").to_pylist()}
+    in_splits = pc.field("split").isin(pa.array(list(splits), pa.string()))
+    return pieces.filter(pc.field("accepted") & in_splits).column("piece_id").combine_chunks()
 
 
-def _rows_of(path: Path, wanted: set[str], columns: Sequence[str]) -> pa.Table:
-    table = tables.read(path, SHARD, columns)
-    return table.filter(pc.is_in(table.column("piece_id"), pa.array(sorted(wanted), pa.string())))
+def _read_rows(path: Path, piece_ids: pa.Array, columns: Sequence[str]) -> pa.Table:
+    """The rows of these pieces in a shard."""
+    return tables.read(path, SHARD, columns).filter(pc.field("piece_id").isin(piece_ids))
 
 
-def _check_complete(rolls: Path, piece_ids: np.ndarray, wanted: set[str]) -> None:
-    found = set(piece_ids)
-    if len(found) != len(piece_ids):
-        raise CorruptError(f"{rolls}: {len(piece_ids) - len(found)} piece(s) are in the shards twice; rerun `ingest`")
-    missing = sorted(wanted - found)
+def _check_complete(rolls: Path, ids: np.ndarray, accepted: pa.Array) -> None:
+    """Checks that each accepted piece is in the shards, once."""
+    unique = set(ids)
+    if len(unique) != len(ids):
+        raise CorruptError(f"{rolls}: {len(ids) - len(unique)} piece(s) are in the shards twice; rerun `ingest`")
+    missing = sorted(set(accepted.to_pylist()) - unique)
     if missing:
         raise CorruptError(
             f"{rolls}: {len(missing)} accepted piece(s) are in no shard, first {missing[0]}; rerun `ingest`"
         )
-
-
-def _packed_rows(table: pa.Table, length: Int[np.ndarray, " M"], layout: Layout) -> UInt8[np.ndarray, "R X"]:
-    """The rolls in a shard's `planes`, end to end."""
-    rows = np.empty((int(length.sum()), layout.bytes_per_step), np.uint8)
-    start = 0
-    for frame, steps in zip(table.column("planes").to_pylist(), length.tolist(), strict=True):
-        columns = np.frombuffer(tables.decompress(frame, steps * layout.bytes_per_step), np.uint8)
-        rows[start : start + steps] = columns.reshape(layout.bytes_per_step, steps).T
-        start += steps
-    return rows
-
-
-def _list_arrays(column: pa.ChunkedArray[Any]) -> list[Int[np.ndarray, " _"]]:
-    """A column of lists as one array per row."""
-    flat = pc.list_flatten(column).to_numpy().astype(np.int64)
-    lengths = pc.list_value_length(column).to_numpy()
-    return np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []

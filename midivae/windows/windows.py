@@ -46,6 +46,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
+    def take(self, index: Int[np.ndarray, " B"]) -> Windows:
+        """The windows with these numbers."""
+        return Windows(self.start[index], self.stop[index], self.piece[index])
+
 
 def find_windows(corpus: Corpus, view: View) -> Windows:
     """All windows of the view, piece after piece: at every bar line, or every `view.hop` steps.

@@ -132,7 +132,7 @@ def test_the_fit_finds_where_latents_are_and_what_follows_what(monkeypatch: pyte
     first.initialise(rng())
     before = torch.get_rng_state()
     fitted, curve = fit_prior.fit(first, train, valid, 250, seed=0)
-    found = fit_prior.nats(fitted, valid, seed=0)
+    found = fit_prior.measure(fitted, valid, seed=0)
     # a standard normal: 1.84 + 9 / 2 = 6.3; four places on a ring of radius 3: some 2; the next one: noise of 0.11 in
     # two dimensions, 2 * (ln(0.11) + 1.42) = -1.6
     assert found["normal"] == pytest.approx(6.3, abs=0.3)
@@ -183,7 +183,7 @@ def test_chains_are_encoded_as_they_are_first_and_then_moved_as_a_whole(monkeypa
     seen = []
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda x: (seen.append(x), encode(x))[1])
-    found = fit_prior.encoded(model, corpus, view, transpose=4, seed=0)
+    found = fit_prior.encode_chains(model, corpus, view, transpose=4, seed=0)
     assert found.mu.shape == (fit_prior.MOST_TIMES, 4, 3)
     assert found.starts.tolist() == [0, 3, 4]
     matrix = BitMatrix(corpus, find_chains(corpus, view).windows, view, torch.device("cpu"))

@@ -143,9 +143,11 @@ def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatc
     model = models.load(data / "model")
     assert model.prior is not None
     corpus = load_corpus(data / "rolls", ["test"])
-    chains = fit_prior.encoded(model, corpus, settings.train.view, 0, 0)
+    chains = fit_prior.encode_chains(model, corpus, settings.train.view, 0, 0)
     found = json.loads((data / "model" / "metrics.json").read_text())["prior"]
-    assert found == pytest.approx({f"{k}_nats": v for k, v in fit_prior.nats(model.prior, chains, 0).items()}, rel=RTOL)
+    assert found == pytest.approx(
+        {f"{k}_nats": v for k, v in fit_prior.measure(model.prior, chains, 0).items()}, rel=RTOL
+    )
     assert found["anywhere_nats"] < found["normal_nats"]  # three epochs of a small model: its latents are nowhere near
 
     # it is there from the first run, and what is published is the same
