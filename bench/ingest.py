@@ -58,6 +58,7 @@ from midivae.config.params import Params
 from midivae.ingest import shards
 from midivae.ingest import stage as ingest
 from midivae.storage import tables
+from midivae.storage.paths import is_midi
 from midivae.storage.schema import CORPUS
 from midivae.workers import parallel
 from midivae.workers.child import Beat
@@ -88,7 +89,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         folder = _folder(args.source, Path(scratch) / "midi")
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
+        paths = sorted(p for p in folder.rglob("*") if is_midi(p.name))
         few = random.Random(0).sample(paths, min(args.peer_files, len(paths)))
         report(measure(paths, few, folder, args, Path(scratch)), len(few))
 
@@ -98,7 +99,7 @@ def _folder(source: Path, target: Path) -> Path:
         return source
     with zipfile.ZipFile(source) as archive:
         for name in archive.namelist():
-            if name.lower().endswith((".mid", ".midi")):
+            if is_midi(name):
                 (target / Path(name).name).parent.mkdir(parents=True, exist_ok=True)
                 (target / Path(name).name).write_bytes(archive.read(name))
     return target

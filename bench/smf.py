@@ -37,8 +37,7 @@ from symusic import core
 
 from midivae.errors import MidiError
 from midivae.music import smf
-
-ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")
+from midivae.storage.paths import is_midi
 
 
 def main() -> None:
@@ -66,12 +65,12 @@ def files_of(source: Path) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of the MIDI files of a folder or a zip."""
     if source.is_dir():
         for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in ENDINGS:
+            if is_midi(path.name):
                 yield str(path), path.read_bytes()
         return
     with zipfile.ZipFile(source) as archive:
         for name in archive.namelist():
-            if name.lower().endswith(ENDINGS):
+            if is_midi(name):
                 yield name, archive.read(name)
 
 

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from midivae.errors import InputError, ParamsError
 from midivae.storage.files import file_sha256, write_file
+from midivae.storage.paths import is_midi
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".mid", ".midi")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STEM = 80  # characters of a file's own name that are kept
 _ID = 16  # digits of the sha256
@@ -78,7 +78,7 @@ def _kind(path: Path, settle_s: float) -> str | None:
         return None
     if stat.S_ISDIR(status.st_mode):
         return None
-    if not stat.S_ISREG(status.st_mode) or path.suffix.lower() not in SUFFIXES:
+    if not stat.S_ISREG(status.st_mode) or not is_midi(path.name):
         return "other"
     return "waiting" if time.time() - status.st_mtime < settle_s else "midi"
 

@@ -11,14 +11,13 @@ import click
 from midivae import errors
 from midivae.cli import base
 
-_MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
-
 
 def _midi_files(names: Sequence[str], data: Path) -> list[tuple[str, bytes]]:
     """Name and bytes of MIDI files: `names` are paths of files, or sample_ids of the catalog."""
     from midivae.catalog import read
+    from midivae.storage.paths import is_midi
 
-    paths = {name: Path(name) for name in names if Path(name).suffix.lower() in _MIDI_SUFFIXES}
+    paths = {name: Path(name) for name in names if is_midi(name)}
     ids = [name for name in names if name not in paths]
     samples = read.midi_bytes(data.resolve(), ids) if ids else {}
     try:

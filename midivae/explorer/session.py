@@ -57,7 +57,7 @@ from midivae.models.controls import CONTROLS_FILE, RELATIVE, Controls
 from midivae.models.moves import Space, barycentre, slerp, vary
 from midivae.render import pictures
 from midivae.storage import schema, tables
-from midivae.storage.paths import KEPT, PIECES_TABLE, catalog_files, compared_folders
+from midivae.storage.paths import KEPT, MIDI_SUFFIXES, PIECES_TABLE, catalog_files, compared_folders
 
 LISTED = 60  # rows that a search shows
 Latent = Float32[np.ndarray, "1 Z"]
@@ -166,6 +166,7 @@ class Session:
                 "tempo_qpm": list(TEMPO_QPM),
                 "listed": LISTED,
                 "upload_bytes": MOST_BYTES,
+                "upload_suffixes": list(MIDI_SUFFIXES),
             },
         }
 

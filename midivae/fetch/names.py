@@ -4,7 +4,7 @@ A name found in a folder or an archive may hold any bytes. In the text made of i
 that are not UTF-8, characters that do not print, a backslash, and a percent sign before two hex digits. Different
 names give different text.
 
-Offers: `is_midi`, `is_licence`, `printable`, `safe_path`, `unique`, `SUFFIXES`.
+Offers: `is_midi`, `is_licence`, `printable`, `safe_path`, `unique`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import hashlib
 import re
 import unicodedata
 
-SUFFIXES = (b".mid", b".midi")
+from midivae.storage import paths
+
 _LICENCES = (b"license", b"licence", b"copying")
 _MAX_NAME = 200  # bytes of a component; file systems take 255
 _MAX_PATH = 1000  # bytes of a path
@@ -21,7 +22,7 @@ _MAX_PATH = 1000  # bytes of a path
 
 def is_midi(name: bytes) -> bool:
     """Whether the name ends like that of a MIDI file, in upper or lower case."""
-    return name.lower().endswith(SUFFIXES)
+    return paths.is_midi(name.decode("latin-1"))
 
 
 def is_licence(name: bytes) -> bool:
@@ -56,7 +57,7 @@ def _shortened(part: bytes) -> str:
     text = printable(part)
     if len(text.encode()) <= _MAX_NAME:
         return text
-    suffix = next((s.decode() for s in SUFFIXES if part.lower().endswith(s)), "")
+    suffix = next((s for s in paths.MIDI_SUFFIXES if part.lower().endswith(s.encode())), "")
     head = text.encode()[: _MAX_NAME // 2].decode("utf-8", "ignore")
     return f"{head}~{hashlib.sha256(part).hexdigest()[:16]}{suffix}"
 

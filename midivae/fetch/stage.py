@@ -4,7 +4,8 @@ Sources, by `fetch.source`:
     bach-chorales  the 408 scores of Bach in music21's wheel, converted by verovio in child processes that may crash
     a name         a corpus of the registry, corpora.yaml: downloaded, compared with its hash, read as an archive
     url            an archive or a MIDI file from the web
-    folder         every *.mid and *.midi below a folder, in any case; links that lead out of it are not followed
+    folder         every MIDI file below a folder, by its suffix (`paths.MIDI_SUFFIXES`), in upper or lower case; links
+                   to folders, and links to files outside, are refused
     archive        the same of a zip or tar, read member by member; or a single MIDI file
 
 What is written: `midi/` with the files, `corpus.parquet` with a row for each, sorted by path. The same source gives
@@ -34,9 +35,11 @@ from midivae.fetch import archive, chorales, corpora, download, musicxml, names
 from midivae.fetch.collected import Collected
 from midivae.fetch.own_split import OwnSplit
 from midivae.storage import folders, tables
-from midivae.storage.paths import CORPUS_FILES, CORPUS_TABLE
+from midivae.storage.paths import CORPUS_FILES, CORPUS_TABLE, MIDI_SUFFIXES
 from midivae.storage.schema import CORPUS
 from midivae.storage.workdir import work_dir
+
+_PATTERNS = ", ".join(f"*{suffix}" for suffix in MIDI_SUFFIXES)
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def run(params: Params, data: Path) -> dict[str, object]:
         corpus = Collected(staging / CORPUS_FILES)
         fill(params, data, corpus)
         if not corpus.rows:
-            raise InputError(f"{corpus.source}: no MIDI file (*.mid, *.midi) in it; {corpus.counts_in_words()}")
+            raise InputError(f"{corpus.source}: no MIDI file ({_PATTERNS}) in it; {corpus.counts_in_words()}")
         if fill is not _named:  # which says more
             log.info("%s: licence: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
         tables.write(staging / CORPUS_TABLE, corpus.table(), CORPUS)
@@ -90,14 +93,20 @@ def _folder(params: Params, data: Path, corpus: Collected) -> None:
 
 
 def _files(root: Path, data: Path, corpus: Collected) -> Iterator[Path]:
-    """All files below a folder, but for what we wrote ourselves; links to folders are not followed."""
+    """All files below a folder, except our own data and work directory; links to folders are refused."""
     ours = (data.resolve(), work_dir().resolve())
 
-    def locked(error: OSError) -> None:
+    def refuse_unreadable(error: OSError) -> None:
         corpus.refuse(os.fsencode(error.filename), f"a folder that cannot be read ({error.strerror})")
 
-    for folder, subfolders, files in os.walk(root, onerror=locked):
-        subfolders[:] = [name for name in subfolders if (Path(folder) / name).resolve() not in ours]
+    for folder, subfolders, files in os.walk(root, onerror=refuse_unreadable):
+        paths = {name: Path(folder) / name for name in subfolders}
+        subfolders[:] = [name for name, path in paths.items() if path.resolve() not in ours]
+        for path in (paths[name] for name in subfolders):
+            if path.is_symlink():
+                target = names.printable(os.fsencode(path.resolve()))
+                reason = f"a link to the folder {target}; to use its files, set fetch.path to that folder"
+                corpus.refuse(os.fsencode(path.relative_to(root)), reason)
         yield from (Path(folder) / name for name in files)
 
 
@@ -199,7 +208,7 @@ def _members(path: Path, corpus: Collected, params: Params) -> Iterator[archive.
     elif path.stat().st_size > limits.max_member_bytes:
         raise InputError(f"{path}: larger than fetch.limits.max_member_bytes, {limits.max_member_bytes}")
     else:
-        yield archive.Member(name if names.is_midi(name) else name + names.SUFFIXES[0], path.read_bytes())
+        yield archive.Member(name if names.is_midi(name) else name + b".mid", path.read_bytes())
 
 
 def _starts_like_midi(path: Path) -> bool:

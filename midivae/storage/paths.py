@@ -1,7 +1,7 @@
 """Names of files and folders that more than one stage knows.
 
 Offers: `model_folder` / `compared_folders`, `roll_shard` / `roll_shards`, `catalog_file` / `catalog_files` / `job_of`,
-and the names of single files.
+`MIDI_SUFFIXES` / `is_midi`, and the names of single files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ METRICS = "metrics.json"  # in the folder of a model, and in data/evaluation
 KEPT = "kept"  # beside data/samples: folder of the samples that people kept in the explorer
 PAGE = "index.html"  # in data/report
 
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi", ".smf")  # of MIDI files, karaoke files and RIFF MIDI files included
+
 _COMPARED = "compare"  # in data/model: folder of the models that are trained for comparison
 _SHARD = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
+
+
+def is_midi(name: str) -> bool:
+    """Whether a name ends like that of a MIDI file, in upper or lower case."""
+    return name.lower().endswith(MIDI_SUFFIXES)
 
 
 def model_folder(folder: Path, name: str, main: str) -> Path:

@@ -33,6 +33,14 @@ def test_what_is_new_is_taken_and_what_is_known_is_not(tmp_path: Path) -> None:
     assert list(source.iterdir()) == []
 
 
+def test_all_suffixes_of_midi_files_are_music(tmp_path: Path) -> None:
+    source = tmp_path / "inbox"
+    four_part.write_corpus(source, 5)
+    for path, suffix in zip(sorted(source.iterdir()), (".mid", ".midi", ".kar", ".RMI", ".smf"), strict=True):
+        path.rename(path.with_suffix(suffix))
+    assert inbox.take(source, tmp_path / "corpus", "x", 0.0) == {**EMPTY, "new": 5}
+
+
 def test_names_begin_with_the_piece_id(tmp_path: Path) -> None:
     source = tmp_path / "inbox" / "deep"
     four_part.write_corpus(source, 1)

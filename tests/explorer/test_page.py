@@ -18,6 +18,7 @@ from midivae.catalog import read
 from midivae.explorer.server import Server
 from midivae.explorer.session import Session
 from midivae.music import midi
+from midivae.storage.paths import MIDI_SUFFIXES
 
 pytestmark = pytest.mark.numerical
 
@@ -130,6 +131,7 @@ def test_a_file_of_ones_own_and_errors_in_words(tab: Any, tmp_path: Path) -> Non
     (tmp_path / EVIL).write_bytes(midi.write(piece(77)))
     tab.get_by_role("button", name="Change parent A").click()
     tab.get_by_role("button", name="A file").click()
+    assert {*MIDI_SUFFIXES} < {*tab.locator("#file").get_attribute("accept").split(",")}
     changes(tab, lambda: tab.locator("#file").set_input_files(tmp_path / EVIL))
     waits(tab, "#parents", EVIL.replace("\u202e", ""))
     for _ in range(3):

@@ -87,11 +87,41 @@ def test_folder(songs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert {(row["source"], row["licence"]) for row in rows(tmp_path / "data")} == {
         ("my songs", "COPYING: # Free music licence [31m 1.0")
     }
-    assert (summary["files"], summary["refused"], summary["other"], summary["bytes"]) == (4, 2, 2, 14)
+    assert (summary["files"], summary["refused"], summary["other"], summary["bytes"]) == (4, 3, 2, 14)
     assert "leads-out.mid: not used: a link that leads out" in caplog.text
     assert "pipe.mid: not used: not a regular file" in caplog.text
+    assert f"elsewhere: not used: a link to the folder {tmp_path}; to use its files, set fetch.path" in caplog.text
     copy = tmp_path / "data" / "corpus" / "midi" / "a.mid"
     assert copy.stat().st_ino != (songs / "a.mid").stat().st_ino
+
+
+def test_a_folder_that_is_only_a_link_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "tunes").mkdir()
+    (tmp_path / "tunes" / "a.mid").write_bytes(b"one")
+    (tmp_path / "tunes" / "loop").symlink_to(tmp_path / "tunes", target_is_directory=True)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "linked").symlink_to(tmp_path / "tunes", target_is_directory=True)
+    with pytest.raises(InputError, match=r"source: no MIDI file.*0 other files, 1 refused"):
+        fetch.run(params(source="folder", path=str(tmp_path / "source")), tmp_path / "data")
+    assert f"linked: not used: a link to the folder {tmp_path / 'tunes'}" in caplog.text
+    summary = fetch.run(params(source="folder", path=str(tmp_path / "source" / "linked")), tmp_path / "data")
+    assert (summary["files"], summary["refused"]) == (1, 1)  # the path itself may be a link; the loop is counted
+
+
+def test_all_suffixes_of_midi_files(tmp_path: Path) -> None:
+    names = ["a.mid", "b.MIDI", "c.kar", "d.RMI", "e.smf"]
+    (tmp_path / "tunes").mkdir()
+    for name in [*names, "f.wav"]:
+        (tmp_path / "tunes" / name).write_bytes(name.encode())
+    with zipfile.ZipFile(tmp_path / "tunes.zip", "w") as archive:
+        for path in (tmp_path / "tunes").iterdir():
+            archive.write(path, path.name)
+    for source, path in {"folder": "tunes", "archive": "tunes.zip"}.items():
+        summary = fetch.run(params(source=source, path=str(tmp_path / path)), tmp_path / source)
+        assert (summary["files"], summary["other"]) == (5, 1)
+        assert [row["path"] for row in rows(tmp_path / source)] == names
+    fetch.run(params(source="archive", path=str(tmp_path / "tunes" / "c.kar")), tmp_path / "single")
+    assert [row["path"] for row in rows(tmp_path / "single")] == ["c.kar"]
 
 
 def test_a_licence_in_the_params_goes_before_the_one_found(songs: Path, tmp_path: Path) -> None:
@@ -120,7 +150,7 @@ def test_a_folder_that_cannot_be_read_is_counted(
 
     monkeypatch.setattr(os, "scandir", locked)
     summary = fetch.run(params(source="folder", path=str(songs)), tmp_path / "data")
-    assert (summary["files"], summary["refused"]) == (2, 3)
+    assert (summary["files"], summary["refused"]) == (2, 4)
     assert "a folder that cannot be read (Permission denied)" in caplog.text
 
 

@@ -413,7 +413,7 @@ def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
 
 # --- parents ----------------------------------------------------------------------------------------------------------
 def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "mine @ home.mid"
+    path = tmp_path / "mine @ home.kar"
     path.write_bytes(midi.write(piece(77)))
     pieces = tables.read(data / "rolls" / "pieces.parquet", schema.PIECES).to_pandas()
     row = pieces.iloc[3]
@@ -427,7 +427,7 @@ def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> Non
     mine = found.query("job == 'a'")
     same = f"piece:{row['piece_id']}@2"
     assert mine["parents"].map(list).tolist() == [
-        ["file:mine @ home.mid@4"], [same], [same], ["sample:s-0000005"], ["file:mine @ home.mid@4"]
+        ["file:mine @ home.kar@4"], [same], [same], ["sample:s-0000005"], ["file:mine @ home.kar@4"]
     ]  # fmt: skip
     sample = found.query("sample_id == 's-0000005'").iloc[0]
     assert np.array_equal(mine["z"].iloc[3], sample["z"])  # its own latent, not what it is encoded to

@@ -87,5 +87,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
     assert CliRunner().invoke(cli.midivae, ["plot", "tune.mid", "--output", "x.svg"]).exit_code == 0
     assert (tmp_path / "x.svg").read_bytes() == plot.draw(TUNE, "tune", "svg")
+    (tmp_path / "again.SMF").write_bytes(TUNE)
+    assert CliRunner().invoke(cli.midivae, ["plot", "again.SMF"]).exit_code == 0
+    assert (tmp_path / "again.png").exists()
     refused = CliRunner().invoke(cli.midivae, ["plot", "tune.mid", "--output", "x.jpg"])
     assert refused.exit_code == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from midivae.errors import InputError
-from midivae.storage.paths import catalog_file, catalog_files, job_of, roll_shard, roll_shards
+from midivae.storage.paths import catalog_file, catalog_files, is_midi, job_of, roll_shard, roll_shards
 
 
 def test_the_files_of_a_catalog_name_their_job(tmp_path: Path) -> None:
@@ -27,3 +27,8 @@ def test_shards_of_rolls_are_a_full_set(tmp_path: Path) -> None:
         roll_shards(tmp_path)
     (tmp_path / roll_shard(1, 3)).touch()
     assert [path.name for path in roll_shards(tmp_path)] == [roll_shard(number, 3) for number in range(3)]
+
+
+def test_the_suffixes_of_midi_files() -> None:
+    assert all(map(is_midi, ("a.mid", "a.midi", "a.KAR", "a.rmi", "a.smf", "a.b.Mid")))
+    assert not any(map(is_midi, ("a.wav", "mid", "a.mid.gz", "kar")))

@@ -269,6 +269,7 @@ function showModel() {
   );
   $("kept-folder").textContent = about.kept;
   [$("tempo").min, $("tempo").max] = about.limits.tempo_qpm;
+  $("file").accept = [...about.limits.upload_suffixes, "audio/midi", "audio/x-midi"].join(",");
   $("file-limit").textContent = megabytes(about.limits.upload_bytes);
   $("reset").hidden = !about.knobs.length;
   const none = make("p", { class: "muted" }, "This model cannot change attributes.");
