@@ -60,7 +60,7 @@ def main() -> None:
 def _round(model: models.WindowModel, n: int) -> dict[str, float]:
     """Seconds of each step over n samples, as `generate` does them."""
     job = Sample(name="bench", count=n)
-    chance = coding.usual(model)
+    chance = coding.default_chance(model)
     layout = model.config.layout
     took = dict.fromkeys((*STEPS, "pretty_midi"), 0.0)
     clock = time.perf_counter()
@@ -78,7 +78,7 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         z, uniform = draws.noise(), draws.cells()
         lap("noise")
         if model.prior is not None:
-            z = coding.latents(model.prior, z)
+            z = coding.from_noise(model.prior, z)
         planes = coding.decode(model, z, chance, uniform)
         lap("decode")
         features.measure(planes, layout, 4)

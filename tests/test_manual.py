@@ -30,7 +30,7 @@ from midivae.generate.edit import STRENGTHS
 from midivae.generate.one_key import OUTSIDE
 from midivae.ingest import stage as ingest
 from midivae.models import coding, controls, fit_controls
-from midivae.models.controls import KEY_SD, LEAST_EXPLAINED, REACH, TIED
+from midivae.models.controls import COUPLED, KEY_SD, LEAST_EXPLAINED, REACH
 from midivae.models.fit_controls import MOST_WINDOWS
 from midivae.music import midi
 from midivae.train import stage as train
@@ -130,7 +130,7 @@ def test_figures_of_the_page_are_those_of_the_code() -> None:
         f"at strengths {', '.join(low)} and {high},",
         f"at most {MOST_WINDOWS:,} training windows",
         f"at least {LEAST_EXPLAINED:g} of its variance",
-        f"a correlation of {TIED:g} or more",
+        f"a correlation of {COUPLED:g} or more",
         f"up to {REACH:g} standard deviations",
         f"key: up to {REACH * KEY_SD:g} fifths",
         f"the last {generate.KEPT} folders",

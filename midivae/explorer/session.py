@@ -145,7 +145,7 @@ class Session:
         layout, config = loaded.context.layout, loaded.context.model.config
         knobs = []
         for attribute in controls.offered if controls is not None else ():
-            low, high = controls.usual(attribute) if controls is not None else (0.0, 0.0)
+            low, high = controls.usual_range(attribute) if controls is not None else (0.0, 0.0)
             knobs.append({"name": attribute, "low": low, "high": high, "relative": attribute in RELATIVE})
         return {
             "model": name,

@@ -30,7 +30,7 @@ def edit(context: Context, job: Edit, numbers: range) -> Samples:
     draws, rngs = context.draws(numbers), context.choices(numbers)
     draws.noise()
     index = context.parent_windows(numbers, rngs)
-    ranges = job.changes or {name: context.controls.usual(name) for name in context.controls.offered}
+    ranges = job.changes or {name: context.controls.usual_range(name) for name in context.controls.offered}
     requests = [_request(ranges, job.together, i, rng) for i, rng in zip(numbers, rngs, strict=True)]
     z, _ = context.encoded(index)
     changes = {name: np.array([request.get(name, 0.0) for request in requests]) for name in ranges}
@@ -83,14 +83,17 @@ def edited(
 
     Args:
         z: the latents that are changed.
-        changes, requested: as in `Controls.misses`.
+        changes, requested: as in `Controls.deviations`.
         play: decodes latents: these without a change, and moved by each strength.
     """
-    moved = np.stack([z, *(controls.moved(z, changes, strength) for strength in STRENGTHS)])
+    moved = np.stack([z, *(controls.move(z, changes, strength) for strength in STRENGTHS)])
     planes = play(moved)
     attributes = [features.attributes(rolls, layout) for rolls in planes]
     measured = [measure_changes(attributes[0], values) for values in attributes]
-    misses = [np.full(len(z), np.inf), *(controls.misses(changes, requested, values) for values in measured[1:])]
-    best, row = np.argmin(misses, axis=0), np.arange(len(z))
+    deviations = [
+        np.full(len(z), np.inf),
+        *(controls.deviations(changes, requested, values) for values in measured[1:]),
+    ]
+    best, row = np.argmin(deviations, axis=0), np.arange(len(z))
     kept = {name: np.stack([values[name] for values in measured])[best, row] for name in measured[0]}
     return Edited(moved[best, row], planes[best, row], kept)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from midivae.generate.context import Latents, Planes
 from midivae.measures.keys import best_scale, fifths, in_scale, major_of
 from midivae.measures.notes import chroma
-from midivae.models.controls import KEY, Controls
+from midivae.models.controls import KEY_AXES, Controls
 from midivae.music.roll import Layout
 
 OUTSIDE = 2.5  # by how much the logit of a note from outside the key is lowered
@@ -72,9 +72,9 @@ class Key:
 
     def moved_into(self, controls: Controls, z: Latents) -> Latents:
         """Latents moved to the key's place on the circle of fifths; unchanged if the model cannot change the key."""
-        predicted = controls.foretold(z)
-        missing = np.nan_to_num(self.centroid - np.stack([predicted[name] for name in KEY], axis=1))
-        moved: np.ndarray = z + missing @ controls.directions[[controls.names.index(name) for name in KEY]]
+        predicted = controls.predict(z)
+        missing = np.nan_to_num(self.centroid - np.stack([predicted[name] for name in KEY_AXES], axis=1))
+        moved: np.ndarray = z + missing @ controls.directions[[controls.names.index(name) for name in KEY_AXES]]
         return moved.astype(np.float32)
 
 

@@ -226,7 +226,7 @@ def _identity(job: Job, text: str, earlier: Mapping[str, Request]) -> str:
 
 def _chance(job: Job, model: models.WindowModel) -> Chance:
     """How the job's cells are decided; temperature "auto" draws them if cells depend on each other."""
-    temperature = coding.usual(model).temperature if job.temperature == "auto" else job.temperature
+    temperature = coding.default_chance(model).temperature if job.temperature == "auto" else job.temperature
     return Chance(job.threshold, temperature, job.top_p)
 
 

@@ -31,11 +31,11 @@ def continue_(context: Context, job: Continue, numbers: range) -> Samples:
     z, music = context.encoded(index)
     key = Key.of(music, context.layout) if job.one_key else None
     begins = context.pool.begins(index)
-    state = np.where(begins[:, None], coding.after(prior, None, z, at_start=True), coding.after(prior, None, z))
+    state = np.where(begins[:, None], coding.advance(prior, None, z, at_start=True), coding.advance(prior, None, z))
     lead, latents = music.shape[1], []
     for _ in range(job.windows):
         z = _next_latents(context, draws.noise(), state, key)
-        state = coding.after(prior, state, z)
+        state = coding.advance(prior, state, z)
         music = _with_next_window(context, draws, z, music, key)
         latents.append(z)
     start = 0 if job.lead else lead
@@ -50,7 +50,7 @@ def song(context: Context, job: Song, numbers: range) -> Samples:
     n = len(numbers)
     sections = job.form or "A"
     length = windows_of(job, context.model, context.beats_per_bar) // len(sections)
-    state = coding.start(prior, n)
+    state = coding.start_state(prior, n)
     music = np.zeros((n, 0, *context.model.config.window_shape[1:2], 2, layout.pitches), bool)
     first_latents: dict[tuple[str, int], Latents] = {}  # by section and window
     latents: list[Latents] = []
@@ -66,7 +66,7 @@ def song(context: Context, job: Song, numbers: range) -> Samples:
             candidates.append((z, _with_next_window(context, draws, z, music, key)))
         z, music = candidates[0] if key is None else key.first_within(candidates, layout, music.shape[1])
         first_latents.setdefault(place, z)
-        state = coding.after(prior, state, z)
+        state = coding.advance(prior, state, z)
         if job.one_key and key is None:
             key = Key.of(music, layout)
         latents.append(z)
@@ -92,7 +92,7 @@ def windows_of(song: Song, model: WindowModel, beats_per_bar: int) -> int:
 
 def _next_latents(context: Context, noise: Latents, state: Float32[np.ndarray, "B D"], key: Key | None) -> Latents:
     """The latents of the next windows, moved into the key that the music stays in."""
-    z = coding.latents(context.prior, noise, state)
+    z = coding.from_noise(context.prior, noise, state)
     return z if key is None else key.moved_into(context.controls, z)
 
 

@@ -1,7 +1,7 @@
-"""`autoencoder`: the article's first model, the same layers without noise and without a KL term.
+"""Model `autoencoder`: the article's first model, with the layers of `mlp` but without noise and KL term.
 
-Nothing shapes its latent, so that samples drawn from a standard normal fall where the decoder never was; it is kept so
-that people can see why.
+Nothing gives its latents a known distribution, so samples from a standard normal are latents that the decoder was not
+trained on. It is here to show why a VAE is needed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from midivae.windows.batch import Batch
 
 
 class Autoencoder(DenseModel):
-    """The code is `mu`; a log-variance of minus infinity says that it has no noise."""
+    """The latent is `mu`, without noise: the log-variance is minus infinity."""
 
     name: ClassVar[str] = "autoencoder"
     samples_latent: ClassVar[bool] = False
 
     def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
-        """The code, and minus infinity: the variance of the posterior is 0."""
+        """The latent, and minus infinity as log-variance."""
         mu: Tensor = self.mu(self.hidden(x))
         return mu, torch.full_like(mu, -math.inf)
 
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
-        """Reconstruction alone; `kl` is 0 with weight 0, since the divergence of a point from a normal is infinite."""
+        """The reconstruction alone; `kl` is 0 with weight 0, because a point's divergence from a normal is infinite."""
         mu, _ = self.encode(batch.x)
         reconstruction = self.reconstruction(self.decode(mu), batch.x)
         none = torch.zeros_like(reconstruction)

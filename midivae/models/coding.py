@@ -1,14 +1,15 @@
-"""Latents -> rolls: the planes that a model makes of latents.
+"""Rolls -> latents -> rolls, with the same bits for the same row.
 
-Deterministic on a CPU: latents are decoded in blocks of `BLOCK` rows on one thread, a short block filled up with zeros,
-so that a row of the result depends on its latent and its place in the block alone. Matrix products sum in another order
-for other sizes and thread counts, and a cell near the threshold would fall to the other side.
+Rows go through the network in blocks of `BLOCK`, on one thread; a short block is filled up with copies of its last row.
+On a CPU a row of the result thus depends on its inputs and its place in the block alone. With another size or number of
+threads, matrix products add in another order, and a cell near the threshold may change.
 
 Shapes:
-    B  latents    Z  latent    T  steps    N  parts    K  planes of the model    P  pitches
+    B  windows    Z  latent    T  steps    N  parts    K  planes of the model    P  pitches
     L  steps before a window    D  width of a prior's state
 
-Offers: `BLOCK`, `usual`; `decode` / `encode`; of a fitted prior `latents` / `noise`, `start` and `after`; `complete`.
+Offers: `BLOCK`, `default_chance`; `decode` / `encode`; for a fitted prior `to_noise` / `from_noise`, `start_state` and
+`advance`; `complete`.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from midivae.models.flow import Prior
 from midivae.music.roll import FRAME, ONSET, sounding, starts
 from midivae.windows.batch import Batch
 
-USUAL_THRESHOLD, USUAL_TOP_P = 0.3, 0.9  # the defaults of jobs
-BLOCK = 32  # latents decoded at once: few enough that a song or two are no waste, enough for nine tenths of the speed
+DEFAULT_THRESHOLD, DEFAULT_TOP_P = 0.3, 0.9  # as in the jobs of params
+BLOCK = 32  # rows: larger blocks are a tenth faster for many samples, and waste more on a single song
 
 
-def usual(model: WindowModel) -> Chance:
-    """How cells are decided where nobody says otherwise.
+def default_chance(model: WindowModel) -> Chance:
+    """How cells are decided where params do not say.
 
-    Drawn where they depend on each other, as the transformer's do; else what is likelier than 0.3 sounds, with which
-    the mlp plays as many notes as the chorales do.
+    The transformer's cells are drawn, because they depend on each other. The other models' cells are set above
+    probability 0.3, at which the mlp plays as many notes as the chorales have.
     """
-    return Chance(USUAL_THRESHOLD, 1.0 if model.name == "transformer" else None, USUAL_TOP_P)
+    return Chance(DEFAULT_THRESHOLD, 1.0 if model.name == "transformer" else None, DEFAULT_TOP_P)
 
 
 def decode(
@@ -50,106 +51,109 @@ def decode(
     """The planes of each latent, onset and frame, made consistent by `complete`.
 
     Args:
-        z: row i is decoded in place i modulo `BLOCK` of its block; callers that want a row to be the same alone and
-            among others put it in the same place.
+        z: row i has place i modulo `BLOCK` in its block. To get the same row alone and among others, keep its place.
         chance: how cells are decided.
-        uniform: numbers in [0, 1), needed where `chance` has a temperature: a cell is set where its number is below its
+        uniform: numbers in [0, 1), needed if `chance` has a temperature: a cell is set where its number is below its
             probability.
-        before: the steps that these windows go on from, all of them known; None: they go on from nothing.
-        block: rows of a block, for whom one sample soon is worth more than many; None: `BLOCK`.
+        before: the steps before each window, all of them known; None: nothing is known.
+        block: rows of a block, for callers that need one sample soon; None: `BLOCK`.
 
     Raises:
         ValueError: only one of temperature and `uniform` is given.
     """
     if (chance.temperature is None) != (uniform is None):
         raise ValueError("temperature and uniform go together: give both to draw cells, neither to threshold them")
-    size = BLOCK if block is None else block
     before = before if before is not None and before.shape[1] else None
+    arrays = [z]
+    if uniform is not None:
+        arrays.append(uniform)
+    if before is not None:
+        arrays.append(_shown(model, before))
 
-    def cells(mine: slice) -> torch.Tensor:
-        # no cell of a row that fills up a block sounds: a round of the transformer's is as long as its fullest row
-        numbers = None if uniform is None else _block(uniform[mine], size, 1.0).to(model.device)
-        past = None if before is None else _past(model, before[mine], size)
-        return model.cells(_block(z[mine], size).to(model.device), chance, numbers, past)
+    def cells(z: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        numbers = others[0] if uniform is not None else None
+        return model.cells(z, chance, numbers, None if before is None else _with_context(others[-1]))
 
-    made = _in_blocks(cells, np.empty((len(z), *model.config.window_shape), bool), size)
-    return complete(made, None if before is None else before[:, -1:])
-
-
-def _past(model: WindowModel, before: Bool[np.ndarray, "B L N 2 P"], size: int) -> Batch:
-    """A block of windows of which only the steps before are of use."""
-    shown = before if model.config.view.n_planes == 2 else before[:, :, :, FRAME:]
-    steps = _block(shown.astype(np.float32), size).to(model.device)
-    known = torch.full((size,), before.shape[1], device=model.device)
-    return Batch(steps[:, :0], steps, known, torch.zeros_like(known))
+    planes = np.empty((len(z), *model.config.window_shape), bool)
+    _in_blocks(cells, planes, arrays, model.device, block)
+    return complete(planes, None if before is None else before[:, -1:])
 
 
 def encode(model: WindowModel, planes: Bool[np.ndarray, "B T N 2 P"]) -> Float32[np.ndarray, "B Z"]:
-    """The mean of each window's posterior; rows depend on their window and their place, as in `decode`."""
-    shown = planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME:]
-    made = np.empty((len(planes), model.latent), np.float32)
-    return _in_blocks(lambda mine: model.encode(_block(shown[mine].astype(np.float32)).to(model.device))[0], made)
+    """The mean of each window's posterior; a row has a place as in `decode`."""
+    mu = np.empty((len(planes), model.latent), np.float32)
+    return _in_blocks(lambda x: model.encode(x)[0], mu, [_shown(model, planes)], model.device)
 
 
-def latents(
+def _shown(model: WindowModel, planes: Bool[np.ndarray, "B T N 2 P"]) -> Bool[np.ndarray, "B T N K P"]:
+    """The planes that the model has."""
+    return planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME:]
+
+
+def _with_context(before: Float32[torch.Tensor, "B L N K P"]) -> Batch:
+    """Windows without steps of their own, after these steps."""
+    n_before = torch.full((len(before),), before.shape[1], device=before.device)
+    return Batch(before[:, :0], before, n_before, torch.zeros_like(n_before))
+
+
+# --- the fitted prior -------------------------------------------------------------------------------------------------
+def from_noise(
     prior: Prior, noise: Float32[np.ndarray, "B Z"], state: Float32[np.ndarray, "B D"] | None = None
 ) -> Float32[np.ndarray, "B Z"]:
-    """The latents that a fitted prior makes of noise, given its state; None: nothing is known before."""
-    device = prior.center.device
-    return _in_blocks(
-        lambda mine: prior.to_latent(_block(noise[mine]).to(device), _state(prior, state, mine)), np.empty_like(noise)
-    )
+    """The latents that the prior maps noise to, given its state; None: nothing is known."""
+    return _in_blocks(prior.to_latent, np.empty_like(noise), [noise, _state(prior, state, len(noise))], _device(prior))
 
 
-def noise(prior: Prior, z: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
-    """The noise of which a fitted prior makes these latents with nothing known before them: inverts `latents`."""
-    device = prior.center.device
-    return _in_blocks(
-        lambda mine: prior.to_noise(_block(z[mine]).to(device), _state(prior, None, mine))[0], np.empty_like(z)
-    )
+def to_noise(prior: Prior, z: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
+    """Inverts `from_noise`, if nothing is known."""
+    arrays = [z, _state(prior, None, len(z))]
+    return _in_blocks(lambda z, state: prior.to_noise(z, state)[0], np.empty_like(z), arrays, _device(prior))
 
 
-def after(
+def start_state(prior: Prior, n: int) -> Float32[np.ndarray, "{n} D"]:
+    """The prior's state at the start of a piece, in n rows."""
+    return _state(prior, None, n, at_start=True)
+
+
+def advance(
     prior: Prior, state: Float32[np.ndarray, "B D"] | None, z: Float32[np.ndarray, "B Z"], at_start: bool = False
 ) -> Float32[np.ndarray, "B D"]:
-    """The state of a fitted prior once one more window is known; `state` None: this was the first that is known.
+    """The prior's state after one more window; `state` None: this window is the first that is known.
 
     Args:
-        at_start: whether that first one begins a piece.
+        at_start: whether the first known window begins a piece.
     """
-    device, made = prior.center.device, np.empty((len(z), prior.begin.shape[1]), np.float32)
-    return _in_blocks(lambda mine: prior.after(_state(prior, state, mine, at_start), _block(z[mine]).to(device)), made)
-
-
-def start(prior: Prior, n: int) -> Float32[np.ndarray, "{n} D"]:
-    """The state of a fitted prior at the start of a piece."""
-    with torch.inference_mode():
-        return prior.state(n, at_start=True).cpu().numpy().copy()
+    state = _state(prior, state, len(z), at_start)
+    return _in_blocks(prior.after, np.empty_like(state), [state, z], _device(prior))
 
 
 def _state(
-    prior: Prior, state: Float32[np.ndarray, "B D"] | None, mine: slice, at_start: bool = False
-) -> Float32[torch.Tensor, "R D"]:
-    return prior.state(BLOCK, at_start) if state is None else _block(state[mine]).to(prior.center.device)
+    prior: Prior, state: Float32[np.ndarray, "B D"] | None, n: int, at_start: bool = False
+) -> Float32[np.ndarray, "{n} D"]:
+    """`state`; None: the first one, in n rows."""
+    return prior.state(n, at_start).detach().cpu().numpy().copy() if state is None else state
 
 
-def _in_blocks(of: Callable[[slice], torch.Tensor], made: np.ndarray, size: int | None = None) -> np.ndarray:
-    """Fills `made`, a block of rows after the other, with what `of` gives of them; it may give more rows."""
-    step = BLOCK if size is None else size
+def _device(prior: Prior) -> torch.device:
+    return prior.center.device
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+def _in_blocks(
+    function: Callable[..., torch.Tensor],
+    result: np.ndarray,
+    arrays: list[np.ndarray],
+    device: torch.device,
+    size: int | None = None,
+) -> np.ndarray:
+    """Fills `result` with what `function` returns for the rows of the arrays, `size` at a time; None: `BLOCK`."""
+    size = BLOCK if size is None else size
     with _one_thread(), torch.inference_mode():
-        for at in range(0, len(made), step):
-            mine = slice(at, at + step)
-            made[mine] = of(mine)[: len(made[mine])].cpu().numpy()
-    return made
-
-
-def _block(
-    rows: Float32[np.ndarray, " B *shape"], size: int | None = None, fill: float = 0.0
-) -> Float32[torch.Tensor, " R *shape"]:
-    """At most `size` rows, `BLOCK` where it is None, as a full block, the last ones all `fill`."""
-    block = torch.full((BLOCK if size is None else size, *rows.shape[1:]), fill)
-    block[: len(rows)] = torch.from_numpy(rows)
-    return block
+        for first in range(0, len(result), size):
+            rows = np.arange(first, first + size).clip(max=len(result) - 1)
+            block = (torch.from_numpy(array[rows]).to(device, torch.float32) for array in arrays)
+            result[first : first + size] = function(*block)[: len(result) - first].cpu().numpy()
+    return result
 
 
 @contextmanager
@@ -163,20 +167,20 @@ def _one_thread() -> Iterator[None]:
 
 
 def complete(
-    cells: Bool[np.ndarray, "B T N K P"], behind: Bool[np.ndarray, "B 1 N 2 P"] | None = None
+    cells: Bool[np.ndarray, "B T N K P"], previous: Bool[np.ndarray, "B 1 N 2 P"] | None = None
 ) -> Bool[np.ndarray, "B T N 2 P"]:
-    """Both planes, consistent, of planes that may be one or may contradict each other.
+    """Consistent onset and frame planes, from planes that may contradict each other or be frames alone.
 
-    1. Where a note starts it sounds: an onset sets the frame.
-    2. A frame that follows no frame of its pitch is an onset; so a model of frames alone has onsets where they begin.
+    1. A cell with an onset sounds: its frame is set.
+    2. A frame after no frame of its pitch is an onset.
 
     Args:
-        behind: the step before the first; None: silence.
+        previous: the step before the first; None: silence.
     """
     frame, onset = sounding(cells), starts(cells)
-    if behind is not None:
-        struck = cells[:, :1, :, ONSET] if cells.shape[3] == 2 else False
-        onset[:, :1] = struck | (frame[:, :1] & ~behind[:, :, :, FRAME])
+    if previous is not None:
+        set_onset = cells[:, :1, :, ONSET] if cells.shape[3] == 2 else False
+        onset[:, :1] = set_onset | (frame[:, :1] & ~previous[:, :, :, FRAME])
     both = np.empty((*frame.shape[:3], 2, frame.shape[3]), bool)
     both[:, :, :, ONSET], both[:, :, :, FRAME] = onset, frame
     return both

@@ -1,21 +1,22 @@
-"""Controls: changes of attributes along directions in latent space.
+"""Controls: attributes of the music changed along directions in latent space.
 
-Attributes are changed by `Controls`: for each attribute a direction, added to a latent once per unit of change
-(`models.fit_controls` says how they are found).
+For each attribute a model has a direction, which is added to a latent for each unit of change. `models.fit_controls`
+finds the directions.
 
-Not everything can be changed, and not everything held. An attribute of which the latents explain less than
-`LEAST_EXPLAINED` of the variance is not offered: in four-part chorales four voices sing, and no direction knows more.
-And attributes that go together in the music of the corpus (correlation of `TIED` or more) are not held against each
-other: what the corpus never separates, no direction can. Nor are density, polyphony and the length of notes, whatever
-the corpus: notes a beat times their length is the number that sounds.
+An attribute is offered if the latents explain at least `LEAST_EXPLAINED` of its variance. In four-part chorales, for
+example, the number of notes that sound hardly varies, and no direction changes it.
 
-A decoder answers the same move here more, there less. So `moved` takes a strength, and `misses` says how far music is
-from what was asked: who can decode several strengths takes the one that misses least.
+While one attribute is changed, the others that are offered are held, except those *coupled* with it: their correlation
+in the training music is at least `COUPLED`, or both are among density, polyphony and note length, of which any two
+determine the third.
+
+The decoder's response to the same move varies. So `move` has a strength, and `deviations` says how far the music is
+from the request: a caller that can decode several strengths takes the best.
 
 Shapes:
-    B  samples    Z  latent    A  attributes as they are asked for    K  as they are computed with
+    B  samples    Z  latent    K  attributes as they are computed: the key as two coordinates
 
-Offers: `Controls` (`moved`, `read` / `write`) and `measure_changes`.
+Offers: `Controls` (`move`, `deviations`, `predict`, `read` / `write`), `measure_changes` and `attribute_names`.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from midivae.models.moves import Latents
 from midivae.storage.files import file_sha256, read_json, rounded, write_bytes
 from midivae.storage.paths import WEIGHTS
 
-RELATIVE = ("density", "polyphony", "note_length")  # asked for as shares of what is there
-SOUNDING = ("density", "polyphony", "note_length")  # two of them decide the third
-KEY = ("fifths_x", "fifths_y")  # what a change of key is computed with
-FIFTH = 2 * np.pi / 12  # one step on the circle of fifths
-LEAST_EXPLAINED = 0.18  # share of an attribute's variance that latents must explain
-TIED = 0.5  # correlation of attributes that cannot be changed one without the other
-REACH = 1.5  # standard deviations by which attributes are changed, at most, where nobody says otherwise
+RELATIVE = ("density", "polyphony", "note_length")  # changed by a share of their value; two determine the third
+KEY_AXES = ("fifths_x", "fifths_y")  # the key: the centroid of the notes on the circle of fifths
+FIFTH = 2 * np.pi / 12  # the angle of one step on the circle of fifths
+LEAST_EXPLAINED = 0.18  # share of an attribute's variance
+COUPLED = 0.5  # absolute correlation
+REACH = 1.5  # standard deviations up to which an attribute is usually changed
 KEY_SD = 2.0  # steps on the circle of fifths that count as one standard deviation
-LEAK = 1 / 3  # weight of what was not asked for beside what was
+OTHERS_WEIGHT = 1 / 3  # in `deviations`: of the attributes that should stay
+LEAST_SD = 1e-3  # an attribute that varies less counts as constant
 CONTROLS_FILE, CONTROLS_VERSION = "controls.json", 1
 _ARRAYS = ("directions", "weights", "bias", "sd", "correlation", "explained", "response")
 Changes = Mapping[str, Float[np.ndarray, " B"]]
@@ -50,16 +51,19 @@ Changes = Mapping[str, Float[np.ndarray, " B"]]
 def measure_changes(
     before: Mapping[str, Float[np.ndarray, " B"]], after: Mapping[str, Float[np.ndarray, " B"]]
 ) -> dict[str, Float[np.ndarray, " B"]]:
-    """By how much attributes (`features.attributes`) changed, in the units in which changes are asked for.
+    """How attributes (`features.attributes`) changed, in the units of a request; NaN where one value is undefined.
 
-    density, polyphony, note_length: relative, 0.2 is 20 % more; syncopation and balance:<part>: in shares of the notes;
-    register: in semitones; key: in steps on the circle of fifths, from -6 to 6. NaN where one of the two is undefined.
+    Units:
+        density, polyphony, note_length: a share; 0.2 is 20 % more
+        syncopation, balance:<part>: shares of the notes
+        register: semitones
+        key: steps on the circle of fifths, from -6 to 6
     """
     changes = {}
-    for name in asked_names(tuple(before)):
+    for name in attribute_names(tuple(before)):
         if name == "key":
-            angles = [np.arctan2(each[KEY[1]], each[KEY[0]]) for each in (before, after)]
-            turn = (angles[1] - angles[0]) / FIFTH
+            x, y = KEY_AXES
+            turn = (np.arctan2(after[y], after[x]) - np.arctan2(before[y], before[x])) / FIFTH
             changes[name] = (turn + 6) % 12 - 6
         elif name in RELATIVE:
             changes[name] = after[name] / np.where(before[name] > 0, before[name], np.nan) - 1
@@ -68,11 +72,11 @@ def measure_changes(
     return changes
 
 
-def asked_names(computed: Sequence[str]) -> tuple[str, ...]:
-    """The attributes that can be asked for: the computed ones, the two numbers of the key as one."""
-    names = [name for name in computed if name not in KEY]
-    place = max((i for i, name in enumerate(names) if not name.startswith("balance:")), default=-1) + 1
-    return (*names[:place], "key", *names[place:])
+def attribute_names(computed: Sequence[str]) -> tuple[str, ...]:
+    """The attributes that can be requested: those that are computed, with the two coordinates of the key as one."""
+    names = [name for name in computed if name not in KEY_AXES]
+    last = max((i for i, name in enumerate(names) if not name.startswith("balance:")), default=-1) + 1
+    return (*names[:last], "key", *names[last:])
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,16 @@ class Controls:
     """Directions of attributes in the latent space of one model.
 
     Attributes:
-        names: attributes as they are computed with.
-        directions: what is added to a latent for one unit of each (a logarithm, a share, a semitone, a unit of the
-            centroid of the notes on the circle of fifths).
-        weights, bias: of the regression: `z @ weights + bias` foretells the attributes of what is decoded.
+        names: the attributes as they are computed.
+        directions: what is added to a latent for one unit of each: of a logarithm (`RELATIVE`), a share, a semitone, a
+            coordinate of the key.
+        weights, bias: of the regression: `z @ weights + bias` predicts the attributes of the decoded music.
         sd: standard deviation of each over training windows.
-        correlation: of each with each, over training windows.
-        explained: share of the variance of each that the latents of windows explain, on windows that had no part in
-            the regression.
-        response: [asked, measured]: what the decoder made of a change by one standard deviation, in standard
-            deviations, measured after calibration on windows that had no part in it.
-        model_sha256: of the weights of the model.
+        correlation: between each two, over training windows.
+        explained: share of the variance of each that latents explain, on windows that the regression was not fitted to.
+        response: [changed, measured]: how decoded music changes when an attribute is moved by one standard deviation,
+            in standard deviations, measured after calibration on windows that the calibration did not use.
+        model_sha256: of the model's weights.
     """
 
     names: tuple[str, ...]
@@ -105,74 +108,76 @@ class Controls:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """The attributes that can be asked for."""
-        known = dict(zip(self.names, self.explained, strict=True))
-        known["key"] = min(known[name] for name in KEY)
-        return tuple(name for name in asked_names(self.names) if known[name] >= LEAST_EXPLAINED)
+        """The attributes that can be changed."""
+        explained = dict(zip(self.names, self.explained, strict=True))
+        explained["key"] = min(explained[name] for name in KEY_AXES)
+        return tuple(name for name in attribute_names(self.names) if explained[name] >= LEAST_EXPLAINED)
 
-    def usual(self, name: str) -> tuple[float, float]:
-        """The changes of an attribute that are usual: up to `REACH` standard deviations either way."""
+    def usual_range(self, name: str) -> tuple[float, float]:
+        """The usual changes of an attribute: at most `REACH` standard deviations down and up."""
         if name == "key":
             return (-REACH * KEY_SD, REACH * KEY_SD)
         reach = REACH * float(self.sd[self.names.index(name)])
         return (float(np.expm1(-reach)), float(np.expm1(reach))) if name in RELATIVE else (-reach, reach)
 
-    def tied(self, name: str) -> tuple[str, ...]:
-        """The attributes, as they are asked for, that change with one: in the corpus they do, or by what they are."""
+    def coupled(self, name: str) -> tuple[str, ...]:
+        """The attributes that change together with this one."""
         if name == "key":
             return ()
         k = self.names.index(name)
-        return tuple(other for j, other in enumerate(self.names) if j != k and other not in KEY and self._tied(k, j))
+        return tuple(
+            other for j, other in enumerate(self.names) if j != k and other not in KEY_AXES and self._coupled(k, j)
+        )
 
-    def foretold(self, z: Float[np.ndarray, "B Z"]) -> dict[str, Float[np.ndarray, " B"]]:
-        """Attributes that a latent's music should have, without decoding it; as `features.attributes` has them."""
+    def predict(self, z: Float[np.ndarray, "B Z"]) -> dict[str, Float[np.ndarray, " B"]]:
+        """The attributes that a latent's music should have, without decoding it, as in `features.attributes`."""
         values = z @ self.weights + self.bias
         return {name: np.exp(values[:, k]) if name in RELATIVE else values[:, k] for k, name in enumerate(self.names)}
 
-    def moved(self, z: Latents, changes: Changes, strength: float = 1.0) -> Latents:
-        """Latents whose music is changed as asked, in the units of `measure_changes`.
+    def move(self, z: Latents, changes: Changes, strength: float = 1.0) -> Latents:
+        """Latents whose music is changed as requested, in the units of `measure_changes`.
 
         Args:
-            strength: how far they are moved: 1 where a response is linear.
+            strength: factor of the move; 1 is right for a linear response.
 
         Raises:
-            KeyError: no such attribute.
+            KeyError: there is no such attribute.
         """
-        steps = np.zeros((len(z), len(self.names)))
+        units = np.zeros((len(z), len(self.names)))
         for name, change in changes.items():
             if name == "key":
-                here = self.foretold(z)
-                x, y = here[KEY[0]], here[KEY[1]]
+                predicted = self.predict(z)
+                x, y = (predicted[axis] for axis in KEY_AXES)
                 cos, sin = np.cos(change * FIFTH), np.sin(change * FIFTH)
-                steps[:, self.names.index(KEY[0])] += cos * x - sin * y - x
-                steps[:, self.names.index(KEY[1])] += sin * x + cos * y - y
+                units[:, self.names.index(KEY_AXES[0])] += cos * x - sin * y - x
+                units[:, self.names.index(KEY_AXES[1])] += sin * x + cos * y - y
             else:
-                steps[:, self.names.index(name)] += np.log1p(change) if name in RELATIVE else change
-        moved: np.ndarray = z + strength * (steps @ self.directions)
+                units[:, self.names.index(name)] += np.log1p(change) if name in RELATIVE else change
+        moved: np.ndarray = z + strength * (units @ self.directions)
         return moved.astype(np.float32)
 
-    def misses(
-        self, changes: Changes, asked: Mapping[str, Bool[np.ndarray, " B"]], found: Changes
+    def deviations(
+        self, changes: Changes, requested: Mapping[str, Bool[np.ndarray, " B"]], measured: Changes
     ) -> Float[np.ndarray, " B"]:
-        """How far changes are from those asked for, in standard deviations of the attributes.
+        """How far measured changes are from the request, in standard deviations; infinite if one is undefined.
 
-        What was not asked for, and is tied to nothing that was, should stay: it counts with weight `LEAK`. A change
-        that cannot be measured misses by infinity.
+        Attributes that were not requested, and are not coupled with a requested one, should stay. Together they count
+        with weight `OTHERS_WEIGHT`.
 
         Args:
-            changes: per attribute, what was asked for; 0 where it was not.
-            asked: per attribute, of which rows it was asked.
-            found: what was `measure_changes`.
+            changes: of each attribute, the requested change.
+            requested: of each attribute, the rows that request it.
+            measured: of each attribute, the change by `measure_changes`.
         """
         none = np.zeros(len(next(iter(changes.values()))))
         total = none
         for name in self.offered:
-            here = asked.get(name, none > 0)
-            wanted = np.where(here, changes.get(name, none), 0)
-            off = np.abs(self._in_sd(name, found[name]) - self._in_sd(name, wanted))
-            tied = np.any([none > 0, *(asked[other] for other in self.tied(name) if other in asked)], axis=0)
-            aside = np.where(tied, 0, LEAK / len(self.offered) * np.nan_to_num(off))
-            total = total + np.where(here, off, aside)
+            rows = requested.get(name, none > 0)
+            target = np.where(rows, changes.get(name, none), 0)
+            deviation = np.abs(self._in_sd(name, measured[name]) - self._in_sd(name, target))
+            coupled = sum((requested[other] for other in self.coupled(name) if other in requested), none) > 0
+            of_others = np.where(coupled, 0, OTHERS_WEIGHT / len(self.offered) * np.nan_to_num(deviation))
+            total = total + np.where(rows, deviation, of_others)
         return np.where(np.isnan(total), np.inf, total)
 
     def _in_sd(self, name: str, change: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
@@ -183,14 +188,14 @@ class Controls:
         return np.asarray(values / max(self.sd[self.names.index(name)], LEAST_SD))
 
     def held(self) -> dict[int, list[int]]:
-        """For each attribute that is offered, itself and those that are held while it is changed."""
-        offered = [k for k, name in enumerate(self.names) if (name if name not in KEY else "key") in self.offered]
-        return {k: [j for j in offered if j == k or not self._tied(k, j)] for k in offered}
+        """For each attribute that is offered: itself, and those that are held while it is changed, by index."""
+        offered = [k for k, name in enumerate(self.names) if (name if name not in KEY_AXES else "key") in self.offered]
+        return {k: [j for j in offered if j == k or not self._coupled(k, j)] for k in offered}
 
-    def _tied(self, k: int, j: int) -> bool:
-        """Whether two attributes cannot be changed one without the other."""
-        together = self.names[k] in SOUNDING and self.names[j] in SOUNDING
-        return together or bool(abs(self.correlation[k, j]) >= TIED)
+    def _coupled(self, k: int, j: int) -> bool:
+        """Whether one of two attributes cannot be changed without the other."""
+        by_definition = self.names[k] in RELATIVE and self.names[j] in RELATIVE
+        return by_definition or bool(abs(self.correlation[k, j]) >= COUPLED)
 
     # --- on disk
     def write(self, folder: Path) -> None:
@@ -210,7 +215,7 @@ class Controls:
 
         Raises:
             InputError: there are none.
-            CorruptError: they are not those of this release, or of these weights.
+            CorruptError: they have another version, or belong to other weights.
         """
         path = folder / CONTROLS_FILE
         if not path.is_file():
@@ -220,18 +225,15 @@ class Controls:
             if (values["format"], values["version"]) != ("midivae-controls", CONTROLS_VERSION):
                 raise ValueError(f"version {values['version']}, this release reads {CONTROLS_VERSION}")
             arrays = {name: np.array(values[name], np.float64) for name in _ARRAYS}
-            found = cls(tuple(values["names"]), **arrays, model_sha256=values["model_sha256"])
+            controls = cls(tuple(values["names"]), **arrays, model_sha256=values["model_sha256"])
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{path}: not the controls of a model ({error}); rerun stage `train`") from error
-        if found.model_sha256 != file_sha256(folder / WEIGHTS):
-            raise CorruptError(f"{path}: belongs to other weights than those beside it; rerun stage `train`")
-        return found
+        if controls.model_sha256 != file_sha256(folder / WEIGHTS):
+            raise CorruptError(f"{path}: belongs to other weights than those in its folder; rerun stage `train`")
+        return controls
 
 
 def _digits(values: np.ndarray) -> object:
-    """Numbers with 7 digits, as nested lists."""
+    """Nested lists of numbers with 7 digits."""
     nested: object = np.vectorize(lambda value: rounded(value, digits=7), otypes=[object])(values).tolist()
     return nested
-
-
-LEAST_SD = 1e-3  # below it an attribute does not vary

@@ -1,8 +1,7 @@
 """Dense layers over the flattened window, which the article's two models share.
 
-The window is flattened in the order [T, N, K, P]: steps first, pitches last. With the merged frame plane of the
-article's presets that is [T, P], 100 x 88 = 8,800 and 480 x 48 = 23,040 inputs. The output stays in logits; the sigmoid
-is part of the loss and of decoding.
+The window is flattened in the order [T, N, K, P]. With the merged frame plane of the article's presets that is [T, P]:
+100 x 88 = 8,800 and 480 x 48 = 23,040 inputs. The outputs are logits; the sigmoid is part of the loss and of decoding.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ def stack(sizes: Sequence[int]) -> nn.Sequential:
 
 
 class DenseModel(CellwiseModel):
-    """Window -> hidden layers -> latent -> the same layers mirrored -> window."""
+    """Window -> hidden layers -> latent -> the same layers in reverse order -> window."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         layers = config.network
         if not isinstance(layers, Dense):
-            raise TypeError(f"model {config.name!r} is made of dense layers, not of {type(layers).__name__}")
+            raise TypeError(f"model {config.name!r} needs the section of dense layers, not {type(layers).__name__}")
         self.layers = layers
         cells, hidden, latent = math.prod(config.window_shape), layers.hidden, layers.latent
         innermost = (cells, *hidden)[-1]
@@ -47,7 +46,7 @@ class DenseModel(CellwiseModel):
         self.logits = nn.Linear((latent, *reversed(hidden))[-1], cells)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Glorot-uniform weights and zero biases, as Keras begins its dense layers."""
+        """Glorot-uniform weights and zero biases, as in Keras' dense layers."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
@@ -64,12 +63,12 @@ class DenseModel(CellwiseModel):
         return flat.view(-1, *self.config.window_shape)
 
     def reconstruction(self, logits: Float[Tensor, "B T N K P"], x: Float[Tensor, "B T N K P"]) -> Float[Tensor, " B"]:
-        """The reconstruction term that params chose, summed over the window."""
+        """The reconstruction term that params name, summed over the window."""
         term = elbo.bernoulli if self.layers.reconstruction == "bce" else elbo.squared_error
         return term(logits, x)
 
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
-        """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+        """The parts of the bound, with one draw of the latent; without `generator` at the posterior's mean."""
         mu, logvar = self.encode(batch.x)
         z = elbo.reparameterise(mu, logvar, generator)
         kl = elbo.kl_per_dimension(mu, logvar)

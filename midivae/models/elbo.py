@@ -4,9 +4,8 @@ Source: Kingma & Welling, "Auto-Encoding Variational Bayes", 2014 (arXiv:1312.61
 reparameterisation (section 2.4) and the divergence in closed form (appendix B).
 
 Conventions: `mu` and `logvar` are mean and log-variance of a diagonal normal, [B, Z]; a `logvar` of minus infinity
-means no noise at all. Every part is summed over the window and kept per window, [B]; the mean over windows comes last.
-Everything here is done in fp32, whatever the network's numbers are: a sum over thousands of cells has 11 bits before
-the point, and bfloat16 keeps 8 in all.
+means no noise. Every part is summed over the window, one value per window, [B]; the mean over windows comes last. All
+is computed in fp32, also if the network computes in bfloat16: a sum over thousands of cells needs more than 8 bits.
 
 Offers: `Elbo`, `reparameterise`, `kl_per_dimension`, `charged`, and two reconstruction terms, `bernoulli` and
 `squared_error`.
@@ -25,10 +24,10 @@ class Elbo(NamedTuple):
     """The parts of the bound for each window of a batch.
 
     Attributes:
-        reconstruction: what is lost on the way through the latent, -log p(x | z), nats; with `squared_error` see there.
-        kl: divergence of the latent's posterior from the standard normal, nats.
-        beta: weight of the divergence in the loss (Higgins et al. 2017).
-        charged: the divergence that the loss counts, nats a window: the mean of `kl`, or more where bits are free.
+        reconstruction: -log p(x | z), nats; with `squared_error` see there.
+        kl: KL divergence of the latent's posterior from the standard normal, nats.
+        beta: weight of the KL term in the loss (Higgins et al. 2017).
+        charged: the KL term of the loss, nats a window: the mean of `kl`, or more if there are free nats.
     """
 
     reconstruction: Float[Tensor, " B"]
@@ -43,14 +42,14 @@ class Elbo(NamedTuple):
 
     @property
     def loss(self) -> Float[Tensor, ""]:
-        """What training minimises; with beta 1 and no free bits the negative bound, mean over the windows."""
+        """What training minimises, mean over the windows; the negative bound if beta is 1 and no nats are free."""
         return self.reconstruction.mean() + self.beta * self.charged
 
 
 def reparameterise(
     mu: Float[Tensor, "B Z"], logvar: Float[Tensor, "B Z"], generator: torch.Generator | None
 ) -> Float[Tensor, "B Z"]:
-    """A draw from N(mu, exp(logvar)) through which gradients flow; `generator` None takes the mean."""
+    """A differentiable draw from N(mu, exp(logvar)); without `generator` the mean."""
     if generator is None:
         return mu
     noise = torch.randn(mu.shape, generator=generator, device=mu.device)
@@ -64,10 +63,10 @@ def kl_per_dimension(mu: Float[Tensor, "B Z"], logvar: Float[Tensor, "B Z"]) -> 
 
 
 def charged(kl: Float[Tensor, "B Z"], free_nats: float = 0.0) -> Float[Tensor, ""]:
-    """The divergence that the loss counts: a dimension costs at least `free_nats`, so that using less gains nothing.
+    """The KL term of the loss: each dimension costs at least `free_nats`, so a smaller divergence gains nothing.
 
     Reference: Kingma et al. 2016, "Improved Variational Inference with Inverse Autoregressive Flow", equation 15, with
-    a group per dimension.
+    one group per dimension.
     """
     return kl.mean(0).clamp(min=free_nats).sum()
 
@@ -75,11 +74,11 @@ def charged(kl: Float[Tensor, "B Z"], free_nats: float = 0.0) -> Float[Tensor, "
 def bernoulli(logits: Float[Tensor, "B ..."], x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
     """Binary cross-entropy with logits, summed over the window: -log p(x | z) of independent cells, nats.
 
-    log(1 + exp(l)) - l * x, term by term what `binary_cross_entropy_with_logits` computes; as a sum and an inner
-    product it needs no array of the window's size for the terms, and takes half the time on a CPU.
+    The terms log(1 + exp(l)) - l * x are those of `binary_cross_entropy_with_logits`. As a sum and an inner product
+    they need no array of their own, and take half the time on a CPU.
     """
     logits, x = logits.flatten(1).float(), x.flatten(1).float()
-    with torch.autocast(logits.device.type, enabled=False):  # it would turn the inner product into bfloat16 again
+    with torch.autocast(logits.device.type, enabled=False):  # otherwise the inner product would be in bfloat16
         terms: Tensor = torch.nn.functional.softplus(logits).sum(1) - torch.linalg.vecdot(logits, x)
     return terms
 
@@ -87,9 +86,9 @@ def bernoulli(logits: Float[Tensor, "B ..."], x: Float[Tensor, "B ..."]) -> Floa
 def squared_error(logits: Float[Tensor, "B ..."], x: Float[Tensor, "B ..."]) -> Float[Tensor, " B"]:
     """Squared error between sigmoid(logits) and x, summed over the window.
 
-    It is -log p(x | z) of a normal with variance 1/2 around the output, less the constant D/2 log(pi) for D cells.
-    Keras' loss named `mse` is the mean over the cells instead: this sum is D times as large. The factor is not a matter
-    of taste beside a KL term, which is a sum over dimensions: with the mean it outweighs reconstruction, and the latent
-    collapses. Keras' own VAE example multiplies its mean by D, which gives this sum.
+    It is -log p(x | z) of a normal with variance 1/2 around the output, without the constant D/2 log(pi) for D cells.
+    It is D times as large as Keras' loss `mse`, which is the mean over the cells. The KL term is a sum over dimensions:
+    beside a mean over cells it dominates, and the latent collapses. Keras' own VAE example multiplies its mean by D,
+    which gives this sum.
     """
     return (torch.sigmoid(logits.float()) - x).square().flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""`mlp`: the article's variational autoencoder, dense layers with a normal latent."""
+"""Model `mlp`: the article's variational autoencoder, dense layers with a normal latent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from midivae.models.dense import DenseModel
 
 
 class Mlp(DenseModel):
-    """Two heads on the innermost hidden layer give mean and log-variance of the latent."""
+    """Two linear maps of the innermost hidden layer give mean and log-variance of the latent."""
 
     name: ClassVar[str] = "mlp"
 

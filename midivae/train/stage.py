@@ -120,5 +120,5 @@ def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: P
     """Finds the directions of attributes in a model's latent space, and writes them beside its weights."""
     log.info("%s: attributes in its latent space", model.name)
     weights_sha256 = file_sha256(folder / WEIGHTS)
-    train, chance = splits.corpora["train"], coding.usual(model)
+    train, chance = splits.corpora["train"], coding.default_chance(model)
     fit_controls(model, train, splits.valid_corpus, settings.seed, weights_sha256, chance).write(folder)

@@ -115,7 +115,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
         patch.setattr(fit_controls, "CALIBRATED_ON", 24)
-        patch.setattr(fit_controls, "ROUNDS", 1)
         as_fetched(data, {f"{i:02}.mid": midi.write(piece(i)) for i in range(32)})
         settings = params([{"name": "a", "count": 1}])
         ingest.run(settings, data)
@@ -269,14 +268,14 @@ def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
     # what it says of itself is what is in its file
     model, controls = models.load(data / "model"), Controls.read(data / "model")
     row = found.iloc[0]
-    context = Context(params([job]).generate.jobs[0], 0, model, coding.usual(model), True)
+    context = Context(params([job]).generate.jobs[0], 0, model, coding.default_chance(model), True)
     uniform = context.draws(range(1))
     uniform.noise()
     z = coding.encode(model, window(data, row["parents"][0])[None])
     before = coding.decode(model, z, context.chance, uniform.cells())
     change = measure_changes(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
     assert change["register"][0] == pytest.approx(edits[0]["measured"]["register"], abs=1e-4)
-    moves = [controls.moved(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in STRENGTHS]
+    moves = [controls.move(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in STRENGTHS]
     assert any(close(row["z"], move) for move in moves)
 
 
@@ -382,8 +381,8 @@ def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> N
     apart = []
     for part in range(4):
         assert model.prior is not None
-        assert close(coding.latents(model.prior, draws.noise()), z[:, part])
-        apart.append(coding.decode(model, z[:, part], coding.usual(model), draws.cells()))
+        assert close(coding.from_noise(model.prior, draws.noise()), z[:, part])
+        apart.append(coding.decode(model, z[:, part], coding.default_chance(model), draws.cells()))
     keys = [best_scale(chroma(planes, LAYOUT))[0] for planes in apart]
     for row, planes in enumerate(found["planes"]):
         for part in range(4):

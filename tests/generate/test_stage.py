@@ -151,7 +151,7 @@ def test_latents_come_from_the_fitted_prior_or_from_a_standard_normal(data: Path
     noise = Draws(0, "a", range(70), 6, None).noise()
     # its couplings do nothing yet: center and spread alone
     assert close(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise)
-    assert np.array_equal(coding.latents(prior, noise)[64:], coding.latents(prior, noise[64:]))
+    assert np.array_equal(coding.from_noise(prior, noise)[64:], coding.from_noise(prior, noise[64:]))
     for job, latent in (("b", 6), ("c", 4)):
         noise = Draws(0, job, range(2), latent, None).noise()
         assert np.array_equal(np.stack(made.loc[job]["z"].to_list()), noise)

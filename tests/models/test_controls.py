@@ -11,7 +11,7 @@ import pytest
 
 from midivae.errors import CorruptError, InputError
 from midivae.measures import features
-from midivae.models.controls import CONTROLS_FILE, KEY_SD, LEAK, Controls, asked_names, measure_changes
+from midivae.models.controls import CONTROLS_FILE, KEY_SD, OTHERS_WEIGHT, Controls, attribute_names, measure_changes
 from midivae.music.roll import Layout
 from midivae.storage.files import file_sha256
 
@@ -57,17 +57,17 @@ def by_hand() -> Controls:
 def test_misses_by_hand() -> None:
     found = by_hand()
     sd = found.sd[found.names.index("register")]
-    none = {name: np.zeros(2) for name in asked_names(found.names)}
+    none = {name: np.zeros(2) for name in attribute_names(found.names)}
     asked = {"register": np.array([2.0, 2.0])}
     on_target = none | {"register": np.array([2.0, 2.0 + sd])}
-    misses = found.misses(asked, {"register": np.array([True, True])}, on_target)
+    misses = found.deviations(asked, {"register": np.array([True, True])}, on_target)
     assert misses == pytest.approx([0.0, 1.0])
-    lost = found.misses(asked, {"register": np.array([True, True])}, none | {"register": np.array([np.nan, 2.0])})
+    lost = found.deviations(asked, {"register": np.array([True, True])}, none | {"register": np.array([np.nan, 2.0])})
     assert lost.tolist() == [np.inf, 0.0]
     # what was not asked for counts a third, shared by all that is offered
     aside = none | {"register": np.array([2.0, 2.0]), "key": np.array([KEY_SD, 0.0])}
-    expected = LEAK / len(found.offered)
-    assert found.misses(asked, {"register": np.array([True, True])}, aside) == pytest.approx([expected, 0])
+    expected = OTHERS_WEIGHT / len(found.offered)
+    assert found.deviations(asked, {"register": np.array([True, True])}, aside) == pytest.approx([expected, 0])
 
 
 def test_controls_on_disk(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def test_controls_know_what_can_be_changed(controls: tuple[Linear, Controls]) ->
     _, found = controls
     assert {"density", "register"} <= set(found.offered)
     assert "polyphony" not in found.offered  # there is never more than one pitch
-    assert "register" not in found.tied("density")
-    assert {"polyphony", "note_length"} <= set(found.tied("density"))  # by what they are, whatever the corpus
+    assert "register" not in found.coupled("density")
+    assert {"polyphony", "note_length"} <= set(found.coupled("density"))  # by what they are, whatever the corpus
 
 
 def test_what_is_asked_is_what_comes(controls: tuple[Linear, Controls]) -> None:
@@ -85,7 +85,7 @@ def test_what_is_asked_is_what_comes(controls: tuple[Linear, Controls]) -> None:
     z = (0.5 * normal(60, 3, seed=5)).astype(np.float32)
     before = features.attributes(coding.decode(model, z), model.config.layout)
     for name, change in (("density", 0.25), ("register", 3.0)):
-        moved = found.moved(z, {name: np.full(60, change)})
+        moved = found.move(z, {name: np.full(60, change)})
         after = features.attributes(coding.decode(model, moved), model.config.layout)
         got = measure_changes(before, after)
         assert np.median(got[name]) == pytest.approx(change, rel=0.25)
@@ -97,4 +97,4 @@ def test_foretold_is_what_is_decoded(controls: tuple[Linear, Controls]) -> None:
     model, found = controls
     z = (0.5 * normal(60, 3, seed=6)).astype(np.float32)
     real = features.attributes(coding.decode(model, z), model.config.layout)
-    assert np.allclose(found.foretold(z)["register"], real["register"], atol=0.8)
+    assert np.allclose(found.predict(z)["register"], real["register"], atol=0.8)
