@@ -23,18 +23,18 @@ from midivae.train.fit import Trained
 
 _ABOUT = {
     "transformer": "A variational autoencoder whose decoder is causal over steps and autoregressive over the cells of "
-    "a step, and goes on from the steps before the window.",
+    "a step, and continues from the steps before the window.",
     "mlp": "A variational autoencoder of dense layers.",
     "autoencoder": "An autoencoder of dense layers, without noise and without a KL term: samples drawn from a standard "
-    "normal fall where its decoder never was. It is here to be compared with.",
+    "normal lie where its decoder was not trained. It is a baseline.",
 }
 _DENSE_LIMITS = (
-    "Cells are independent of each other given the latent, so chords smear where the latent leaves doubt, and a window "
-    "knows nothing of the one before it."
+    "Given the latent, cells are independent of each other, so chords blur if the latent leaves doubt. A window does "
+    "not depend on the one before it."
 )
 _LIMITS = {
-    "transformer": "The decoder can go on from what it sees with little help of its latent: look at the KL per window "
-    "and at the reconstruction before relying on the latent.",
+    "transformer": "The decoder can continue from the steps that it sees and use its latent little: check the KL per "
+    "window and the reconstruction before you rely on the latent.",
     "mlp": _DENSE_LIMITS,
     "autoencoder": _DENSE_LIMITS,
 }
@@ -56,7 +56,7 @@ def write_card(
         settings: of the stage.
         sources: from `read_sources`.
     """
-    # what corpora say of themselves, above all licences, is text and never markup
+    # names and licences come from the corpus: they are text and never markup
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("midivae.train.card"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -95,5 +95,5 @@ def read_sources(corpus: Path) -> list[dict[str, object]]:
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell of a Markdown table."""
+    """Text without line breaks and bars, which would end its cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "/")

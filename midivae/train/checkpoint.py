@@ -1,13 +1,13 @@
-"""Everything that restarts a training run: weights, optimiser, best weights so far, and how far it came.
+"""Checkpoints of a training run: weights, optimiser state, best weights so far, and the progress.
 
-A checkpoint is a folder of two files: `state-<step>.safetensors` with all tensors, and `progress.json`, which names it
-with a sha256 of both and is written last. A run that is killed while it writes leaves the checkpoint before. There are
-no generators to keep: the order of windows follows from the seed and the number of the epoch, all noise of a step from
-the seed and the numbers of epoch and step, so that how many steps are done says where every one of them stands.
+A checkpoint is a folder with two files: `state-<step>.safetensors` has all tensors; `progress.json` names it, has a
+sha256 of both, and is written last. If a run is killed while it writes, the previous checkpoint stays. A checkpoint has
+no random generators: the seed and the number of the epoch decide the order of windows, and the seed and the numbers of
+epoch and step decide all noise.
 
-What a run was made of (params, hash of the data, ...) is kept with it, and a run that is made of something else does
-not go on from there. A finished run keeps its best weights and curves, so that a later call with the same inputs trains
-nothing.
+The facts that decide the result of a run (params, hash of the data, ...) are saved with it. A run with other facts does
+not continue from the checkpoint. A finished run keeps its best weights and curves, so that a later call with the same
+inputs trains nothing.
 
 Offers: `Progress`, `Checkpoints`, `Pace`, `state_of` / `restore`, `prune`.
 """
@@ -35,24 +35,24 @@ from midivae.train.curves import Row
 
 FORMAT, VERSION = "midivae-checkpoint", 4
 PROGRESS = "progress.json"
-SECONDS_BETWEEN = 30.0  # checkpoints, at least
-MOST_SHARE = 0.02  # of the time that may go into writing them
+SECONDS_BETWEEN = 30.0  # minimum time between checkpoints
+MOST_SHARE = 0.02  # maximum share of the time that is spent on writing them
 _REMEDY = "delete the folder to train from the start"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run came.
+    """How far a run is.
 
     Attributes:
-        epoch: epochs done.
-        step: optimiser steps done.
-        batches: those of them in the epoch under way: the position in its order of windows.
-        best_epoch: the epoch, from 1, whose weights are the best so far.
-        best_loss: its loss, nats per window.
+        epoch: finished epochs.
+        step: finished optimiser steps.
+        batches: finished batches of the current epoch.
+        best_epoch: the epoch, from 1, with the best weights so far.
+        best_loss: its loss, nats a window.
         curves: one row per epoch.
-        trace: one row per some steps.
-        finished: whether there is nothing left to train.
+        trace: one row every some steps.
+        finished: whether training has ended.
     """
 
     epoch: int = 0
@@ -73,36 +73,36 @@ class State(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoint of one run, in one folder; a new one replaces the old."""
+    """The checkpoint of one run, in one folder; a new one replaces the previous one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, progress: Progress, tensors: Mapping[str, Tensor], made_of: Mapping[str, Any] | None = None) -> None:
-        """Writes a checkpoint; the one before stays until this one is whole.
+    def save(self, progress: Progress, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
+        """Writes a checkpoint; the previous one stays until this one is complete.
 
         Args:
-            progress: how far the run came.
-            tensors: all that it holds.
-            made_of: what decides its result, as JSON can hold it.
+            progress: how far the run is.
+            tensors: its tensors, by name.
+            facts: what decides the result of the run, as values that JSON can represent.
         """
         data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         name = f"state-{progress.step:09d}.safetensors"
         write_bytes(self.folder / name, data)
-        body = {"progress": asdict(progress), "made_of": dict(made_of or {})}
+        body = {"progress": asdict(progress), "made_of": dict(facts or {})}
         header = {"format": FORMAT, "version": VERSION, "state": name, "sha256": _sha256(data, body)}
         write_json(self.folder / PROGRESS, {**header, **body})
         for old in self.folder.glob("state-*"):
             if old.name != name:
                 old.unlink(missing_ok=True)
 
-    def load(self, made_of: Mapping[str, Any] | None = None) -> State | None:
-        """The checkpoint; None where there is none.
+    def load(self, facts: Mapping[str, Any] | None = None) -> State | None:
+        """The checkpoint; None: there is none.
 
         Raises:
-            SchemaError: another format or version.
-            CorruptError: the bytes are not those that were written.
-            TrainingError: the run in the folder was made of something else.
+            SchemaError: it has another format or version.
+            CorruptError: its bytes are not those that were written.
+            TrainingError: it belongs to a run with other facts.
         """
         if not (self.folder / PROGRESS).is_file():
             return None
@@ -120,24 +120,24 @@ class Checkpoints:
             state = State(_progress(header["progress"]), safetensors.torch.load(data))
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise CorruptError(f"{self.folder}: damaged ({error!r}); {_REMEDY}") from error
-        self._check_same(body["made_of"], dict(made_of or {}))
+        self._check_same(body["made_of"], dict(facts or {}))
         return state
 
-    def _check_same(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        """Compares what the run in the folder was made of with what is wanted, as JSON keeps it."""
-        here, asked = _leaves(found), _leaves(json.loads(json.dumps(wanted)))
-        differ = sorted(name for name in here.keys() | asked.keys() if here.get(name) != asked.get(name))
+    def _check_same(self, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Compares the facts of the run in the folder with those of this run."""
+        there, here = _leaves(saved), _leaves(json.loads(json.dumps(wanted)))
+        differ = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
         if differ:
             first = differ[0]
             raise TrainingError(
-                f"{self.folder}: the run in it differs in {', '.join(differ[:5])} ({first} is {here.get(first)!r} "
-                f"there and {asked.get(first)!r} here), so this one cannot go on from it; name another folder, or "
+                f"{self.folder}: the run in it differs in {', '.join(differ[:5])} ({first} is {there.get(first)!r} "
+                f"there and {here.get(first)!r} here), so this run cannot continue from it; name another folder, or "
                 f"{_REMEDY}"
             )
 
 
 def _leaves(value: Any, name: str = "") -> dict[str, Any]:
-    """The values inside nested dictionaries, by the names on the way to them."""
+    """The values in nested dictionaries, by dotted names."""
     if not isinstance(value, dict):
         return {name: value}
     inside = (_leaves(each, f"{name}.{key}".strip(".")) for key, each in value.items())
@@ -145,7 +145,7 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
 
 
 class Pace:
-    """When the next checkpoint is due, such that writing them takes little of the time."""
+    """Decides when the next checkpoint is due, so that writing checkpoints takes a small share of the time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -157,7 +157,7 @@ class Pace:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Takes the time of what is written meanwhile: the longer it took, the later the next one."""
+        """Measures the time that writing takes: the longer, the later the next checkpoint."""
         start = self._clock()
         yield
         end = self._clock()
@@ -183,7 +183,7 @@ def state_of(
     average: Mapping[str, Tensor] | None,
     sums: Tensor,
 ) -> dict[str, Tensor]:
-    """All tensors of a run, by name; `sums`: sums of what the epoch under way has seen."""
+    """All tensors of a run, by name; `sums`: of the losses of the current epoch."""
     moments = {
         f"optimizer.{number}.{index}.{name}": torch.as_tensor(value)
         for number, optimizer in enumerate(optimizers)
@@ -200,7 +200,7 @@ def state_of(
 def restore(
     tensors: Mapping[str, Tensor], model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Puts a run's tensors back where they were, and returns the best weights, the averaged, and the sums.
+    """Loads a run's tensors into model and optimisers; returns the best weights, the averaged weights, and the sums.
 
     Inverts `state_of`.
     """
@@ -210,7 +210,7 @@ def restore(
         for name, tensor in _under(f"optimizer.{number}", tensors).items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = tensor
-        # learning rate and the like come from the params, which are part of the run's name
+        # options such as the learning rate come from the params, which are part of the run's key
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return best_of(tensors), _under("average", tensors), tensors["sums"]
 
@@ -221,7 +221,7 @@ def best_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def best_alone(best: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that a finished run keeps."""
+    """The tensors of a finished run."""
     return _prefixed("best", best)
 
 
@@ -236,7 +236,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 # --- housekeeping -----------------------------------------------------------------------------------------------------
 def prune(folder: Path, keep: int) -> None:
-    """Removes all but the `keep` runs below `folder` that were written to last."""
+    """Removes all runs in `folder` except the `keep` that were written to last."""
     runs = [run for run in folder.iterdir() if run.is_dir()] if folder.is_dir() else []
     written = {run: max((path.stat().st_mtime for path in run.iterdir()), default=0.0) for run in runs}
     for old in sorted(written, key=lambda run: written[run], reverse=True)[keep:]:

@@ -3,5 +3,5 @@
 corpus    Reads shards into one bit matrix.
 windows   Finds windows and cuts them from the matrix.
 device    Gathers batches of windows on the training device.
-batch     A batch of windows, with what came before them.
+batch     A batch of windows, with the steps before them.
 """

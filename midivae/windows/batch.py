@@ -1,4 +1,4 @@
-"""A batch of windows, as models get it.
+"""A batch of windows, the input of models.
 
 Shapes:
     B  windows    L  steps before the window    T  steps of it
@@ -15,13 +15,13 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Windows, and what came before them.
+    """Windows, and the steps before them.
 
     Attributes:
-        x: the windows; silence beyond the end of the piece.
-        before: the steps before each, the last one next to the window; silence where they are not known.
-        n_before: how many of them are known: the last ones.
-        n_inside: how many steps of each window lie in its piece: the first ones.
+        x: the windows; silent after the end of the piece.
+        before: the steps before each window, in order; silent if not known.
+        n_before: how many of them, the last ones, are known.
+        n_inside: how many steps of each window, the first ones, lie inside its piece.
     """
 
     x: Float[Tensor, "B T N K P"]
@@ -31,6 +31,6 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, x: Float[Tensor, "B T N K P"]) -> Batch:
-        """Whole windows with nothing known before them."""
+        """Complete windows with nothing known before them."""
         none = torch.zeros(len(x), dtype=torch.long, device=x.device)
         return cls(x, x[:, :0], none, none + x.shape[1])

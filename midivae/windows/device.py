@@ -2,7 +2,8 @@
 
 Shapes:
     S  steps of all pieces and the silence between them    X  bytes of one packed step    B  windows of a batch
-    L  steps before a window    T  steps of it    N  parts    K  planes    P  pitches
+    Y  bytes of one packed step that the view shows    L  steps before a window    T  steps of it
+    N  parts    K  planes    P  pitches
 
 Offers: `BitMatrix`.
 """
@@ -22,14 +23,14 @@ from midivae.windows.batch import Batch
 from midivae.windows.corpus import Corpus
 from midivae.windows.windows import Windows, least_steps, sample_layout, select_planes
 
-_ROWS_AT_ONCE = 65_536  # when the whole matrix is converted: keeps the unpacked bits in the cache's reach
+_ROWS_AT_ONCE = 65_536  # rows that are converted at once: so few that the unpacked bits stay in the cache
 
 
 class BitMatrix:
     """The windows of a corpus on the training device: packed bits, gathered and unpacked there.
 
-    The matrix holds only the bits that the view shows, merged where it merges. Behind each piece lie as many silent
-    rows as a window may reach beyond it, so that every window is one contiguous run of bytes.
+    The matrix has only the bits that the view shows, merged if the view merges parts. Each piece is followed by as many
+    silent rows as a window may extend beyond it, so every window is one contiguous run of bytes.
 
     Attributes:
         shape: [T, N, K, P] of a window.
@@ -43,11 +44,11 @@ class BitMatrix:
         self._pitched = torch.tensor([name != DRUMS for name in layout.parts], device=device)
         self._bits_per_step = len(layout.parts) * view.n_planes * layout.pitches
         padding = max(context, view.steps - least_steps(view))
-        seen = _packed_view(corpus, view)
-        padded = np.zeros((context + len(seen) + len(corpus) * padding + view.steps, seen.shape[1]), np.uint8)
+        shown = _packed_view(corpus, view)
+        padded = np.zeros((context + len(shown) + len(corpus) * padding + view.steps, shown.shape[1]), np.uint8)
         for piece, (first, last) in enumerate(pairwise(corpus.starts.tolist())):
             at = context + first + piece * padding
-            padded[at : at + last - first] = seen[first:last]
+            padded[at : at + last - first] = shown[first:last]
         self._packed = torch.from_numpy(padded).to(device)  # [S, X]
         self._start = torch.from_numpy(windows.start + windows.piece * padding).to(device)  # of the steps before
         first = windows.start - corpus.starts[windows.piece]
@@ -60,12 +61,12 @@ class BitMatrix:
 
     @property
     def device(self) -> torch.device:
-        """Where the bits are."""
+        """The device that has the bits."""
         return self._packed.device
 
     @property
     def nbytes(self) -> int:
-        """Memory the bits take."""
+        """Size of the bits in memory."""
         return self._packed.nbytes
 
     def in_order(self, size: int) -> tuple[Int[torch.Tensor, " B"], ...]:
@@ -76,7 +77,7 @@ class BitMatrix:
         """The windows with these numbers, as 0.0 and 1.0."""
         steps = self.context + self.shape[0]
         width = self._packed.shape[1]
-        # every row starts a window: rows overlap, and no byte is copied for it
+        # an overlapping view: row i is the window that starts at row i of the matrix; no byte is copied
         runs = self._packed.as_strided((len(self._packed) - steps + 1, steps * width), (width, 1))
         packed = runs.index_select(0, self._start[index])  # [B, (L + T) * X]
         bits = self._table.index_select(0, packed.reshape(-1).int()).view(len(index), steps, 8 * width)
@@ -85,16 +86,16 @@ class BitMatrix:
         return Batch(both[:, self.context :], both[:, : self.context], n_before, n_inside)
 
     def transposed(self, batch: Batch, most: int, generator: torch.Generator) -> Batch:
-        """Each window, with what came before it, moved by a random number of semitones, as far as no note falls off.
+        """Each window, with the steps before it, transposed by a random number of semitones.
 
-        Drums stay. Of the shifts from -`most` to `most` that keep every note, all are equally likely.
+        All shifts from -`most` to `most` that keep every note in range are equally likely. Drums are not transposed.
         """
         down, up = (room.clamp(max=most) for room in self.room(batch))
         draw = torch.rand(len(batch.x), generator=generator, device=self.device)
         return self.moved(batch, (draw * (down + up + 1)).long() - down)
 
     def room(self, batch: Batch) -> tuple[Int[torch.Tensor, " B"], Int[torch.Tensor, " B"]]:
-        """By how many semitones each window, with what came before it, can move down and up before a note falls off."""
+        """Semitones by which each window, with the steps before it, can move down and up with every note in range."""
         both = torch.cat([batch.before, batch.x], 1)  # [B, L + T, N, K, P]
         pitches = both.shape[-1]
         used = (both.amax((1, 3)) * self._pitched[:, None]).amax(1) > 0  # [B, P]
@@ -104,20 +105,20 @@ class BitMatrix:
         return low, pitches - 1 - high
 
     def moved(self, batch: Batch, shift: Int[torch.Tensor, " B"]) -> Batch:
-        """Each window, with what came before it, moved by its number of semitones; drums stay."""
+        """Each window, with the steps before it, transposed by its number of semitones; drums are not transposed."""
         both = torch.cat([batch.before, batch.x], 1)  # [B, L + T, N, K, P]
         pitches = both.shape[-1]
         place = torch.arange(pitches, device=both.device)
-        source = (place - shift[:, None]) % pitches  # what wraps around is silent
+        source = (place - shift[:, None]) % pitches  # pitches that wrap around are silent
         moved = both.gather(-1, source[:, None, None, None].expand_as(both))
         moved = torch.where(self._pitched[:, None, None], moved, both)
         return batch._replace(before=moved[:, : self.context], x=moved[:, self.context :])
 
 
 def _bits_of_bytes(device: torch.device) -> Float[torch.Tensor, "256 8"]:
-    """The bits of every byte, most significant first, as `numpy.unpackbits` gives them."""
-    every = np.arange(256, dtype=np.uint8)[:, None]
-    return torch.from_numpy(np.unpackbits(every, axis=1).astype(np.float32)).to(device)
+    """The bits of each byte, most significant first, as from `numpy.unpackbits`."""
+    bytes_ = np.arange(256, dtype=np.uint8)[:, None]
+    return torch.from_numpy(np.unpackbits(bytes_, axis=1).astype(np.float32)).to(device)
 
 
 def _packed_view(corpus: Corpus, view: View) -> UInt8[np.ndarray, "S Y"]:

@@ -1,10 +1,10 @@
 """Windows of a corpus: where they start and stop, and the planes that a view shows of them.
 
-A window is a row of the corpus to start at. Rows beyond the end of its piece are silent.
+A window is given by the row of the corpus where it starts. Rows after the end of its piece are silent.
 
 Shapes:
-    W  windows    B  windows that are cut    C  chains, C1 = C + 1    T  steps of a window
-    N  parts      M  parts that the view shows    K  planes    P  pitches    H  hashes
+    S  steps of all pieces    X  bytes of one packed step    W  windows    B  windows that are cut
+    C  chains, C1 = C + 1     N  parts    M  parts that the view shows    P  pitches    H  hashes
 
 Offers: `Windows`, `find_windows`, `Chains`, `find_chains`, `least_steps`, `cut_planes`, `cut_windows`,
 `select_planes`, `sample_layout`, `corpus_bar_hashes`, `epoch_order`.
@@ -26,7 +26,7 @@ from midivae.music.roll import FRAME, Layout, unpack
 from midivae.windows.corpus import Corpus
 
 MERGED = "merged"  # the one part of a view that merges parts
-_BARS_AT_ONCE = 4096  # when bars are hashed
+_BARS_AT_ONCE = 4096  # bars that are cut and hashed at once
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Windows:
 
     Attributes:
         start: row of `packed` at which each window starts.
-        stop: end row of its piece: rows from there on read as silence.
-        piece: index of its piece.
+        stop: row at which its piece ends; this row and all later ones are silent.
+        piece: number of its piece.
     """
 
     start: Int[np.ndarray, " W"]
@@ -52,9 +52,9 @@ class Windows:
 
 
 def find_windows(corpus: Corpus, view: View) -> Windows:
-    """All windows of the view, piece after piece: at every bar line, or every `view.hop` steps.
+    """All windows of the view, in the order of pieces: one at every bar line, or every `view.hop` steps.
 
-    A window that reaches beyond its piece is kept if at least `view.min_fill` of its steps, rounded up, lie inside.
+    A window that extends beyond its piece is kept if at least `view.min_fill` of its steps, rounded up, lie inside it.
     """
     length = np.diff(corpus.starts)
     if view.hop == "bar":
@@ -74,9 +74,9 @@ class Chains:
     """Windows that follow each other without a gap.
 
     Attributes:
-        windows: of all chains, one chain after the other.
+        windows: of all chains, in the order of chains.
         starts: chain i is the windows `starts[i]` to `starts[i + 1] - 1`.
-        at_start: whether the first window of each is the first of its piece.
+        at_start: whether the first window of a chain is the first of its piece.
     """
 
     windows: Windows
@@ -89,19 +89,19 @@ class Chains:
 
 def find_chains(corpus: Corpus, view: View) -> Chains:
     """The chains of the view: one from every window start in the first `view.steps` steps of each piece."""
-    each = find_windows(corpus, view)
-    step = each.start - corpus.starts[each.piece]
-    first = np.flatnonzero(step < view.steps)
-    length = np.diff(corpus.starts)[each.piece[first]]
+    windows = find_windows(corpus, view)
+    step = windows.start - corpus.starts[windows.piece]
+    first = np.flatnonzero(step < view.steps)  # the first window of each chain
+    length = np.diff(corpus.starts)[windows.piece[first]]
     counts = (length - least_steps(view) - step[first]) // view.steps + 1
     link = roll.runs(np.zeros(len(first), np.int64), counts)  # 0, 1, ... along each chain
-    of = np.repeat(first, counts)
-    found = Windows(each.start[of] + link * view.steps, each.stop[of], each.piece[of])
-    return Chains(found, np.concatenate([[0], np.cumsum(counts)]), step[first] == 0)
+    linked = windows.take(np.repeat(first, counts))
+    chained = replace(linked, start=linked.start + link * view.steps)
+    return Chains(chained, np.concatenate([[0], np.cumsum(counts)]), step[first] == 0)
 
 
 def least_steps(view: View) -> int:
-    """How many steps of a window must lie inside its piece; the small term undoes float noise (0.7 * 10 > 7)."""
+    """The minimum steps of a window inside its piece; the small term removes the float error (0.7 * 10 > 7)."""
     return max(1, int(np.ceil(view.min_fill * view.steps - 1e-9)))
 
 
@@ -119,7 +119,7 @@ def cut_windows(
     stop: Int[np.ndarray, " B"],
     view: View,
 ) -> Bool[np.ndarray, "B {view.steps} N {view.n_planes} P"]:
-    """The windows that start at these rows of a bit matrix, as the view shows them; rows from `stop` on are silent."""
+    """The windows that start at these rows of a bit matrix, as the view shows them; silent from row `stop` on."""
     rows = start[:, None] + np.arange(view.steps)  # [B, T]
     inside = rows < stop[:, None]
     steps = np.asarray(packed[np.where(inside, rows, 0)]) * inside[..., None].astype(np.uint8)
@@ -127,16 +127,16 @@ def cut_windows(
 
 
 def sample_layout(layout: Layout, view: View) -> Layout:
-    """The layout of what a model of this view sees and makes: one part named "merged" where the view merges parts.
+    """The layout of a model's windows and samples: one part named "merged" if the view merges parts.
 
     Raises:
-        ParamsError: the view merges parts and the rolls have nothing but drums.
+        ParamsError: the view merges parts and the rolls have only drums.
     """
     if not view.merge_parts:
         return layout
     if not layout.pitched:
         raise ParamsError(
-            f"train.view.merge_parts leaves drums out, and the parts are {list(layout.parts)}: nothing is left; "
+            f"train.view.merge_parts excludes drums, and the parts are {list(layout.parts)}: nothing is left; "
             "set it to false, or ingest other parts"
         )
     return replace(layout, parts=(MERGED,))
@@ -152,23 +152,21 @@ def select_planes(
 
 
 def corpus_bar_hashes(corpus: Corpus, beats_per_bar: int) -> UInt64[np.ndarray, " H"]:
-    """The hashes (`hashes.bar_hashes`) of the bars of all pieces, sorted, each once, none of an empty bar.
+    """The hashes (`hashes.bar_hashes`) of the bars of all pieces, sorted, each once, without empty bars.
 
-    All bars are cut to the same length: of a piece in another metre, what follows on each of its bar lines.
+    Every bar has the same length, from its bar line on, also in pieces with another metre.
     """
     steps_per_bar = beats_per_bar * corpus.layout.steps_per_beat
     view = View(steps=steps_per_bar, hop="bar", planes="onset+frame", min_fill=0)
     bars = find_windows(corpus, view)
-    found = [np.zeros(0, np.uint64)]
-    for first in range(0, len(bars), _BARS_AT_ONCE):
-        index = np.arange(first, min(first + _BARS_AT_ONCE, len(bars)))
+    unique = [np.zeros(0, np.uint64)]
+    for index in np.array_split(np.arange(len(bars)), -(-len(bars) // _BARS_AT_ONCE) or 1):
         block = cut_planes(corpus, bars, index, view)
-        found.append(np.unique(hashes.bar_hashes(block, corpus.layout, steps_per_bar)))
-    every = np.unique(np.concatenate(found))
-    return np.asarray(every[every != 0])
+        unique.append(np.unique(hashes.bar_hashes(block, corpus.layout, steps_per_bar)))
+    return np.setdiff1d(np.concatenate(unique), np.zeros(1, np.uint64))
 
 
 def epoch_order(n_windows: int, seed: int, epoch: int) -> Int[np.ndarray, " W"]:
-    """The order of windows in an epoch: depends on nothing but these three."""
+    """The order of windows in an epoch: a permutation that depends on these three numbers alone."""
     order: np.ndarray = Stream.WINDOW_ORDER.rng(seed, epoch=epoch).permutation(n_windows)
     return order
