@@ -1,23 +1,23 @@
-"""How well the transformer predicts polyphonic music: nats per step on the field's four sets.
+"""How well does the transformer predict polyphonic music, in nats per step, on four data sets of the field?
 
     python bench/likelihood.py --set jsb ../shared/benchmarks/polyphonic
-    python bench/likelihood.py --set jsb FOLDER --steps 3000 --work runs/jsb      # stopped, it goes on where it was
+    python bench/likelihood.py --set jsb FOLDER --steps 3000 --work runs/jsb      # continues after an interruption
 
-The sets are those of Boulanger-Lewandowski et al. 2012, 88 pitches, on or off, with their published splits. FOLDER
-holds a file per set, `jsb_chorales.npz`, `nottingham.npz`, `piano_midi.npz`, `musedata.npz`, each with the arrays
+The sets are those of Boulanger-Lewandowski et al. 2012 with their published splits: 88 pitches, on or off. FOLDER
+holds a file for each set, `jsb_chorales.npz`, `nottingham.npz`, `piano_midi.npz`, `musedata.npz`, each with the arrays
 {train,valid,test}_lengths, int32 [sequences], and {train,valid,test}_frames, uint8 [steps, 11]: the pitches from A0 up,
 bit-packed by `numpy.packbits(axis=1)`.
 
-What is reported of the test split, in nats per step, lower is better; windows partition each sequence, each sees the
-steps before it, and every step is scored once:
+Windows partition each sequence of the test split, each window sees the steps before it, and every step is scored once.
+The results are nats per step; lower is better:
 
-    b        the total of the negative bounds over the total of steps, one draw of each latent
-    a        the same with the importance-weighted estimate of K draws (Burda et al. 2016): nearer to the truth
-    c        the mean over sequences of each sequence's bound per step
-    kl       what of b is divergence of the posterior from the prior
+    b        the sum of the negative bounds over the number of steps, one draw of each latent
+    a        the same with the importance-weighted estimate of K draws (Burda et al. 2016), a tighter bound
+    c        the mean over sequences of the negative bound per step
+    kl       the part of b that is the KL divergence of the posterior from the prior
 
-and beside them two baselines without a network, which check the scoring: every pitch with its share of steps
-(`marginal`), and every pitch by whether it sounded on the step before (`markov`), both with add-one counts.
+Two baselines without a network check the scoring: each pitch has a fixed probability (`marginal`), or one that depends
+on whether it sounded on the step before (`markov`), both with add-one counts.
 
 Ceiling: none is known. Peers: the published figures in docs/benchmarks.md.
 """
@@ -57,16 +57,16 @@ LAYOUT = Layout(("merged",), 21, 88, 4)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs from set to set.
+    """The settings that differ between sets.
 
     Attributes:
-        window: steps of a window, each with one latent.
-        hop: steps from one training window to the next.
-        context: steps before a window that it sees.
-        batch_size: windows of a step.
-        dropout, drop_steps, drop_notes: against learning by heart; the smaller the set, the more.
-        beta: weight of the KL term in training, 1 in scoring; below 1 the latent is used where a decoder that sees all
-            steps before could do without.
+        window: steps of a window; a window has one latent.
+        hop: steps from the start of one training window to the next.
+        context: steps before a window that the decoder sees.
+        batch_size: windows per optimiser step.
+        dropout, drop_steps, drop_notes: against memorising; greater for smaller sets.
+        beta: weight of the KL term in training; it is 1 in scoring. Below 1 the model uses its latent, which a decoder
+            that sees all earlier steps hardly needs.
     """
 
     window: int
@@ -79,7 +79,7 @@ class Recipe:
     beta: float
 
     def network(self, steps: int) -> Transformer:
-        """The layers, and how they are fitted: for the bound, so no window is hidden as a whole."""
+        """The layers, and how they are fitted. No whole window is hidden, because that would worsen the bound."""
         return Transformer(
             channels=24,
             cell=24,
@@ -94,7 +94,7 @@ class Recipe:
             epochs=1_000_000,
             max_steps=steps,
             batch_size=self.batch_size,
-            optimizer="adamw",  # as its figures were measured
+            optimizer="adamw",  # the figures in docs/benchmarks.md were measured with it
             learning_rate=2e-3,
             warmup_steps=200,
             average=0.998,
@@ -103,7 +103,7 @@ class Recipe:
         )
 
 
-# a chorale has some 60 steps; tunes of Nottingham repeat after 64, so they see 128 before their windows of 128
+# chorales have about 60 steps; tunes of Nottingham repeat after 64, so windows of 128 see 128 steps before them
 RECIPES = {
     "jsb": Recipe(64, 32, 32, 16, 0.1, 0.15, 0.1, 1.0),
     "nottingham": Recipe(128, 64, 128, 8, 0.05, 0.1, 0.05, 1.0),
@@ -122,7 +122,7 @@ def sequences(file: Path, split: str) -> list[Bool[np.ndarray, "S 88"]]:
 
 
 def corpus(pieces: list[Bool[np.ndarray, "S 88"]]) -> Corpus:
-    """The sequences as a corpus of one part, frames alone."""
+    """The sequences as a corpus of one part, without onsets."""
     frames = np.concatenate(pieces)
     planes = np.zeros((len(frames), 1, 2, 88), bool)
     planes[:, 0, 1] = frames
@@ -137,13 +137,13 @@ def matrix(
 ) -> tuple[BitMatrix, Windows]:
     """The windows of a split; with `hop` = `steps` they partition each sequence."""
     view = View(steps=steps, hop=hop, planes="frame", min_fill=min_fill)
-    found = find_windows(whole, view)
-    return BitMatrix(whole, found, view, device, context), found
+    windows = find_windows(whole, view)
+    return BitMatrix(whole, windows, view, device, context), windows
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------
 def marginal(train: list[np.ndarray], test: list[np.ndarray]) -> float:
-    """Nats per step where every pitch sounds with its share of the training steps."""
+    """Nats per step if each pitch has a fixed probability, its share of the training steps."""
     x = np.concatenate(train)
     p = (x.sum(0) + 1) / (len(x) + 2)
     y = np.concatenate(test)
@@ -151,7 +151,7 @@ def marginal(train: list[np.ndarray], test: list[np.ndarray]) -> float:
 
 
 def markov(train: list[np.ndarray], test: list[np.ndarray]) -> float:
-    """Nats per step where every pitch depends on whether it sounded on the step before; the first step is marginal."""
+    """Nats per step if each pitch depends on whether it sounded on the step before; the first step is marginal."""
     before, now = (np.concatenate([piece[part] for piece in train]) for part in (slice(-1), slice(1, None)))
     p = np.stack([((now & was).sum(0) + 1) / (was.sum(0) + 2) for was in (~before, before)])  # [was it on, 88]
     first = np.stack([piece[0] for piece in test])
@@ -214,8 +214,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=16, help="K of the importance-weighted estimate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--score-only", action="store_true", help="score the run in --work as far as it is")
-    parser.add_argument("--work", type=Path, default=None, help="where checkpoints go; default: runs/SET-SEED")
+    parser.add_argument("--score-only", action="store_true", help="score the run in --work without training it further")
+    parser.add_argument("--work", type=Path, default=None, help="folder of the checkpoints; default: runs/SET-SEED")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

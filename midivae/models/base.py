@@ -1,16 +1,15 @@
-"""What all models share: a window of rolls to a latent and back, a bound, and a folder on disk.
+"""What all models share: window -> latent -> window, a bound on the likelihood, and a folder on disk.
 
 Shapes:
     B  windows    L  steps before the window    T  steps of it    Z  latent
     N  parts      K  planes (onset and frame, or frame alone)     P  pitches
 
-A folder of a model holds `config.json` (all that is needed to build it again, and what it was trained on),
-`model.safetensors` and `model.safetensors.sha256`, the hashes of both, checked before a weight is used: safetensors
-itself reads a flipped bit without a word. The same files are what a repository on the Hugging Face hub holds, and are
-checked the same way when they come from there. A folder is read without a look at the network.
+A model's folder holds `config.json` (all that is needed to build the model, and what it was trained on),
+`model.safetensors`, and `model.safetensors.sha256` with the hashes of both. The hashes are checked before a weight is
+used, because safetensors does not detect a flipped bit. A repository on the Hugging Face hub holds the same files, and
+they are checked in the same way. A folder on disk is read without network access.
 
-Offers: `Config`, `Chance`, `WindowModel`, `CellwiseModel`, `load`, `read_config`,
-`read_weights`.
+Offers: `Config`, `Chance`, `WindowModel`, `CellwiseModel`; `create`, `load`, `read_config`, `read_weights`.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ from midivae.windows.batch import Batch
 FORMAT, VERSION = "midivae-model", 2  # of config.json
 DIGEST = f"{WEIGHTS}.sha256"
 Kind = TypeVar("Kind", bound="WindowModel")
-CARD = "README.md"  # for people; no hash depends on it
+CARD = "README.md"  # for readers; it is not hashed
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that is needed to build a model again, and what it was trained on.
+    """All that is needed to build a model, and what it was trained on.
 
     Attributes:
-        name: which model, a key of `models.KINDS`.
+        name: a key of `models.KINDS`.
         layout: of the windows, after parts are merged.
         view: how windows are cut from rolls.
         network: the layers, and how they were fitted.
-        tempo_qpm: median tempo of the training pieces, quarter notes a minute.
-        programs: per part of `layout`, the General MIDI program most used in the training pieces.
-        data_sha256: of the manifest of the rolls it was trained on.
+        tempo_qpm: median tempo of the training pieces, quarter notes per minute.
+        programs: of each part of `layout`, the most frequent General MIDI program in the training pieces.
+        data_sha256: of the manifest of the rolls that it was trained on.
     """
 
     name: str
@@ -84,15 +83,16 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str) -> Config:
-        """The config in the content of `config.json`; `origin` opens the message of an error.
+        """Inverts `to_dict`; error messages begin with `origin`.
 
         Raises:
-            SchemaError: another format or version, or values that do not fit it.
+            SchemaError: another format or version, or invalid values.
         """
-        found = values.get("format"), values.get("version")
-        if found != (FORMAT, VERSION):
+        written = values.get("format"), values.get("version")
+        if written != (FORMAT, VERSION):
             raise SchemaError(
-                f"{origin}: format {found[0]} v{found[1]}, this release reads {FORMAT} v{VERSION}; rerun stage `train`"
+                f"{origin}: format {written[0]} v{written[1]}, this release reads {FORMAT} v{VERSION}; "
+                "rerun stage `train`"
             )
         try:
             layout = values["layout"]
@@ -115,10 +115,10 @@ class Chance:
     """How a cell is decided from its logit.
 
     Attributes:
-        threshold: without `temperature`, a cell is set where its probability is above this.
-        temperature: divides the logit before the cell is drawn; below 1 the likely gets likelier.
-        top_p: with `temperature`, an outcome of a cell less likely than 1 - top_p is never drawn (the nucleus of
-            Holtzman et al. 2020 for two outcomes).
+        threshold: without `temperature`, a cell is set if its probability is greater.
+        temperature: divides the logit before the cell is drawn; below 1, likely outcomes become more likely.
+        top_p: with `temperature`, an outcome with a probability below 1 - top_p is never drawn (the nucleus of Holtzman
+            et al. 2020, for two outcomes).
     """
 
     threshold: float = 0.5
@@ -138,17 +138,18 @@ class Chance:
 class WindowModel(nn.Module, ModelHubMixin, ABC):
     """A model of windows of rolls.
 
-    `push_to_hub(repo_id)` comes from the mixin, and uploads what `save_pretrained` writes.
+    `push_to_hub(repo_id)`, of the mixin, uploads what `save_pretrained` writes.
 
     Attributes:
         name: its name in params.
-        samples_latent: whether the posterior has noise, so that a KL term belongs to its bound.
-        prior: fitted to the model's latents after the model itself; None: it has the standard normal alone.
-        card: the model card of the folder that it was loaded from.
+        kinds: the models that a folder may hold, set by `registry`.
+        samples_latent: whether the posterior has noise, so that the bound has a KL term.
+        prior: fitted to the latents of the trained model; None: the prior is a standard normal.
+        card: the model card in the folder that the model was loaded from.
     """
 
     name: ClassVar[str]
-    kinds: ClassVar[Mapping[str, type[WindowModel]]] = {}  # the models that a folder may hold, set by `registry`
+    kinds: ClassVar[Mapping[str, type[WindowModel]]] = {}
     samples_latent: ClassVar[bool] = True
     prior: Prior | None
     card: str | None = None
@@ -160,12 +161,12 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
 
     @property
     def latent(self) -> int:
-        """Z, the number of latent dimensions."""
+        """The number of latent dimensions, Z."""
         return self.config.network.latent
 
     @property
     def beta(self) -> float:
-        """Weight of the KL term in the loss."""
+        """The weight of the KL term in the loss."""
         return self.config.network.beta if self.samples_latent else 0.0
 
     @property
@@ -179,7 +180,7 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
 
     @abstractmethod
     def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
-        """Mean and log-variance of the latent's posterior; a log-variance of minus infinity means no noise."""
+        """Mean and log-variance of the latent's posterior; a log-variance of minus infinity: no noise."""
 
     @abstractmethod
     def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
@@ -193,21 +194,21 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
         uniform: Float[Tensor, "B T N K P"] | None = None,
         before: Batch | None = None,
     ) -> Bool[Tensor, "B T N K P"]:
-        """The windows that it makes of latents.
+        """The windows that are decoded from latents.
 
         Args:
             chance: how a cell is decided.
-            uniform: numbers in [0, 1), needed where `chance` has a temperature.
-            before: a batch whose `before` and `n_before` these windows follow; None: nothing. Models that see no steps
-                before a window take no notice.
+            uniform: numbers in [0, 1), needed if `chance` has a temperature.
+            before: a batch whose `before` and `n_before` precede these windows; None: no step before them is known.
+                Models that see no steps before a window ignore it.
         """
 
     @abstractmethod
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
-        """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+        """The parts of the bound, with one draw of the latent; without `generator` at the posterior's mean."""
 
     def forward(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
-        """The parts of the bound: what wrappers of a module (processes, precision, compilation) call."""
+        """`elbo`, under the name that wrappers of modules call (for processes, precision, compilation)."""
         return self.elbo(batch, generator)
 
     def save_pretrained(
@@ -220,14 +221,14 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
         model_card_kwargs: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Writes config, weights and the hashes of both, the hashes last; and the model card it was loaded with.
+        """Writes config, weights, the model card if there is one, and last the hashes.
 
         Args:
             save_directory: the folder.
-            config, model_card_kwargs: the mixin's, not used: the config is the model's own, the card its folder's.
-            repo_id: on the hub, with `push_to_hub`; None: the name of the folder.
-            push_to_hub: whether to upload it too.
-            push_to_hub_kwargs: go to the mixin's method of this name.
+            config, model_card_kwargs: of the mixin, not used: the model has its own config and card.
+            repo_id: the repository on the hub; None: the name of the folder.
+            push_to_hub: whether to upload the folder.
+            push_to_hub_kwargs: arguments of the mixin's `push_to_hub`.
 
         Returns:
             The address of the commit on the hub, if there is one.
@@ -260,18 +261,17 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
         """The model that `save_pretrained` wrote, ready for use on the CPU.
 
         Args:
-            pretrained_model_name_or_path: a folder; or, as text that names no folder, a repository on the hub.
-            force_download, token, cache_dir, local_files_only, revision: for the hub, as `snapshot_download` has them.
-            model_kwargs: none: a model is its config.
+            pretrained_model_name_or_path: a folder, or text that names no folder but a repository on the hub.
+            force_download, token, cache_dir, local_files_only, revision: for the hub, as in `snapshot_download`.
+            model_kwargs: of the mixin; not allowed.
 
         Raises:
-            InputError: a file is missing, the hub has no such model, or the folder holds another kind of model than
-                this class.
+            InputError: a file is missing, the hub has no such model, or the folder holds a model of another class.
             SchemaError: another format or version.
-            CorruptError: the weights are not the ones that were written.
+            CorruptError: the weights are not those that were written.
         """
         if model_kwargs:
-            raise TypeError(f"from_pretrained takes no {sorted(model_kwargs)}: a model is its config")
+            raise TypeError(f"from_pretrained takes no {sorted(model_kwargs)}: the config in the folder decides all")
         folder = Path(pretrained_model_name_or_path)
         if isinstance(pretrained_model_name_or_path, str) and not folder.is_dir():
             folder = _downloaded(
@@ -289,7 +289,7 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
 
 
 class CellwiseModel(WindowModel):
-    """A model whose cells are independent of each other, given the latent."""
+    """A model whose cells are independent of each other given the latent."""
 
     @abstractmethod
     def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
@@ -302,11 +302,11 @@ class CellwiseModel(WindowModel):
         uniform: Float[Tensor, "B T N K P"] | None = None,
         before: Batch | None = None,
     ) -> Bool[Tensor, "B T N K P"]:
-        """The windows that it makes of latents; each cell by itself."""
+        """The windows that are decoded from latents; each cell is decided independently."""
         return self.decode(z) > chance.limits(uniform)
 
     def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
-        """-log p(x | z) of each window, whatever reconstruction it was trained with."""
+        """-log p(x | z) of each window, also if the model was trained with another reconstruction term."""
         return elbo.bernoulli(self.decode(z), batch.x)
 
 
@@ -314,26 +314,26 @@ def _downloaded(repo_id: str, **options: Any) -> Path:
     """The folder in the hub's cache with the files of a model.
 
     Raises:
-        InputError: it is not to be had.
+        InputError: the hub does not provide it.
     """
     try:
         return Path(snapshot_download(repo_id, allow_patterns=[CONFIG, WEIGHTS, DIGEST, CARD], **options))
-    except (OSError, ValueError) as error:  # the hub's errors are kinds of these
+    except (OSError, ValueError) as error:  # base classes of the hub's errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{repo_id}: neither a folder nor a model that the hub gives us ({reason}); name the folder of a model, or "
-            "owner/name of one on the hub"
+            f"{repo_id}: neither a folder nor a model that the hub provides ({reason}); give a model's folder, or "
+            "owner/name of a model on the hub"
         ) from error
 
 
 def empty(config: Config) -> WindowModel:
-    """The model without weights: torch's own first values would cost time and draw on its global generator."""
+    """The model without values of its weights: torch's defaults would take time and use its global generator."""
     with torch.device("meta"):
         return WindowModel.kinds[config.name](config)
 
 
 def create(config: Config, generator: torch.Generator) -> WindowModel:
-    """A new model on the CPU; its first weights depend on config and generator alone."""
+    """A new model on the CPU; its first weights depend only on config and generator."""
     model = empty(config).to_empty(device="cpu")
     model.initialise(generator)
     return model
@@ -344,18 +344,20 @@ def load(folder: Path) -> WindowModel:
 
     Raises:
         InputError: a file is missing.
-        SchemaError: another format or version, or a model that this release does not know.
-        CorruptError: the weights are not the ones that were written, or not of this config.
+        SchemaError: another format or version, or an unknown model.
+        CorruptError: the weights are not those that were written, or do not fit the config.
     """
     config = read_config(folder)
-    known = sorted(WindowModel.kinds)
-    if config.name not in known:
-        raise SchemaError(f"{folder / CONFIG}: model {config.name!r}, this release knows {known}; rerun stage `train`")
+    kinds = sorted(WindowModel.kinds)
+    if config.name not in kinds:
+        raise SchemaError(f"{folder / CONFIG}: model {config.name!r}, this release has {kinds}; rerun stage `train`")
     model = empty(config)
     try:
         model.load_state_dict(read_weights(folder), strict=True, assign=True)
     except RuntimeError as error:
-        raise CorruptError(f"{folder / WEIGHTS}: not the weights of {CONFIG} ({error}); rerun stage `train`") from error
+        raise CorruptError(
+            f"{folder / WEIGHTS}: the weights do not fit {CONFIG} ({error}); rerun stage `train`"
+        ) from error
     card = folder / CARD
     model.card = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return model.eval().requires_grad_(False)
@@ -374,7 +376,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
     Raises:
         InputError: a file is missing.
-        CorruptError: the bytes are not those that were hashed.
+        CorruptError: the bytes differ from those that were hashed.
     """
     try:
         data = {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS, DIGEST)}

@@ -1,16 +1,16 @@
-"""Beat by beat: the quick part of the `transformer`, which finds out what a latent should hold.
+"""The draft of the `transformer`: a small variational autoencoder of single beats.
 
-The dimensions of a latent are dealt out to the beats of a window, the first ones to the first beat. A beat writes its
-own from its cells, and a draft of the beat, logits of its cells, is read from them: a linear map and two dense layers
-each way. The transformer adds to what is written, and goes over the draft.
+Each beat of a window has latent dimensions of its own: the first dimensions belong to the first beat. They are encoded
+from the beat's cells and decoded to a draft, a logit for each of these cells. Both directions are the sum of a linear
+map and two dense layers. The transformer's decoder then sees the draft.
 
-A decoder that sees the music before it asks little of its latent, and is slow to say what. A draft has nothing but the
-latent. As a model of its own (`elbo`), fitted first, it makes a latent hold the music within minutes, where the
-gradient of the transformer's decoder takes hours.
+The draft is fitted first, alone, by its own `elbo`. A decoder that sees the earlier music needs little of its latent,
+so its gradient takes hours to make the latent describe the window. The draft sees nothing but the latent, and takes
+minutes.
 
 Shapes:
     B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    Q  beats    S  steps of a beat
-    O  dimensions of a beat   H  hidden units
+    O  dimensions of a beat
 
 Offers: `Draft`.
 """
@@ -31,11 +31,11 @@ from midivae.models.base import CellwiseModel, Config
 from midivae.models.elbo import Elbo
 from midivae.windows.batch import Batch
 
-NOISE = -2.0  # the first log-variance of a latent: one that begins as noise comes into use late
+FIRST_LOGVAR = -2.0  # of the posterior; dimensions that begin with more noise come into use late
 
 
 class Draft(CellwiseModel):
-    """The model of this module's title."""
+    """The model of this module."""
 
     name: ClassVar[str] = "draft"
 
@@ -56,15 +56,15 @@ class Draft(CellwiseModel):
         self.cell_linear = nn.Linear(own, cells, bias=False)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Gives every weight its first value: normal with the variance that keeps a layer's output as its input."""
+        """Gives every weight its first value: normal with the variance at which layers keep the size of their input."""
         for name, weight in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(weight)
             else:
                 nn.init.normal_(weight, std=weight.shape[-1] ** -0.5, generator=generator)
         with torch.no_grad():
-            self.read.weight.mul_(4.0)  # few of its inputs are not 0
-            self.write.bias[self.own :] = NOISE
+            self.read.weight.mul_(4.0)  # most of its inputs are 0
+            self.write.bias[self.own :] = FIRST_LOGVAR
             self.cell.bias.fill_(-3.0)  # most cells are silent
 
     def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
@@ -72,7 +72,7 @@ class Draft(CellwiseModel):
         steps = F.pad(x.flatten(2), (0, 0, 0, self.beats * self.beat - x.shape[1]))
         cells = steps.view(len(x), self.beats, -1)  # [B, Q, S * N * K * P]
         both = self.write_linear(cells) + self.write(torch.relu(self.read(cells)))  # [B, Q, 2 * O]
-        mu, logvar = (each.flatten(1)[:, : self.latent].float() for each in both.chunk(2, -1))
+        mu, logvar = (half.flatten(1)[:, : self.latent].float() for half in both.chunk(2, -1))
         return mu, logvar
 
     def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
@@ -83,7 +83,7 @@ class Draft(CellwiseModel):
         return cells.view(len(z), -1, *of_step)[:, :steps]
 
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
-        """The parts of the bound, with one draw of the latent; `generator` None takes its mean."""
+        """The parts of the bound, with one draw of the latent; without `generator` at the posterior's mean."""
         mu, logvar = self.encode(batch.x)
         kl = elbo.kl_per_dimension(mu, logvar)
         nats = self.nats(batch, elbo.reparameterise(mu, logvar, generator))

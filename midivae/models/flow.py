@@ -1,22 +1,24 @@
-"""A prior that is fitted to a model's latents: what the decoder was trained on, and which window follows which.
+"""A prior that is fitted to a model's latents, and to their order in pieces.
 
-A standard normal is where the KL term pulls the posteriors, not where they are: where the latent holds much, samples
-from a standard normal fall between them, and a model that reconstructs well plays junk. So latents are mapped to a
-standard normal by an invertible network (affine couplings; Dinh et al. 2017, "Density estimation using Real NVP"),
-given a state that knows what came before: a recurrent network (Cho et al. 2014) over latents, which begins either
-*anywhere*, nothing being known, or *at the start* of a piece.
+The posteriors of a trained model cover a small part of the standard normal that the KL term pulls them to. A sample
+from the standard normal lies between them, and the decoder was not trained on it. So an invertible network (affine
+couplings; Dinh et al. 2017, "Density estimation using Real NVP") maps latents to a standard normal. It depends on a
+state: a recurrent network (Cho et al. 2014) over the latents before, which begins either *anywhere*, with nothing
+known, or *at the start* of a piece.
 
-Where dimensions belong to beats (`models.draft`), the network goes from beat to beat instead of from window to window,
-and each beat's dimensions are mapped given all beats before them. Elsewhere a window is a single beat to it.
+    anywhere           p(z): the aggregate posterior
+    at the start       p(z_1) p(z_2 | z_1) ...: whole pieces
 
-    anywhere            p(z): the aggregate posterior
-    start, then z1, ...  p(z1) p(z2 | z1) ...: whole pieces
+If latent dimensions belong to beats (`models.draft`), the recurrent network advances by beats, and the dimensions of a
+beat are mapped given all beats before it. Otherwise a window counts as one beat.
 
-Because noise goes through an invertible map, whatever is done to a standard normal (a draw, a small step, a great
-circle from one sample to another) can be done to the noise of this prior.
+The map is invertible, so all that can be done to a standard normal (a draw, a small step, a great circle between two
+points) can be done to the noise of this prior.
 
 Shapes:
     B  latents    W  consecutive windows    Z  latent    Q  beats    O  dimensions of a beat    D  width of the state
+
+Offers: `Prior`, `normal_nats`.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from torch import Tensor, nn
 COUPLINGS = 6
 WIDTH = 128  # of the state
 HIDDEN = 192  # of a coupling
-LARGEST = 2.0  # of a coupling's log-scale
+LARGEST = 2.0  # absolute value of a coupling's log-scale
 
 
 class Coupling(nn.Module):
-    """Shifts and scales one half of a beat's dimensions by what the other half and the state say."""
+    """Shifts and scales one half of a beat's dimensions, depending on the other half and the state."""
 
     def __init__(self, dimensions: int, odd: bool) -> None:
         super().__init__()
@@ -45,43 +47,43 @@ class Coupling(nn.Module):
         self.odd = odd
 
     def _change(
-        self, kept: Float[Tensor, "*B O"], moves: Float[Tensor, " O"], state: Float[Tensor, "*B D"]
+        self, fixed: Float[Tensor, "*B O"], changes: Float[Tensor, " O"], state: Float[Tensor, "*B D"]
     ) -> tuple[Float[Tensor, "*B O"], Float[Tensor, "*B O"]]:
-        """Shift and log-scale of the dimensions that move, zero elsewhere."""
-        hidden = torch.relu(self.first(torch.cat([kept, state], -1)))
+        """Shift and log-scale of the dimensions that change, 0 elsewhere."""
+        hidden = torch.relu(self.first(torch.cat([fixed, state], -1)))
         shift, scale = self.last(torch.relu(self.second(hidden))).chunk(2, -1)
-        return shift * moves, LARGEST * torch.tanh(scale / LARGEST) * moves
+        return shift * changes, LARGEST * torch.tanh(scale / LARGEST) * changes
 
-    def _moves(self, z: Float[Tensor, "*B O"]) -> Float[Tensor, " O"]:
+    def _changes(self, z: Float[Tensor, "*B O"]) -> Float[Tensor, " O"]:
         return (torch.arange(z.shape[-1], device=z.device) % 2 == self.odd).to(z.dtype)
 
     def to_noise(
         self, z: Float[Tensor, "*B O"], state: Float[Tensor, "*B D"]
     ) -> tuple[Float[Tensor, "*B O"], Float[Tensor, "*B"]]:
-        """One step towards the noise, and the logarithm of how much it stretches volumes."""
-        moves = self._moves(z)
-        shift, scale = self._change(z * (1 - moves), moves, state)
+        """One step towards the noise, and its log-determinant."""
+        changes = self._changes(z)
+        shift, scale = self._change(z * (1 - changes), changes, state)
         return (z - shift) * torch.exp(-scale), -scale.sum(-1)
 
     def to_latent(self, noise: Float[Tensor, "*B O"], state: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"]:
         """Inverts `to_noise`."""
-        moves = self._moves(noise)
-        shift, scale = self._change(noise * (1 - moves), moves, state)
+        changes = self._changes(noise)
+        shift, scale = self._change(noise * (1 - changes), changes, state)
         return noise * torch.exp(scale) + shift
 
 
 class Prior(nn.Module):
-    """The prior of this module's title.
+    """The prior of this module.
 
     Attributes:
-        center, spread: mean and standard deviation of the latents it was fitted to, per dimension.
+        center, spread: mean and standard deviation of each dimension of the latents that it was fitted to.
     """
 
     center: Tensor
     spread: Tensor
 
     def __init__(self, latent: int, beats: int = 1) -> None:
-        """A prior of windows of so many beats; or of fewer, longer ones that can share the dimensions evenly."""
+        """`beats` of a window; reduced to the next number that divides the dimensions evenly."""
         super().__init__()
         self.beats = max(n for n in range(1, beats + 1) if latent % n == 0)
         own = latent // self.beats
@@ -93,7 +95,7 @@ class Prior(nn.Module):
         self.couplings = nn.ModuleList(Coupling(own, odd=bool(i % 2)) for i in range(COUPLINGS))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Gives every weight its first value: a standard normal, whatever came before."""
+        """Gives every weight its first value: the prior is a standard normal in every state."""
         nn.init.zeros_(self.center)
         nn.init.ones_(self.spread)
         for name, weight in self.named_parameters():
@@ -111,9 +113,9 @@ class Prior(nn.Module):
         return self.begin[int(at_start)].expand(n, -1)
 
     def after(self, state: Float[Tensor, "B D"], z: Float[Tensor, "B Z"]) -> Float[Tensor, "B D"]:
-        """The state once one more window is known."""
-        new: Tensor = self.next(self._by_beat(z), state[None].contiguous())[1][0]
-        return new
+        """The state after one more window."""
+        after: Tensor = self.next(self._by_beat(z), state[None].contiguous())[1][0]
+        return after
 
     def _by_beat(self, z: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B Q O"]:
         return ((z - self.center) / self.spread).view(*z.shape[:-1], self.beats, -1)
@@ -121,53 +123,53 @@ class Prior(nn.Module):
     def _noise(
         self, beats: Float[Tensor, "*B Q O"], states: Float[Tensor, "*B Q D"]
     ) -> tuple[Float[Tensor, "*B Z"], Float[Tensor, "*B"]]:
-        """Beats as noise, each given the state before it, and the logarithm of how much volumes stretch."""
+        """The noise of beats, each given the state before it, and the log-determinant of the map."""
         states = states + self.place
-        stretch = -torch.log(self.spread).sum()
+        log_det = -torch.log(self.spread).sum()
         for coupling in self._flow:
-            beats, more = coupling.to_noise(beats, states)
-            stretch = stretch + more.sum(-1)
-        return beats.flatten(-2), stretch
+            beats, own = coupling.to_noise(beats, states)
+            log_det = log_det + own.sum(-1)
+        return beats.flatten(-2), log_det
 
     def to_noise(
         self, z: Float[Tensor, "B Z"], state: Float[Tensor, "B D"]
     ) -> tuple[Float[Tensor, "B Z"], Float[Tensor, " B"]]:
-        """The noise that `to_latent` makes these latents of, and the logarithm of how much volumes stretch."""
+        """Inverts `to_latent`; also the log-determinant of the map."""
         beats = self._by_beat(z)
         return self._noise(beats, self._states(beats, state))
 
     def _states(self, beats: Float[Tensor, "B Q O"], state: Float[Tensor, "B D"]) -> Float[Tensor, "B Q D"]:
-        """The state before each of these beats; `state`: before the first."""
+        """The state before each beat; `state`: before the first."""
         later = self.next(beats[:, :-1], state[None].contiguous())[0] if beats.shape[1] > 1 else state[:, None][:, :0]
         return torch.cat([state[:, None], later], 1)
 
     def to_latent(self, noise: Float[Tensor, "B Z"], state: Float[Tensor, "B D"]) -> Float[Tensor, "B Z"]:
-        """The latents that standard normal noise becomes."""
-        made = []
+        """The latents that the noise is mapped to."""
+        beats = []
         hidden = state[None].contiguous()
         for beat, place in zip(noise.view(len(noise), self.beats, -1).unbind(1), self.place, strict=True):
             for coupling in reversed(self._flow):
                 beat = coupling.to_latent(beat, hidden[0] + place)
-            made.append(beat)
+            beats.append(beat)
             hidden = self.next(beat[:, None], hidden)[1]
-        return torch.cat(made, 1) * self.spread + self.center
+        return torch.cat(beats, 1) * self.spread + self.center
 
     def nats(self, z: Float[Tensor, "B Z"], state: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
         """-log p(z) of each latent, given its state."""
-        noise, stretch = self.to_noise(z, state)
-        return normal_nats(noise) - stretch
+        noise, log_det = self.to_noise(z, state)
+        return normal_nats(noise) - log_det
 
-    def nats_of_chains(self, z: Float[Tensor, "B W Z"], known: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
+    def nats_of_chains(self, z: Float[Tensor, "B W Z"], at_start: Float[Tensor, " B"]) -> Float[Tensor, "B W"]:
         """-log p of each latent of consecutive windows, given those before it.
 
         Args:
-            known: 1 where the first window is the first of its piece, 0 where nothing is known of what came before.
+            at_start: 1 if the first window begins a piece, 0 if nothing is known of the steps before it.
         """
-        state = torch.where(known[:, None] > 0, self.state(len(z), True), self.state(len(z)))
+        state = torch.where(at_start[:, None] > 0, self.state(len(z), True), self.state(len(z)))
         beats = self._by_beat(z)  # [B, W, Q, O]
         states = self._states(beats.flatten(1, 2), state).view(*beats.shape[:3], -1)
-        noise, stretch = self._noise(beats, states)
-        return normal_nats(noise) - stretch
+        noise, log_det = self._noise(beats, states)
+        return normal_nats(noise) - log_det
 
 
 def normal_nats(z: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B"]:

@@ -8,4 +8,4 @@ from midivae.models.mlp import Mlp
 from midivae.models.transformer import Transformer
 
 KINDS: dict[str, type[WindowModel]] = {kind.name: kind for kind in (Transformer, Mlp, Autoencoder)}
-WindowModel.kinds = KINDS  # so that `base` needs no import of the networks
+WindowModel.kinds = KINDS  # `base` cannot import the networks, which import it

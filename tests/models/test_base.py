@@ -1,4 +1,4 @@
-"""The networks: their shapes, their files, and what makes each of the two what it is."""
+"""What all models share: shapes, files and the hub; and the article's two models."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def model(request: pytest.FixtureRequest) -> WindowModel:
 # --- the article's shapes ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("steps", "pitches", "inputs"), [(100, 88, 8800), (480, 48, 23040)])
 @pytest.mark.parametrize("name", DENSE)
-def test_the_articles_presets_see_exactly_their_inputs(name: str, steps: int, pitches: int, inputs: int) -> None:
+def test_the_articles_presets_have_its_inputs(name: str, steps: int, pitches: int, inputs: int) -> None:
     view = View(steps=steps, hop=steps, planes="frame", merge_parts=True)
     config = replace(
         SMALL, name=name, layout=Layout(("merged",), 21, pitches, 4), view=view, network=Dense(), programs=(0,)
@@ -183,7 +183,7 @@ def test_a_model_comes_back_from_its_folder(model: WindowModel, tmp_path: Path) 
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_from_pretrained_gives_the_kind_that_was_asked_for(tmp_path: Path) -> None:
+def test_from_pretrained_checks_the_class(tmp_path: Path) -> None:
     models.create(SMALL, rng()).save_pretrained(tmp_path)
     assert isinstance(WindowModel.from_pretrained(tmp_path), Mlp)
     assert isinstance(Mlp.from_pretrained(str(tmp_path)), Mlp)
@@ -248,7 +248,7 @@ def test_folders_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         WindowModel.from_pretrained(tmp_path / "gone")  # a Path is always a folder
     assert hub.asked == 0
     with pytest.raises(
-        InputError, match=r"me/gone: neither a folder nor a model that the hub gives us \(404: no me/gone"
+        InputError, match=r"me/gone: neither a folder nor a model that the hub provides \(404: no me/gone"
     ):
         WindowModel.from_pretrained("me/gone", cache_dir=tmp_path)
     with pytest.raises(TypeError, match="strict"):
@@ -258,7 +258,7 @@ def test_folders_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_names_that_are_no_repository_are_refused_without_a_hub(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a/b/c: neither a folder"):
         WindowModel.from_pretrained("a/b/c")
-    with pytest.raises(InputError, match=r"me/model: neither a folder"):  # not in the cache, and nobody is asked
+    with pytest.raises(InputError, match=r"me/model: neither a folder"):  # not in the cache, and the hub is not asked
         WindowModel.from_pretrained("me/model", local_files_only=True, cache_dir=tmp_path)
 
 
@@ -292,7 +292,7 @@ def test_a_changed_tempo_is_damage(tmp_path: Path) -> None:
         models.load(tmp_path)
 
 
-def test_a_digest_that_is_no_digest_and_files_that_are_gone_are_named(tmp_path: Path) -> None:
+def test_a_damaged_digest_and_missing_files_are_named(tmp_path: Path) -> None:
     models.create(SMALL, rng()).save_pretrained(tmp_path)
     digest = tmp_path / "model.safetensors.sha256"
     digest.write_bytes(b"\xff\xfe")
@@ -310,7 +310,7 @@ def test_a_digest_that_is_no_digest_and_files_that_are_gone_are_named(tmp_path: 
     [
         ({"version": 1}, "midivae-model v1, this release reads midivae-model v2"),
         ({"format": "other"}, "format other v2"),
-        ({"name": "gpt"}, "model 'gpt', this release knows"),
+        ({"name": "gpt"}, "model 'gpt', this release has"),
         ({"view": {"steps": -1}}, "not the config of a model"),
         ({"layout": None}, "not the config of a model"),
     ],
@@ -331,7 +331,7 @@ def test_weights_of_another_config_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(values))
     digest = tmp_path / "model.safetensors.sha256"
     digest.write_text("".join(f"{file_sha256(tmp_path / n)}  {n}\n" for n in ("config.json", "model.safetensors")))
-    with pytest.raises(CorruptError, match="not the weights of"):
+    with pytest.raises(CorruptError, match="the weights do not fit"):
         models.load(tmp_path)
     path.write_text("[]")
     with pytest.raises(SchemaError, match="not the config"):

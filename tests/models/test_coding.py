@@ -1,4 +1,4 @@
-"""Latents to rolls: consistent planes, the same bits for the same latent in the same place."""
+"""Latents to rolls: consistent planes, and the same bits for the same latent in the same place."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.numerical
 
 @pytest.fixture(scope="module")
 def model() -> models.WindowModel:
-    made = models.create(SMALL, rng())
-    for weight in made.parameters():  # outputs on both sides of the threshold
+    model = models.create(SMALL, rng())
+    for weight in model.parameters():  # outputs on both sides of the threshold
         weight.data *= 2
-    return made.eval()
+    return model.eval()
 
 
 def latents(n: int, seed: int = 0) -> np.ndarray:
@@ -50,7 +50,7 @@ def cells(onset: str | None, frame: str) -> np.ndarray:
         ("x...x...", "xx..xx..", "x...x...", "xx..xx.."),  # consistent already
         ("x.x.....", "xxxx....", "x.x.....", "xxxx...."),  # a note struck again while it sounds
         ("..x.....", "........", "..x.....", "..x....."),  # an onset sounds
-        ("........", ".xx..xxx", ".x...x..", ".xx..xxx"),  # frames from nowhere begin
+        ("........", ".xx..xxx", ".x...x..", ".xx..xxx"),  # a frame after no frame begins a note
         ("........", "xxx.....", "x.......", "xxx....."),  # also on the first step
         ("x.......", ".xx.....", "x.......", "xxx....."),  # a frame after an onset alone continues it
         (None, "xx.x..xx", "x..x..x.", "xx.x..xx"),  # frames alone
@@ -61,7 +61,7 @@ def test_complete_by_hand(onset: str | None, frame: str, onset_then: str, frame_
 
 
 @given(st.integers(0, 2**31), st.integers(1, 2), st.floats(0.0, 1.0))
-def test_complete_changes_no_note_and_has_nothing_left_to_change(seed: int, n_planes: int, fill: float) -> None:
+def test_complete_keeps_the_notes_and_is_idempotent(seed: int, n_planes: int, fill: float) -> None:
     planes = np.random.default_rng(seed).random((2, 9, 2, n_planes, 3)) < fill
     both = coding.complete(planes)
     assert not (both[:, :, :, ONSET] & ~both[:, :, :, FRAME]).any()
@@ -74,18 +74,18 @@ def test_complete_changes_no_note_and_has_nothing_left_to_change(seed: int, n_pl
 
 
 # --- decode -----------------------------------------------------------------------------------------------------------
-def test_thresholding_is_what_the_model_says(model: models.WindowModel) -> None:
+def test_thresholding_compares_logits(model: models.WindowModel) -> None:
     z = latents(10)
     logits = model.decode(torch.from_numpy(z)).detach().numpy()
     for threshold in (0.2, 0.5, 0.8):
         logit = np.log(threshold / (1 - threshold))
-        sure = certain(logits, logit).reshape(10, -1).all(1)  # a cell decides of the one after it
+        sure = certain(logits, logit).reshape(10, -1).all(1)  # a cell changes how the next one is completed
         assert sure.sum() > 5
         assert np.array_equal(coding.decode(model, z, Chance(threshold))[sure], coding.complete(logits > logit)[sure])
 
 
 @pytest.mark.parametrize("draws", [False, True])
-def test_a_row_depends_on_its_latent_and_its_place_alone(model: models.WindowModel, draws: bool) -> None:
+def test_a_row_depends_only_on_its_latent_and_its_place(model: models.WindowModel, draws: bool) -> None:
     n = 2 * coding.BLOCK + 7
     z, u = latents(n), uniforms(n)
 
@@ -102,15 +102,15 @@ def test_a_row_depends_on_its_latent_and_its_place_alone(model: models.WindowMod
     assert np.array_equal(rows(mixed_z, mixed_u)[5], whole[5])
 
 
-def test_the_network_always_sees_a_full_block(model: models.WindowModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
+def test_the_network_always_gets_a_full_block(model: models.WindowModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
     network = model.decode
-    monkeypatch.setattr(model, "decode", lambda z: (seen.append(tuple(z.shape)), network(z))[1])
+    monkeypatch.setattr(model, "decode", lambda z: (shapes.append(tuple(z.shape)), network(z))[1])
     coding.decode(model, latents(coding.BLOCK + 1))
-    assert seen == [(coding.BLOCK, model.latent)] * 2
+    assert shapes == [(coding.BLOCK, model.latent)] * 2
 
 
-def test_threads_change_nothing_and_are_put_back(model: models.WindowModel) -> None:
+def test_threads_change_nothing_and_are_restored(model: models.WindowModel) -> None:
     before = torch.get_num_threads()
     try:
         results = []

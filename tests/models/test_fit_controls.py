@@ -36,12 +36,12 @@ class Linear(models.WindowModel):
         return z, torch.full_like(z, -9.0)
 
     def cells(self, z, chance, uniform=None, before=None):  # type: ignore[no-untyped-def]
-        made = torch.zeros(len(z), *self.config.window_shape, dtype=torch.bool)
+        cells = torch.zeros(len(z), *self.config.window_shape, dtype=torch.bool)
         count = (16 + 4 * z[:, 0]).round().long().clamp(1, 32)
         row = (24 + 4 * z[:, 1]).round().long().clamp(0, 47)
         for i in range(len(z)):
-            made[i, : count[i], 0, :, row[i]] = True
-        return made
+            cells[i, : count[i], 0, :, row[i]] = True
+        return cells
 
     def nats(self, batch, z): ...  # type: ignore[no-untyped-def]
     def elbo(self, batch, generator): ...  # type: ignore[no-untyped-def]
@@ -72,20 +72,20 @@ def controls() -> tuple[Linear, Controls]:
     return model, fit_controls(model, corpus, None, 0, "none", Chance())
 
 
-def test_controls_know_what_can_be_changed(controls: tuple[Linear, Controls]) -> None:
-    _, found = controls
-    assert {"density", "register"} <= set(found.offered)
-    assert "polyphony" not in found.offered  # there is never more than one pitch
-    assert "register" not in found.coupled("density")
-    assert {"polyphony", "note_length"} <= set(found.coupled("density"))  # by what they are, whatever the corpus
+def test_attributes_that_vary_are_offered(controls: tuple[Linear, Controls]) -> None:
+    _, fitted = controls
+    assert {"density", "register"} <= set(fitted.offered)
+    assert "polyphony" not in fitted.offered  # there is never more than one pitch
+    assert "register" not in fitted.coupled("density")
+    assert {"polyphony", "note_length"} <= set(fitted.coupled("density"))  # in every corpus
 
 
-def test_what_is_asked_is_what_comes(controls: tuple[Linear, Controls]) -> None:
-    model, found = controls
+def test_music_changes_as_requested(controls: tuple[Linear, Controls]) -> None:
+    model, fitted = controls
     z = (0.5 * normal(60, 3, seed=5)).astype(np.float32)
     before = features.attributes(coding.decode(model, z), model.config.layout)
     for name, change in (("density", 0.25), ("register", 3.0)):
-        moved = found.move(z, {name: np.full(60, change)})
+        moved = fitted.move(z, {name: np.full(60, change)})
         after = features.attributes(coding.decode(model, moved), model.config.layout)
         got = measure_changes(before, after)
         assert np.median(got[name]) == pytest.approx(change, rel=0.25)
@@ -93,8 +93,8 @@ def test_what_is_asked_is_what_comes(controls: tuple[Linear, Controls]) -> None:
         assert abs(np.median(got[other])) < 0.15 * {"register": 4.0, "density": 0.25}[other]
 
 
-def test_foretold_is_what_is_decoded(controls: tuple[Linear, Controls]) -> None:
-    model, found = controls
+def test_predictions_agree_with_decoded_music(controls: tuple[Linear, Controls]) -> None:
+    model, fitted = controls
     z = (0.5 * normal(60, 3, seed=6)).astype(np.float32)
     real = features.attributes(coding.decode(model, z), model.config.layout)
-    assert np.allclose(found.predict(z)["register"], real["register"], atol=0.8)
+    assert np.allclose(fitted.predict(z)["register"], real["register"], atol=0.8)

@@ -1,4 +1,4 @@
-"""The transformer: a distribution that adds up to one, that sees no future, and whose samples are drawn from it."""
+"""The transformer: its probabilities sum to one, no step depends on later ones, and samples are drawn from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def model_of(
     parts: int = 2, planes: str = "onset+frame", steps: int = 8, pitches: int = 12, draft: int = 0
 ) -> Transformer:
-    """A small model whose first weights are so large that everything matters."""
+    """A small model with weights so large that each has an effect."""
     names = tuple("abcdef"[:parts])
     network = Settings(width=16, channels=8, layers=2, heads=2, cell=6, latent=5, context=CONTEXT, draft=draft)
     view = View.model_validate({"steps": steps, "planes": planes})
@@ -42,7 +42,7 @@ def model_of(
             if "norm" not in name:
                 weight.mul_(3)
         if model.encoder is not None:
-            model.encoder.posterior.weight.mul_(0.03)  # or the plan, a tanh, is at its ends
+            model.encoder.posterior.weight.mul_(0.03)  # otherwise the plan's tanh is saturated
         model.head.bias.fill_(-0.5)
         model.head.now.normal_(std=0.5, generator=rng(5))
         model.head.begun.normal_(std=0.5, generator=rng(6))
@@ -50,7 +50,7 @@ def model_of(
 
 
 def music(n: int, model: Transformer, seed: int = 0, steps: int | None = None, density: float = 0.2) -> torch.Tensor:
-    """Random windows that say of every note where it begins."""
+    """Random windows whose notes all have an onset."""
     t, parts, k, p = model.config.window_shape
     cells = np.random.default_rng(seed).random((n, steps or t, parts, k, p)) < density
     both = coding.complete(cells)
@@ -58,7 +58,7 @@ def music(n: int, model: Transformer, seed: int = 0, steps: int | None = None, d
 
 
 def batch_of(model: Transformer, n: int = 3) -> Batch:
-    """Windows that follow as many steps as there can be, none, and some; the last one ends early."""
+    """Three windows, after all the steps of the context, none, and two; the last one ends early."""
     x, before = music(n, model), music(n, model, 1, CONTEXT)
     n_before = torch.tensor([CONTEXT, 0, 2])[:n]
     known = torch.arange(CONTEXT) >= CONTEXT - n_before[:, None]
@@ -75,12 +75,12 @@ def latents(model: Transformer, n: int, seed: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("draft", [0, 7])
 @pytest.mark.parametrize(("parts", "planes", "steps"), [(1, "frame", 2), (2, "frame", 1), (1, "onset+frame", 3)])
 @torch.inference_mode()
-def test_the_probabilities_of_all_windows_add_up_to_one(parts: int, planes: str, steps: int, draft: int) -> None:
+def test_the_probabilities_of_all_windows_sum_to_one(parts: int, planes: str, steps: int, draft: int) -> None:
     model = model_of(parts, planes, steps, pitches=2, draft=draft)
     k = model.config.window_shape[2]
     every = itertools.product([False, True], repeat=steps * parts * k * 2)
     cells = np.array(list(every)).reshape(-1, steps, parts, k, 2)
-    if k == 2:  # those that say the same of notes are one window
+    if k == 2:  # windows with the same notes count once
         cells = np.unique(coding.complete(cells), axis=0)
         assert len(cells) > 100
     x = torch.from_numpy(cells).float()
@@ -89,21 +89,21 @@ def test_the_probabilities_of_all_windows_add_up_to_one(parts: int, planes: str,
 
 
 @torch.inference_mode()
-def test_a_step_depends_on_nothing_that_comes_after_it() -> None:
+def test_a_step_does_not_depend_on_later_steps() -> None:
     model = model_of()
     batch = batch_of(model)
     z = latents(model, 3)
     later = music(3, model, seed=9)
-    for known in (0, 3, 7):
-        first = torch.full((3,), known)
-        changed = torch.cat([batch.x[:, :known], later[:, known:]], 1)
+    for n in (0, 3, 7):
+        first = torch.full((3,), n)
+        changed = torch.cat([batch.x[:, :n], later[:, n:]], 1)
         one, other = (model.nats(batch._replace(x=x, n_inside=first), z) for x in (batch.x, changed))
-        assert torch.equal(one, other), known
+        assert torch.equal(one, other), n
     assert not close(model.nats(batch, z), model.nats(batch._replace(x=later), z))
 
 
 @torch.inference_mode()
-def test_steps_before_the_window_count_only_as_far_as_they_are_known() -> None:
+def test_unknown_steps_before_the_window_are_ignored() -> None:
     model = model_of()
     batch = batch_of(model)
     z = latents(model, 3)
@@ -111,14 +111,14 @@ def test_steps_before_the_window_count_only_as_far_as_they_are_known() -> None:
     known = (torch.arange(CONTEXT) >= CONTEXT - batch.n_before[:, None])[:, :, None, None, None]
     hidden = batch._replace(before=torch.where(known, batch.before, noise))
     nats = model.nats(batch, z)
-    # the last step that is not known is still seen by the first that is, as the silence that it is: here it is noise
+    # the first known step does see the step before it, which is silence if unknown; here it is noise, but for row 0
     assert close(model.nats(hidden, z)[0], nats[0])
     unlike = batch._replace(before=torch.where(known, noise, batch.before))
     assert (model.nats(unlike, z) != nats).tolist() == [True, False, True]
 
 
 @torch.inference_mode()
-def test_a_window_alone_is_one_without_known_steps_before_it() -> None:
+def test_a_window_alone_is_one_after_unknown_steps() -> None:
     model = model_of()
     x, z = music(3, model), latents(model, 3)
     empty = Batch(x, torch.zeros(3, CONTEXT, *x.shape[2:]), torch.zeros(3, dtype=torch.long), torch.full((3,), 8))
@@ -126,7 +126,7 @@ def test_a_window_alone_is_one_without_known_steps_before_it() -> None:
 
 
 @pytest.mark.parametrize("draft", [0, 7])
-def test_the_bound_holds_and_everything_gets_a_gradient(draft: int) -> None:
+def test_every_weight_but_the_priors_gets_a_gradient(draft: int) -> None:
     model = model_of(draft=draft)
     model.train()
     parts = model.elbo(batch_of(model), rng(1))
@@ -140,7 +140,7 @@ def test_the_bound_holds_and_everything_gets_a_gradient(draft: int) -> None:
 
 # --- the draft --------------------------------------------------------------------------------------------------------
 @torch.inference_mode()
-def test_a_beat_writes_to_its_own_dimensions_and_its_draft_reads_no_others() -> None:
+def test_a_beat_is_encoded_to_its_own_dimensions_and_decoded_from_them_alone() -> None:
     draft = model_of(draft=7).draft
     assert draft is not None
     assert (draft.beats, draft.own, draft.latent) == (2, 3, 5)  # two beats of four steps: three dimensions, and two
@@ -164,8 +164,8 @@ def test_the_last_beat_of_a_window_may_be_cut() -> None:
 
 
 @torch.inference_mode()
-def test_the_decoder_goes_over_the_draft() -> None:
-    """The draft of a step says something of that step to every cell, and of no other step."""
+def test_the_head_sees_the_draft() -> None:
+    """The draft of a step changes the probabilities of that step, and of no other."""
     model = model_of(draft=7)
     z = latents(model, 1)
     plan = model._plan(z, 0)
@@ -181,17 +181,17 @@ def test_the_decoder_goes_over_the_draft() -> None:
 
 # --- samples ----------------------------------------------------------------------------------------------------------
 def probabilities(
-    model: Transformer, z: torch.Tensor, made: torch.Tensor, batch: Batch, temperature: float = 1.0
+    model: Transformer, z: torch.Tensor, samples: torch.Tensor, batch: Batch, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the frame cells and the onset cells of finished windows, and the step before each step."""
-    everything = torch.cat([batch.before, made], 1)
+    """The probabilities of frames and onsets of finished windows, and the step before each step."""
+    everything = torch.cat([batch.before, samples], 1)
     plan = model._plan(z, CONTEXT)
     seen = torch.nn.functional.pad(everything[:, :-1], (0, 0, 0, 0, 0, 0, RECENT, 0))
     vector, field = (states[:, CONTEXT:] for states in model._states(seen, plan, batch.n_before))
     previous = everything[:, CONTEXT - 1 : -1]
     rows = torch.cat([previous.flatten(2, 3), plan.draft], 2)
-    onset = made[..., 0, :] if made.shape[3] == 2 else None
-    logits = model.head(vector, field, rows, made[..., -1, :], onset)
+    onset = samples[..., 0, :] if samples.shape[3] == 2 else None
+    logits = model.head(vector, field, rows, samples[..., -1, :], onset)
     frame_p, onset_p = torch.sigmoid(logits / temperature).unbind(2)
     return frame_p, onset_p, previous
 
@@ -203,22 +203,22 @@ def probabilities(
 def test_samples_are_drawn_from_the_probabilities_that_the_likelihood_gives(
     parts: int, planes: str, temperature: float, draft: int
 ) -> None:
-    """Incremental, several cells a round: it must decide each cell as the probabilities of the finished window say."""
+    """Sampling step by step and in rounds decides each cell by its probability in the finished window."""
     model = model_of(parts, planes, draft=draft)
     batch = batch_of(model)
     z = latents(model, 3)
     uniform = torch.rand(batch.x.shape, generator=rng(4))
-    made = model.cells(z, Chance(temperature=temperature), uniform, batch).float()
+    samples = model.cells(z, Chance(temperature=temperature), uniform, batch).float()
 
-    frame_p, onset_p, previous = probabilities(model, z, made, batch, temperature)
-    onset = made[..., 0, :] if made.shape[3] == 2 else None
-    assert 0.05 < made.mean() < 0.95
+    frame_p, onset_p, previous = probabilities(model, z, samples, batch, temperature)
+    onset = samples[..., 0, :] if samples.shape[3] == 2 else None
+    assert 0.05 < samples.mean() < 0.95
     sure = certain(uniform[..., -1, :], frame_p)
-    assert torch.equal((made[..., -1, :] > 0)[sure], (uniform[..., -1, :] < frame_p)[sure])
+    assert torch.equal((samples[..., -1, :] > 0)[sure], (uniform[..., -1, :] < frame_p)[sure])
     if onset is not None:
         sure = certain(uniform[..., 0, :], onset_p)
         begins = (uniform[..., 0, :] < onset_p) | (previous[..., 1, :] == 0)
-        assert torch.equal((onset > 0)[sure], (begins & (made[..., 1, :] > 0))[sure])
+        assert torch.equal((onset > 0)[sure], (begins & (samples[..., 1, :] > 0))[sure])
 
 
 @pytest.mark.parametrize("draft", [0, 7])
@@ -231,7 +231,7 @@ def test_a_sample_is_the_same_alone_and_among_others(draft: int) -> None:
     nothing = torch.zeros(4, CONTEXT, *uniform.shape[2:])
     before = Batch(together.float(), nothing, torch.zeros(4, dtype=torch.long), torch.full((4,), 8))
     frame_p, onset_p, _ = probabilities(model, z, together.float(), before)
-    # one cell that falls to the other side of its probability changes all that come after it
+    # a cell at its probability's limit may be decided differently, and all later cells with it
     sure = certain(uniform[..., 0, :], onset_p) & certain(uniform[..., 1, :], frame_p)
     rows = np.flatnonzero(sure.reshape(4, -1).all(1))
     assert len(rows) >= 2
