@@ -21,24 +21,6 @@ from midivae.storage.files import write_bytes
 from midivae.storage.schema import CORPUS
 from midivae.train.fit import Trained
 
-_ABOUT = {
-    "transformer": "A variational autoencoder whose decoder is causal over steps and autoregressive over the cells of "
-    "a step, and continues from the steps before the window.",
-    "mlp": "A variational autoencoder of dense layers.",
-    "autoencoder": "An autoencoder of dense layers, without noise and without a KL term: samples drawn from a standard "
-    "normal lie where its decoder was not trained. It is a baseline.",
-}
-_DENSE_LIMITS = (
-    "Given the latent, cells are independent of each other, so chords blur if the latent leaves doubt. A window does "
-    "not depend on the one before it."
-)
-_LIMITS = {
-    "transformer": "The decoder can continue from the steps that it sees and use its latent little: check the KL per "
-    "window and the reconstruction before you rely on the latent.",
-    "mlp": _DENSE_LIMITS,
-    "autoencoder": _DENSE_LIMITS,
-}
-
 
 def write_card(
     folder: Path,
@@ -63,8 +45,6 @@ def write_card(
     config = trained.model.config
     card = environment.get_template("model_card.md").render(
         config=config,
-        about=_ABOUT[config.name],
-        limits=_LIMITS[config.name],
         inputs=math.prod(config.window_shape),
         metrics=metrics,
         params=json.dumps(_params(trained, settings), indent=2),

@@ -71,13 +71,9 @@ class Machine:
         """Processes exchange gradients after the last slice of a batch only."""
         return self.fabric.no_backward_sync(model, enabled=not is_last)  # type: ignore[arg-type]
 
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean over the processes, in all of them."""
-        return value if self.processes == 1 else torch.as_tensor(self.fabric.all_reduce(value, reduce_op="mean"))
-
-    def total(self, value: Tensor) -> Tensor:
-        """The sum over the processes, in all of them."""
-        return value if self.processes == 1 else torch.as_tensor(self.fabric.all_reduce(value, reduce_op="sum"))
+    def reduce(self, value: Tensor, operation: Literal["mean", "sum"]) -> Tensor:
+        """The mean or the sum over the processes, in all of them."""
+        return value if self.processes == 1 else torch.as_tensor(self.fabric.all_reduce(value, reduce_op=operation))
 
     def check_same(self, what: str, value: int) -> None:
         """Checks that this process has the same value as process 0.

@@ -1,7 +1,7 @@
 """How well a trained model describes windows of pieces that it never saw.
 
 Shapes:
-    B  windows of a batch    W  all measured windows    Z  latent
+    W  measured windows    Z  latent
 
 Offers: `measure_held_out`, `measure_prior`, `latent_statistics`, `ACTIVE`.
 """
@@ -9,11 +9,10 @@ Offers: `measure_held_out`, `measure_prior`, `latent_statistics`, `ACTIVE`.
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,7 +25,6 @@ from midivae.models.base import Chance
 from midivae.storage.files import rounded
 from midivae.train import fit_prior
 from midivae.train.devices import torch_rng
-from midivae.windows.batch import Batch
 from midivae.windows.corpus import Corpus
 from midivae.windows.device import BitMatrix
 
@@ -51,14 +49,19 @@ def measure_held_out(model: WindowModel, windows: BitMatrix, seed: int) -> dict[
         return {"windows": 0}
     noise = torch_rng(windows.device, Stream.TEST.seeds(seed))
     index = torch.from_numpy(distances.evenly(len(windows), MOST_WINDOWS)).to(windows.device)
-    batches = []
+    columns, counts = [], np.zeros(6, np.int64)
     with tqdm(total=len(index), desc=f"{model.name}: test", unit="window", disable=None, file=sys.stderr) as bar:
         for numbers in torch.split(index, _MEASURED_AT_ONCE):
-            batches.append(_measure_batch(model, windows.batch(numbers), noise))
+            batch = windows.batch(numbers)
+            mu, logvar = model.encode(batch.x)
+            nats = model.nats(batch, elbo.reparameterise(mu, logvar, noise))
+            columns.append((nats, mu, logvar, batch.n_inside))
+            reconstructed = coding.complete(model.cells(mu, Chance()).cpu().numpy())
+            counts += matched(reconstructed, coding.complete((batch.x > 0).cpu().numpy()))
             bar.update(len(numbers))
-    nats, mu, logvar, inside = (torch.cat(column) for column in zip(*(batch[:4] for batch in batches), strict=True))
+    nats, mu, logvar, inside = (torch.cat(column) for column in zip(*columns, strict=True))
     kl = elbo.kl_per_dimension(mu, logvar).sum(1) if model.samples_latent else None
-    match = Match.of(np.sum([batch.counts for batch in batches], axis=0))
+    match = Match.of(counts)
     return {
         "windows": len(index),
         **_likelihood(nats, kl, int(inside.sum())),
@@ -67,24 +70,6 @@ def measure_held_out(model: WindowModel, windows: BitMatrix, seed: int) -> dict[
         "step_accuracy": rounded(match.exact_steps),
         **latent_statistics(mu, logvar),
     }
-
-
-class _Measured(NamedTuple):
-    """Measures of a batch: -log p(x | z) in nats, the posterior, steps inside the piece, counts for `Match.of`."""
-
-    nats: Float[Tensor, " B"]
-    mu: Float[Tensor, "B Z"]
-    logvar: Float[Tensor, "B Z"]
-    n_inside: Int[Tensor, " B"]
-    counts: Int[np.ndarray, " 6"]
-
-
-def _measure_batch(model: WindowModel, batch: Batch, noise: torch.Generator) -> _Measured:
-    mu, logvar = model.encode(batch.x)
-    nats = model.nats(batch, elbo.reparameterise(mu, logvar, noise))
-    reconstructed = coding.complete(model.cells(mu, Chance()).cpu().numpy())
-    counts = matched(reconstructed, coding.complete((batch.x > 0).cpu().numpy()))
-    return _Measured(nats, mu, logvar, batch.n_inside, counts)
 
 
 def _likelihood(nats: Float[Tensor, " W"], kl: Float[Tensor, " W"] | None, steps: int) -> dict[str, float | int]:

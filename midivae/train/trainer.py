@@ -138,7 +138,15 @@ class Trainer:
         self._pace = Pace()
         splits = ("train", "valid") if len(self.valid) else ("train",)
         gpus = [self.train.device] if self.train.device.type == "cuda" else []
-        with logging_redirect_tqdm(), self._bar() as bar, torch.random.fork_rng(gpus):
+        bar = tqdm(
+            total=self.max_steps,
+            initial=self.progress.step,
+            desc=self.model.name,
+            unit="step",
+            disable=True if self.machine.rank else None,  # None: where stderr is no terminal
+            file=sys.stderr,
+        )
+        with logging_redirect_tqdm(), bar, torch.random.fork_rng(gpus):
             while not self._is_over():
                 row = self._epoch(bar)
                 self._record(row)
@@ -182,16 +190,6 @@ class Trainer:
                 self.average.load_state_dict(average)
             self.sums = sums.to(self.train.device)
             log.info("%s: resumes after epoch %d, step %d", self.model.name, self.progress.epoch, self.progress.step)
-
-    def _bar(self) -> tqdm[Any]:
-        return tqdm(
-            total=self.max_steps,
-            initial=self.progress.step,
-            desc=self.model.name,
-            unit="step",
-            disable=True if self.machine.rank else None,
-            file=sys.stderr,
-        )
 
     def _is_over(self) -> bool:
         progress, patience = self.progress, self.settings.patience
@@ -282,7 +280,7 @@ class Trainer:
     # --- checks of the loss
     def _check(self, norm: Float[Tensor, ""] | None) -> None:
         """Averages the sums over processes, checks for divergence, and adds a row to the step curve if it is time."""
-        self.sums = self.machine.mean(self.sums)
+        self.sums = self.machine.reduce(self.sums, "mean")
         self._check_finite(self.sums[0])
         progress = self.progress
         last = int(progress.trace[-1]["step"] or 0) if progress.trace else 0
@@ -336,7 +334,7 @@ class Trainer:
                 noise = torch_rng(self.valid.device, Stream.VALIDATION.seeds(self.seed, batch=number))
                 parts = model.elbo(self.valid.batch(index), noise)
                 sums += torch.stack([parts.reconstruction.sum(), parts.kl.sum()])
-        sums = self.machine.total(sums)
+        sums = self.machine.reduce(sums, "sum")
         self._check_finite(sums)
         return loss_columns("valid", sums / len(self.valid), self.model.beta)
 
