@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,6 @@ from train.test_trainer import CPU, FITS, SETTINGS, SMALL, losses, trainer
 pytestmark = pytest.mark.numerical
 
 BF16 = devices.connect("cpu", "bf16", False)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- precision --------------------------------------------------------------------------------------------------------

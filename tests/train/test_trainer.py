@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from floats import RTOL
+from floats import RTOL, close
 from rolls import LAYOUT, corpus_of, made_up
 
 from midivae import models
@@ -42,14 +41,6 @@ SMALL = Transformer(
     average=0.5, anneal_steps=8, learning_rate=1e-2,
 )  # fmt: skip
 FITS = {"mlp": SETTINGS, "autoencoder": SETTINGS, "transformer": SMALL}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def matrix(n_pieces: int, seed: int = 0) -> BitMatrix:
@@ -99,6 +90,24 @@ def test_curves_hold_the_parts_of_the_loss_and_the_steps(tmp_path: Path) -> None
             parts = row[f"{split}_reconstruction"], row[f"{split}_kl"]
             assert row[f"{split}_loss"] == pytest.approx((parts[0] or 0) + 0.25 * (parts[1] or 0))
             assert (parts[1] or 0) > 0
+
+
+def test_the_kept_weights_are_the_moving_average(tmp_path: Path) -> None:
+    made = trainer(tmp_path, SETTINGS.model_copy(update={"average": 0.2, "max_steps": 3, "learning_rate": 0.1}))
+    assert made.average is not None
+    initial, update, steps = made.best, made.average.update_parameters, list[dict[str, torch.Tensor]]()
+
+    def recorded(model: torch.nn.Module) -> None:
+        steps.append({name: weight.clone() for name, weight in model.state_dict().items()})
+        update(model)
+
+    made.average.update_parameters = recorded  # type: ignore[method-assign]
+    made.fit()
+    for name, average in initial.items():
+        # the decay at step s is s / (s + 9), at most 0.2: 1/10, 2/11, and 0.2 instead of 3/12
+        for decay, weights in zip((1 / 10, 2 / 11, 0.2), steps, strict=True):
+            average = decay * average + (1 - decay) * weights[name]
+        assert close(made.best[name], average)
 
 
 def test_each_window_is_seen_at_most_once_an_epoch_and_only_a_rest_is_left_out(tmp_path: Path) -> None:
