@@ -46,29 +46,25 @@ class Coupling(nn.Module):
         self.last = nn.Linear(HIDDEN, 2 * dimensions)
         self.odd = odd
 
-    def _change(
-        self, fixed: Float[Tensor, "*B O"], changes: Float[Tensor, " O"], state: Float[Tensor, "*B D"]
+    def _affine(
+        self, z: Float[Tensor, "*B O"], state: Float[Tensor, "*B D"]
     ) -> tuple[Float[Tensor, "*B O"], Float[Tensor, "*B O"]]:
-        """Shift and log-scale of the dimensions that change, 0 elsewhere."""
-        hidden = torch.relu(self.first(torch.cat([fixed, state], -1)))
+        """Shift and log-scale of the half that changes, 0 for the other half, which alone they depend on."""
+        changes = (torch.arange(z.shape[-1], device=z.device) % 2 == self.odd).to(z.dtype)
+        hidden = torch.relu(self.first(torch.cat([z * (1 - changes), state], -1)))
         shift, scale = self.last(torch.relu(self.second(hidden))).chunk(2, -1)
         return shift * changes, LARGEST * torch.tanh(scale / LARGEST) * changes
-
-    def _changes(self, z: Float[Tensor, "*B O"]) -> Float[Tensor, " O"]:
-        return (torch.arange(z.shape[-1], device=z.device) % 2 == self.odd).to(z.dtype)
 
     def to_noise(
         self, z: Float[Tensor, "*B O"], state: Float[Tensor, "*B D"]
     ) -> tuple[Float[Tensor, "*B O"], Float[Tensor, "*B"]]:
         """One step towards the noise, and its log-determinant."""
-        changes = self._changes(z)
-        shift, scale = self._change(z * (1 - changes), changes, state)
+        shift, scale = self._affine(z, state)
         return (z - shift) * torch.exp(-scale), -scale.sum(-1)
 
     def to_latent(self, noise: Float[Tensor, "*B O"], state: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"]:
         """Inverts `to_noise`."""
-        changes = self._changes(noise)
-        shift, scale = self._change(noise * (1 - changes), changes, state)
+        shift, scale = self._affine(noise, state)
         return noise * torch.exp(scale) + shift
 
 

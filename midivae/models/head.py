@@ -53,9 +53,9 @@ class Head(nn.Module):
         """The hidden inputs of all cells before any cell of the step is decided."""
         b, t = vector.shape[:2]
         n, h, p = self.shape
-        inputs = self.from_vector(self.norm(vector)).view(b, t, n * h, p)
-        cells = torch.cat([normalise_field(field), rows], 2)
-        return add_mapped_channels(inputs, self.from_field, cells).view(b, t, n, h, p)
+        inputs: Tensor = self.from_vector(self.norm(vector)).view(b * t, n * h, p)
+        cells = torch.cat([normalise_field(field), rows], 2).flatten(0, 1)
+        return inputs.baddbmm_(self.from_field.expand(b * t, *self.from_field.shape), cells).view(b, t, n, h, p)
 
     def influence(self) -> Float[Tensor, "N P N H P"]:
         """[from part, from pitch, to part, ...]: what a note in one cell adds to all cells after it."""
