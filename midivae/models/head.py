@@ -156,14 +156,14 @@ class Head(nn.Module):
             while True:
                 logits = self.logits(torch.relu(inputs[:, part : part + 1]), slice(part, part + 1))[:, :k, 0]
                 is_set = logits > limit[:, part]  # [B, K, P]
-                found, pitch = (is_set[:, 0] & (order > last)).max(1)  # the first
-                if not found.any():
+                has_note, pitch = (is_set[:, 0] & (order > last)).max(1)  # the first
+                if not has_note.any():
                     break
-                note = torch.where(found, pitch, p)
+                note = torch.where(has_note, pitch, p)
                 cells[:, part, 0].scatter_(1, note[:, None], 1.0)
                 row = note
                 if k == 2:
-                    begins = found & is_set[:, 1].gather(1, pitch[:, None])[:, 0]
+                    begins = has_note & is_set[:, 1].gather(1, pitch[:, None])[:, 0]
                     cells[:, part, 1].scatter_(1, torch.where(begins, pitch, p)[:, None], 1.0)
                     row = torch.where(begins & ~begun, pitch + p + 1, note)
                     begun |= begins

@@ -200,14 +200,14 @@ class Transformer(WindowModel):
         visible = (lag >= 0) & (steps >= begin[..., None]) | (lag == 0)
         mask, bucket = torch.where(visible, 0.0, MASKED).unsqueeze(1), lag_bucket(lag.clamp(min=0))
         for i, layer in enumerate(self._decoder):
-            query, seen = layer.project(vector, field)
+            query, keys_values = layer.project(vector, field)
             if memory is not None:
                 if len(memory) == i:
-                    memory.append(KeyValues(*(x.new_empty(*x.shape[:2], total, x.shape[3]) for x in seen)))
-                for stored, new in zip(memory[i], seen, strict=True):
+                    memory.append(KeyValues(*(x.new_empty(*x.shape[:2], total, x.shape[3]) for x in keys_values)))
+                for stored, new in zip(memory[i], keys_values, strict=True):
                     stored[:, :, first:last] = new
-                seen = KeyValues(*(stored[:, :, :last] for stored in memory[i]))
-            vector, field = layer(vector, field, query, seen, bucket, mask)
+                keys_values = KeyValues(*(stored[:, :, :last] for stored in memory[i]))
+            vector, field = layer(vector, field, query, keys_values, bucket, mask)
         return vector, field
 
     # --- likelihood
