@@ -3,8 +3,8 @@
     python bench/features.py [DATA] [--samples 2000] [--peer-samples 50] [--repeats 5]
 
 Windows of DATA/rolls (default: data/rolls), by the default view, in one process on one thread, wall clock: every
-feature of the catalog; the attributes that edits change; the distributions. Beside it muspy, which has six of the
-features, on some of the same windows.
+feature of the catalog; its measures of harmony and form; the attributes that edits change; the distributions. Beside it
+muspy, which has six of the features, on some of the same windows.
 
 Ceiling: two passes over the cells, or-ing the planes. Peer: muspy's metrics.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from hardware import hardware
 
 from midivae.config.train import View
-from midivae.measures import features
+from midivae.measures import features, harmony
 from midivae.music import roll as pianoroll
 from midivae.music.roll import Layout
 from midivae.windows.corpus import load_corpus
@@ -49,6 +49,7 @@ def main() -> None:
     steps: dict[str, tuple[int, Callable[[], object]]] = {
         "or of the planes": (len(planes), lambda: planes[:, :, :, 0] | planes[:, :, :, 1]),
         "features": (len(planes), lambda: features.measure(planes, layout, 4)),
+        "harmony and form": (len(planes), lambda: harmony.measure(planes, layout, 4)),
         "attributes": (len(planes), lambda: features.attributes(planes, layout)),
         "distributions": (len(planes), lambda: features.vectors(planes, layout)),
         "muspy, six features": (len(music), lambda: [_by_muspy(piece) for piece in music]),

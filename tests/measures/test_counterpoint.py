@@ -113,6 +113,8 @@ def test_parallels_by_hand() -> None:
     # two of three moves; a repeated chord is no move, and a rest is between the last two
     moves = [(67, 0, 0, 48), (69, 0, 0, 50), (69, 0, 0, 50), (67, 0, 0, 48), (64, 0, 0, 48), (0, 0, 0, 0)]
     assert parallels(*moves, (67, 0, 0, 48)) == pytest.approx(2 / 3)
+    # octaves on both sides of a rest, and one oblique move
+    assert parallels((72, 0, 0, 48), (0, 0, 0, 0), (74, 0, 0, 50), (76, 0, 0, 50)) == 0
     assert parallels((72, 72, 72, 72), (74, 74, 74, 74)) != 1  # a melody in unison has no bass
 
 
