@@ -4,7 +4,8 @@
     ├── ParamsError             2   a parameter or an argument breaks a rule
     ├── InputError              3   an input is missing or cannot be used
     │   ├── MidiError           3   one MIDI file; carries a reason code (see `midi.REASONS`)
-    │   └── SchemaError         3   a table of another format or version
+    │   ├── SchemaError         3   a table of another format or version
+    │   └── FolderError         3   a folder is read-only or forbidden, or its disk is full
     ├── CorruptError            4   a hash or a page checksum does not match
     ├── TrainingError           5   training cannot start, or failed
     └── WorkerError             6   a worker process crashed, hung or ran out of memory
@@ -14,6 +15,8 @@ are translated in the one module that uses the library.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class MidivaeError(Exception):
@@ -48,6 +51,18 @@ class MidiError(InputError):
 
 class SchemaError(InputError):
     """A table has another format or version than the one this release reads."""
+
+
+class FolderError(InputError):
+    """A file or folder cannot be used: read-only, forbidden, or its disk is full; `reason` is the system's."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; free space or change the permissions, or name another folder")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[FolderError], tuple[Path, str]]:
+        return type(self), (self.path, self.reason)
 
 
 class CorruptError(MidivaeError):

@@ -7,6 +7,7 @@ import contextlib
 import re
 import runpy
 import shlex
+import subprocess
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ import click
 import pyarrow as pa
 import pytest
 import yaml
+from inline import copy_project
 from packaging.requirements import Requirement
 
 from midivae import __version__
@@ -88,8 +90,23 @@ def test_imports_name_modules_in_full() -> None:
 def test_dvc_has_the_stages_in_order() -> None:
     assert list(DVC["stages"]) == list(STAGES)
     for name, stage in DVC["stages"].items():
-        assert stage["cmd"] == f"midivae {name}"
+        assert stage["cmd"] == f"python -m midivae {name}"
         assert stage["outs"] == [f"data/{STAGES[name].writes}"]
+
+
+def test_a_clone_has_the_bytes_that_dvc_hashed_where_git_writes_crlf(tmp_path: Path) -> None:
+    copy_project(tmp_path / "project", lambda name: name.endswith((".py", ".yaml", ".png", ".gitattributes")))
+    git = ["git", "-c", "user.name=n", "-c", "user.email=n@localhost", "-c", "commit.gpgsign=false"]
+    commit = [*git, "-C", str(tmp_path / "project"), "commit", "-q", "--no-verify", "-m", "all"]
+    subprocess.run(["git", "init", "-q", str(tmp_path / "project")], check=True)
+    subprocess.run(["git", "-C", str(tmp_path / "project"), "add", "--all"], check=True)
+    subprocess.run(commit, check=True)
+    clone = ["git", "clone", "-q", "-c", "core.autocrlf=true", str(tmp_path / "project"), str(tmp_path / "clone")]
+    subprocess.run(clone, check=True)
+    files = [path.relative_to(tmp_path / "clone") for path in (tmp_path / "clone").rglob("*.*") if path.is_file()]
+    files = [path for path in files if path.parts[0] != ".git"]
+    assert Path("midivae/errors.py") in files
+    assert [path for path in files if (ROOT / path).read_bytes() != (tmp_path / "clone" / path).read_bytes()] == []
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -209,6 +209,20 @@ def test_a_change_of_generate_trains_nothing(project: Project) -> None:
     assert project.repro() == ["generate", "evaluate", "report"]
 
 
+def test_an_experiment_runs_the_code_that_it_records(project: Project) -> None:
+    git = ("git", "-c", "user.name=n", "-c", "user.email=n@localhost", "-c", "commit.gpgsign=false")
+    project.call(*git, "add", "--all")
+    project.call(*git, "commit", "-q", "-m", "all stages")
+    labels = project.folder / "midivae" / "report" / "labels.py"
+    before = labels.read_text()
+    labels.write_text(before.replace('"different pitches"', '"EDITED pitches"'))
+    done = project.call("dvc", "exp", "run", "--temp", "report")
+    assert re.findall(r"Running stage '(\w+)'", done.stdout + done.stderr) == ["report"]
+    assert project.repro() == []  # the run cache has the page, and it is that of the edited code
+    assert "EDITED pitches" in (project.folder / "data" / "report" / "index.html").read_text()
+    labels.write_text(before)
+
+
 def test_a_flipped_bit_is_named(project: Project) -> None:
     shard = next((project.folder / "data" / "rolls").glob("part-*.parquet"))
     data = bytearray(shard.read_bytes())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from midivae.catalog.files import catalog_of
 from midivae.catalog.read import SAMPLE_ID
 from midivae.errors import CorruptError, ParamsError
 from midivae.storage import tables
-from midivae.storage.files import write_bytes
+from midivae.storage.files import make_folder, write_bytes, writing
 from midivae.storage.schema import CATALOG
 
 
@@ -32,6 +33,7 @@ def to_folder(folder: Path, rows: pd.DataFrame, target: Path) -> int:
 
     Raises:
         ParamsError: `rows` has no `sample_id`, or `target` is a file.
+        FolderError: `target` cannot be written, or the disk is full; it stays as it was.
         CorruptError: a `sample_id` has another form than those of jobs, or is not in the catalog.
     """
     if "sample_id" not in rows:
@@ -39,18 +41,21 @@ def to_folder(folder: Path, rows: pd.DataFrame, target: Path) -> int:
     if target.exists() and not target.is_dir():
         raise ParamsError(f"{target}: is a file; name a folder to export to")
     ids = list({_checked_id(str(name)) for name in rows["sample_id"]})
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     written = 0
-    for file in catalog_of(folder):  # one at a time, so that not all MIDI bytes are in memory
-        in_file = tables.scan(
-            [file], CATALOG, ["sample_id", "midi"], pc.field("sample_id").isin(pa.array(ids, pa.string()))
-        )
-        for row in in_file.to_pylist():
-            write_bytes(target / f"{row['sample_id']}.mid", row["midi"]["bytes"])
-        written += len(in_file)
-    if written != len(ids):
-        raise CorruptError(f"{folder}: {len(ids) - written} of {len(ids)} samples are not in the catalog")
-    write_bytes(target / "catalog.csv", to_csv(rows))
+    with writing(target), TemporaryDirectory(prefix=".export-", dir=target) as staging:
+        for file in catalog_of(folder):  # one at a time, so that not all MIDI bytes are in memory
+            in_file = tables.scan(
+                [file], CATALOG, ["sample_id", "midi"], pc.field("sample_id").isin(pa.array(ids, pa.string()))
+            )
+            for row in in_file.to_pylist():
+                write_bytes(Path(staging) / f"{row['sample_id']}.mid", row["midi"]["bytes"])
+            written += len(in_file)
+        if written != len(ids):
+            raise CorruptError(f"{folder}: {len(ids) - written} of {len(ids)} samples are not in the catalog")
+        write_bytes(Path(staging) / "catalog.csv", to_csv(rows))
+        for path in Path(staging).iterdir():
+            path.replace(target / path.name)
     return written
 
 

@@ -50,7 +50,7 @@ def add(published: Path, jobs: Jobs, workers: int | None = None) -> dict[str, ob
     Raises:
         ParamsError: a job breaks a rule, or differs from the one of its name in the catalog.
         InputError: nothing is published, or the champion changed during every attempt.
-        OSError: no space left. What was published stays as it was.
+        FolderError: the folder cannot be written, or the disk is full. What was published stays as it was.
     """
     for _ in range(_ATTEMPTS):
         base = versions.read_current(published)

@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from midivae.errors import CorruptError, InputError, ParamsError
 from midivae.storage import folders, tables
-from midivae.storage.files import copy_file, file_sha256, read_json, write_json
+from midivae.storage.files import copy_file, file_sha256, make_folder, read_json, write_json, writing
 from midivae.storage.paths import WEIGHTS, catalog_files, job_of
 from midivae.storage.schema import CATALOG
 
@@ -95,6 +95,7 @@ def names(published: Path) -> list[str]:
 # --- writing ----------------------------------------------------------------------------------------------------------
 def locked(published: Path) -> FileLock:
     """A lock for processes that change what is published: one at a time, others wait."""
+    make_folder(published)
     return FileLock(published / ".lock")
 
 
@@ -112,7 +113,7 @@ def publish(data: Path, published: Path, name: str, notes: Mapping[str, Path] | 
     Raises:
         ParamsError: `name` is no plain name, or the name of the current version.
         InputError, CorruptError: a stage's folder is missing or damaged.
-        OSError: no space left. What was published stays as it was.
+        FolderError: the folder cannot be written, or the disk is full. What was published stays as it was.
     """
     if not _NAME.fullmatch(name):
         raise ParamsError(f"version {name!r}: must be a plain name of letters, digits, '.', '_', '+' and '-'")
@@ -140,7 +141,7 @@ def append(published: Path, samples: Path, base: Version, notes: Mapping[str, Pa
 
     Raises:
         InputError, CorruptError: something is missing or damaged.
-        OSError: no space left. What was published stays as it was.
+        FolderError: the folder cannot be written, or the disk is full. What was published stays as it was.
     """
     old = published / "versions" / base.name
     numbers = [int(n.rpartition("+")[2]) for n in names(published) if n.startswith(f"{base.champion}+")]
@@ -167,23 +168,24 @@ def _writing(published: Path, name: str, notes: Mapping[str, Path]) -> Iterator[
     """A folder to write a version into; it gets the notes, becomes read-only, is synced, and then gets its name."""
     target = published / "versions" / name
     staging = target.parent / f".{name}.staging-{os.getpid()}"
-    for left in target.parent.glob(".*.staging-*"):
-        shutil.rmtree(left)  # left by a killed process: the caller holds the lock
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-        for note, path in notes.items():
-            copy_file(path, staging / note)
-        for path in staging.rglob("*"):
-            if path.is_file():
-                path.chmod(0o444)
-            _sync(path)
-        if target.exists():
-            shutil.rmtree(target)
-        staging.replace(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with writing(target):
+        for left in target.parent.glob(".*.staging-*"):
+            shutil.rmtree(left)  # left by a killed process: the caller holds the lock
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+            for note, path in notes.items():
+                copy_file(path, staging / note)
+            for path in staging.rglob("*"):
+                if path.is_file():
+                    path.chmod(0o444)
+                _sync(path)
+            if target.exists():
+                shutil.rmtree(target)
+            staging.replace(target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -37,13 +37,38 @@ class Command(click.Command):
             return super().invoke(ctx)
         except errors.MidivaeError as error:
             end(ctx.command_path, error)
+        except OSError as error:
+            from midivae.storage.files import UNWRITABLE, folder_error
+
+            if error.errno not in UNWRITABLE:
+                raise
+            end(ctx.command_path, folder_error(error, Path.cwd()))
 
 
 def end(command: str, error: errors.MidivaeError) -> NoReturn:
     """Ends the program with the message and the exit code of an error."""
     log.debug("traceback:", exc_info=error)
-    click.echo(f"{command}: {error}", err=True)
+    setting = _setting(error.path) if isinstance(error, errors.FolderError) else None
+    click.echo(f"{command}: {error}" + (f" with {setting}" if setting else ""), err=True)
     raise click.exceptions.Exit(error.exit_code)
+
+
+def _setting(path: Path) -> str | None:
+    """The option, argument or variable that names the folder in which `path` lies."""
+    from midivae.storage.workdir import work_dir
+
+    ctx = click.get_current_context()
+    folders = {"MIDIVAE_HOME": work_dir()}
+    for param in ctx.command.params:
+        if isinstance(value := ctx.params.get(param.name or ""), Path):
+            folders[param.opts[0] if isinstance(param, click.Option) else param.human_readable_name] = value
+    place = path.absolute()
+    names = {
+        name: len(folder.absolute().parts)
+        for name, folder in folders.items()
+        if place.is_relative_to(folder.absolute()) or place == folder.absolute().parent
+    }
+    return max(names, key=lambda name: names[name], default=None)
 
 
 def exit_codes() -> dict[int, str]:

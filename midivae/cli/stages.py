@@ -17,6 +17,7 @@ import click
 
 from midivae import errors
 from midivae.cli import base
+from midivae.storage.code import PACKAGE
 
 if TYPE_CHECKING:
     from midivae.config.params import Params
@@ -50,6 +51,10 @@ def _run(stage: Stage, params: Params, data: Path) -> None:
     if stage.name != "train" and "TORCHELASTIC_RUN_ID" in os.environ:
         message = "torchrun starts several processes, and only stage `train` shares its work between them"
         base.end(name, errors.ParamsError(f"{message}; call it without torchrun"))
+    here = Path("midivae")
+    if "DVC_STAGE" in os.environ and here.is_dir() and not here.samefile(PACKAGE):
+        message = f"this is the code in {PACKAGE}, and DVC would record that in {here.absolute()}"
+        base.end(name, errors.ParamsError(f"{message}; run `python -m midivae {stage.name}` without PYTHONSAFEPATH"))
     module = importlib.import_module(f"midivae.{stage.name}.stage")
     try:
         with base.stdout_to_stderr():

@@ -43,7 +43,7 @@ from midivae.champion.versions import FACTS
 from midivae.config.jobs import Sample
 from midivae.config.params import Params
 from midivae.config.streams import Stream
-from midivae.errors import InputError, ParamsError
+from midivae.errors import FolderError, InputError, ParamsError
 from midivae.explorer.kept import Kept
 from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Parent, Settings, point_of, weights_of
 from midivae.explorer.uploads import MOST_BYTES, Uploads
@@ -237,6 +237,8 @@ class Session:
         rolls, ingest, view = self._data / "rolls", self._params.ingest, model.config.view
         try:
             sources.write_pool([source], folder, rolls, ingest, view, lambda sample_id: self._known(loaded, sample_id))
+        except FolderError:
+            raise
         except (InputError, ParamsError) as error:
             raise type(error)(str(error).replace(f"{scratch}/", "")) from None
         pool = sources.Pool.open(folder)

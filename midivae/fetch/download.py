@@ -21,7 +21,7 @@ from filelock import FileLock
 from midivae.config.fetch import Download
 from midivae.errors import CorruptError, InputError
 from midivae.fetch.transfer import Transfer, shown
-from midivae.storage.files import file_sha256, read_json, write_json
+from midivae.storage.files import file_sha256, make_folder, read_json, write_json
 from midivae.storage.workdir import work_dir
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def fetch(url: str, limits: Download, *, expected: str | None = None, size: int 
         raise InputError(f"{shown(url)}: neither http nor https; for a file of yours set fetch.path")
     key = hashlib.sha256(f"{url}\n{expected or ''}\n".encode()).hexdigest()[:16]
     folder = (work_dir() / "downloads" / key).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path, noted = folder / file_name(url), folder / "seen.json"
     with FileLock(folder / ".lock"):  # a second run waits, and uses the file
         note = read_json(noted) if noted.is_file() else {}

@@ -20,13 +20,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from midivae.config.params import Params
-from midivae.errors import InputError, ParamsError
+from midivae.errors import FolderError, InputError, ParamsError
 from midivae.generate import modes
 from midivae.generate.parents import WINDOWS, ParentSample, write_pool
 from midivae.generate.requests import Request, work_folder
 from midivae.generate.rows import method_of, read_bars, rows
 from midivae.models import coding
 from midivae.storage import schema, tables
+from midivae.storage.files import make_folder
 from midivae.workers.child import Beat
 from midivae.workers.parallel import fan_out
 
@@ -105,9 +106,11 @@ def write_pools(requests: Mapping[str, Request], params: Params, rolls: Path) ->
     for job, request in requests.items():
         if request.pool is None or tables.is_whole(request.pool / WINDOWS, schema.PARENTS):
             continue
-        request.pool.mkdir(parents=True, exist_ok=True)
+        make_folder(request.pool)
         try:
             read_sample = partial(sample, model_sha256=request.model_sha256)
             write_pool(request.parents, request.pool, rolls, params.ingest, request.view, read_sample)
+        except FolderError:
+            raise
         except (InputError, ParamsError) as error:
             raise type(error)(f"generate job {job!r}: {error}") from error

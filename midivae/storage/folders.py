@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from midivae.errors import InputError
-from midivae.storage.files import file_sha256, read_json, write_json
+from midivae.storage.files import file_sha256, make_folder, read_json, write_json, writing
 
 MANIFEST = "manifest.json"
 
@@ -29,24 +29,28 @@ def publishing(target: Path) -> Iterator[Path]:
     """A fresh folder to write into; it replaces `target` when the block ends without an error.
 
     The folder gets its manifest first. On an error the old folder stays. Staging folders that a killed run left are
-    removed.
+    removed. If `target` is a link, the folder that it points to is replaced, and the link stays.
+
+    Raises:
+        FolderError: the folder cannot be written, or the disk is full.
     """
-    target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _restore(target)
-    prefix = f".{target.name}.staging-"
-    for left in target.parent.glob(f"{prefix}*"):
-        if not _is_alive(left.name.removeprefix(prefix)):
-            shutil.rmtree(left, ignore_errors=True)
-    staging = target.parent / f"{prefix}{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        yield staging
-        write_json(staging / MANIFEST, _hashes(staging))
-        _swap(staging, target)
-    finally:
+    target = target.resolve() if target.is_symlink() else target.absolute()
+    make_folder(target.parent)
+    with writing(target):
+        _restore(target)
+        prefix = f".{target.name}.staging-"
+        for left in target.parent.glob(f"{prefix}*"):
+            if not _is_alive(left.name.removeprefix(prefix)):
+                shutil.rmtree(left, ignore_errors=True)
+        staging = target.parent / f"{prefix}{os.getpid()}"
         shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+            write_json(staging / MANIFEST, _hashes(staging))
+            _swap(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_alive(pid: str) -> bool:

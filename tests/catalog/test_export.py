@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
+import os
 from pathlib import Path
 
 import pytest
 from sample_rows import row, write
 
 from midivae.catalog import export, read
-from midivae.errors import CorruptError, ParamsError
+from midivae.errors import CorruptError, FolderError, ParamsError
 
 
 def test_export(data: Path, tmp_path: Path) -> None:
@@ -59,3 +61,23 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
     assert exported["model"].startswith("'=")
     assert exported["key"] == "'@x"
     assert exported["polyphony"] == "-2.0"
+
+
+def test_a_disk_that_gets_full_leaves_the_folder_as_it_was(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name == "catalog.csv":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(content)
+
+    monkeypatch.setattr(export, "write_bytes", write)
+    with pytest.raises(FolderError, match="out: No space left"):
+        export.to_folder(data, read.samples(data), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderError, match="file/out: Not a directory"):
+        export.to_folder(data, read.samples(data), tmp_path / "file" / "out")

@@ -19,7 +19,7 @@ from limits import WAIT_S
 
 from midivae.catalog import read
 from midivae.champion import versions
-from midivae.errors import CorruptError, InputError, ParamsError
+from midivae.errors import CorruptError, FolderError, InputError, ParamsError
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import copy_file, file_sha256, write_bytes
 
@@ -146,7 +146,7 @@ def test_no_room_at_any_file_leaves_what_was_published(
     for limit in range(1, files + 1):
         calls[0] = 0
         until(limit)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(FolderError, match="No space left"):
             versions.publish(data, published, "v2")
         assert everything(published) == before
     monkeypatch.setattr(versions, "copy_file", clone)

@@ -47,6 +47,22 @@ def test_ingest_explains_one_file(tmp_path: Path, params_file: Path) -> None:
     assert invoke("ingest", "--params", params_file, "--explain", tmp_path / "none.mid").exit_code == 3
 
 
+def test_under_dvc_only_the_code_in_its_folder_runs(
+    params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = replace_stage(monkeypatch, "ingest", {})
+    (tmp_path / "midivae").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "ingest")
+    result = invoke("ingest", "--params", params_file)
+    assert result.exit_code == 2
+    assert f"DVC would record that in {tmp_path / 'midivae'}" in result.stderr
+    assert calls == []
+    monkeypatch.chdir(Path(errors.__file__).parents[1])
+    assert invoke("ingest", "--params", params_file).exit_code == 0
+    assert len(calls) == 1
+
+
 def test_run_does_all_stages_in_order(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         replace_stage(monkeypatch, name, {"did": name})

@@ -16,7 +16,7 @@ from four_part import piece
 
 from midivae.catalog import read
 from midivae.cli import main as cli
-from midivae.errors import CorruptError, InputError
+from midivae.errors import CorruptError, FolderError, InputError
 from midivae.explorer.session import Session
 from midivae.explorer.settings import Settings
 from midivae.music import midi
@@ -95,7 +95,7 @@ def test_what_is_kept_stays_when_keeping_fails(session: Session, data: Path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(tables, "write", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(FolderError, match="No space"):
             session.keep(some(session, seed=1))
     assert (data / "kept" / "catalog" / "kept-00000-of-00001.parquet").read_bytes() == before
     damaged = bytearray(before)

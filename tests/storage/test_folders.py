@@ -29,6 +29,23 @@ def test_publishing_is_all_or_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_target_that_is_a_link_is_followed(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "disk").mkdir()
+    if exists:
+        (tmp_path / "disk" / "rolls").mkdir()
+        (tmp_path / "disk" / "rolls" / "old").touch()
+    (tmp_path / "data" / "rolls").symlink_to(tmp_path / "disk" / "rolls")
+    for _ in range(2):
+        with folders.publishing(tmp_path / "data" / "rolls") as staging:
+            write_bytes(staging / "new", b"one")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["rolls"]
+    assert (tmp_path / "data" / "rolls").readlink() == tmp_path / "disk" / "rolls"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["rolls"]
+    assert sorted(path.name for path in (tmp_path / "disk" / "rolls").iterdir()) == ["manifest.json", "new"]
+
+
 def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     with folders.publishing(tmp_path / "out") as staging:
         for name in "abc":
