@@ -84,6 +84,7 @@ def query(sql: str, form: str | None, data: Path) -> None:
     SQL is one SELECT in the dialect of DuckDB. Its views are `samples`, a row per sample, and `pieces`, a row per file
     that stage `ingest` read; docs/data.md lists their columns. A query changes nothing, and reads no other files.
     """
+    from midivae.catalog.export import to_csv
     from midivae.catalog.query import query as run
 
     result = run(data.resolve(), sql)
@@ -91,15 +92,10 @@ def query(sql: str, form: str | None, data: Path) -> None:
         if "binary" in str(field.type):  # also in lists and structs
             raise errors.ParamsError(_BYTES.format(field.name))
     rows = result.to_pandas(integer_object_nulls=True)
-    for line in {"json": _json_lines, "csv": _csv_lines, None: _table}[form](rows):
+    lines = to_csv(rows).decode().splitlines() if form == "csv" else _json_lines(rows) if form else _table(rows)
+    for line in lines:
         base.print_line(line)
     click.echo(f"{len(rows)} rows", err=True)
-
-
-def _csv_lines(rows: pd.DataFrame) -> list[str]:
-    from midivae.catalog.export import to_csv
-
-    return to_csv(rows).decode().splitlines()
 
 
 def _table(rows: pd.DataFrame) -> list[str]:

@@ -16,9 +16,8 @@ class Gate(Section):
     Scores are nats per step of the bound on the frozen hold-out: lower is better.
     """
 
-    seed_sd_nats: Annotated[float, Field(ge=0)] = (
-        0.24  # standard deviation of the scores of models that differ only in their seed
-    )
+    # standard deviation of the scores of models that differ only in their seed
+    seed_sd_nats: Annotated[float, Field(ge=0)] = 0.24
     margin_sds: Annotated[float, Field(ge=0)] = 2.33  # the new model must be better by this many of them
     min_active_share: Fraction = 0.1  # least share of active latent dimensions; below it the latent has collapsed
     min_kl_nats: Annotated[float, Field(ge=0)] = 0.05  # least KL per step; below it the latent has collapsed
@@ -34,9 +33,8 @@ class Gate(Section):
 class Drift(Section):
     """When new pieces differ so much from the champion's training pieces that the night warns."""
 
-    max_shift_sd: Annotated[float, Field(gt=0)] = (
-        1.0  # maximum shift of a feature, in its standard deviations among the training pieces
-    )
+    # maximum shift of a feature, in its standard deviations among the training pieces
+    max_shift_sd: Annotated[float, Field(gt=0)] = 1.0
     min_windows: Positive = 32  # of new pieces; fewer are not compared
     max_rejected_share: Fraction = 0.5  # of new files that `ingest` rejects
     max_windows: Positive = 4096  # of each side, evenly spaced

@@ -14,8 +14,7 @@ class Evaluate(Section):
 
     seed: Seed = 0
     repeats: Positive = 20  # random halves of the held-out pieces: how far real music is from real music
-    bootstrap: Annotated[int, Field(ge=0)] = (
-        200  # rounds of the bootstrap for the intervals of distances; 0: no intervals
-    )
+    # rounds of the bootstrap for the intervals of distances; 0: no intervals
+    bootstrap: Annotated[int, Field(ge=0)] = 200
     training_windows: Positive = 8192  # maximum, evenly spaced; for nearest neighbours and the trivial generators
     beats_per_bar: Positive = 4  # for measures that need bars; the same for samples and held-out windows

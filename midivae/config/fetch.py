@@ -36,9 +36,8 @@ class Fetch(Section):
     source: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = "bach-chorales"
     path: str | None = None  # the folder or archive; relative paths start where midivae is run
     url: str | None = None  # for `url`: an archive or a MIDI file
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = (
-        None  # hash of the file at `url`; None: not checked at first, then remembered
-    )
+    # hash of the file at `url`; None: not checked at first, then remembered
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     licence: str | None = None  # written to corpus.parquet for `folder`, `archive` and `url`
     accept_licence: str | None = None  # name of the restricted corpus whose licence is accepted
     limits: ArchiveLimits = ArchiveLimits()

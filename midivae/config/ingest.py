@@ -52,9 +52,8 @@ class IngestLimits(Section):
 class Duplicates(Section):
     """Which pieces are linked as duplicates: equal music always, and music with similar melodic lines."""
 
-    likeness: Annotated[float, Field(gt=0, le=1)] | None = (
-        0.2  # least Jaccard index that links two pieces; None: equal music only
-    )
+    # least Jaccard index that links two pieces; None: equal music only
+    likeness: Annotated[float, Field(gt=0, le=1)] | None = 0.2
 
 
 class Split(Section):

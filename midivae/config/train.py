@@ -31,9 +31,8 @@ class Fit(Section):
     max_steps: Positive | None = None  # limit of optimiser steps; None: no limit besides epochs
     batch_size: Positive = 64  # windows per optimiser step, whatever the number of processes
     accumulate: Positive = 1  # slices of a batch, computed in turn or by several processes; each has its own noise
-    optimizer: Literal["adamw", "muon"] = (
-        "adamw"  # muon: Muon for weight matrices of layers, AdamW for all other weights
-    )
+    # muon: Muon for weight matrices of layers, AdamW for all other weights
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # with 0 AdamW is Adam
     warmup_steps: Annotated[int, Field(ge=0)] = 0  # steps until the learning rate reaches its value
@@ -41,9 +40,8 @@ class Fit(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # maximum norm of the gradient; None: no maximum
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the moving average of the weights; 0: no average
     anneal_steps: Annotated[int, Field(ge=0)] = 0  # steps until the weight of the KL term reaches beta
-    transpose: Annotated[int, Field(ge=0, le=64)] = (
-        0  # maximum semitones up or down by which training windows are transposed
-    )
+    # maximum semitones up or down by which training windows are transposed
+    transpose: Annotated[int, Field(ge=0, le=64)] = 0
     patience: Positive | None = 4  # epochs without a better validation loss, then training stops; None: never
 
     @model_validator(mode="after")
@@ -121,9 +119,8 @@ class Train(Section):
     transformer: Transformer = Transformer()
     dense: Dense = Dense()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "32", "bf16"] = (
-        "auto"  # of matrix products in training; auto: bf16 if the hardware is fast with it
-    )
+    # of matrix products in training; auto: bf16 if the hardware is fast with it
+    precision: Literal["auto", "32", "bf16"] = "auto"
     compile: Literal["auto"] | bool = "auto"  # with torch.compile, which needs a compiler; auto: on a GPU
 
     @field_validator("precision", mode="before")

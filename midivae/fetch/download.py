@@ -21,7 +21,7 @@ from filelock import FileLock
 from midivae.config.fetch import Download
 from midivae.errors import CorruptError, InputError
 from midivae.fetch.transfer import Transfer, shown
-from midivae.storage.files import file_sha256, make_folder, read_json, write_json
+from midivae.storage.files import file_sha256, folder_error, make_folder, read_json, write_json
 from midivae.storage.workdir import work_dir
 
 log = logging.getLogger(__name__)
@@ -117,4 +117,4 @@ def _download(url: str, path: Path, expected: str | None, limits: Download, size
             resumed = transfer.run()
         part.replace(path)
     except OSError as error:
-        raise InputError(f"{path.parent}: {error.strerror or error}; set MIDIVAE_HOME to a folder with room") from error
+        raise folder_error(error, path) from error

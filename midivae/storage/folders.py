@@ -89,16 +89,12 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
-def _file_names(folder: Path) -> list[str]:
-    """Every file below `folder` but its manifest, as sorted relative paths with forward slashes."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
-
-
 def _hashes(folder: Path) -> dict[str, str]:
-    names = _file_names(folder)
+    """The sha256 of every file below `folder` but its manifest, by its relative path with forward slashes."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST]
     with ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(file_sha256, [folder / name for name in names]), strict=True))
+        hashes = pool.map(file_sha256, paths)
+        return {path.relative_to(folder).as_posix(): sha256 for path, sha256 in zip(paths, hashes, strict=True)}
 
 
 def verify(folder: Path) -> list[str]:
@@ -111,12 +107,10 @@ def verify(folder: Path) -> list[str]:
     if not manifest.is_file():
         raise InputError(f"{folder}: no {MANIFEST}, so not a folder that midivae wrote; name one of data/*")
     listed: dict[str, str] = read_json(manifest)
-    there = _hashes(folder)
-    wrong = [f"{folder / name}: missing" for name in sorted(set(listed) - set(there))]
-    wrong += [f"{folder / name}: not in the manifest" for name in sorted(set(there) - set(listed))]
-    wrong += [
-        f"{folder / name}: sha256 differs from the manifest's: damaged or edited"
-        for name, found in there.items()
-        if name in listed and listed[name] != found
+    present = _hashes(folder)
+    edited = {name for name in listed.keys() & present.keys() if listed[name] != present[name]}
+    return [
+        *(f"{folder / name}: missing" for name in sorted(listed.keys() - present.keys())),
+        *(f"{folder / name}: not in the manifest" for name in sorted(present.keys() - listed.keys())),
+        *(f"{folder / name}: sha256 differs from the manifest's: damaged or edited" for name in sorted(edited)),
     ]
-    return wrong

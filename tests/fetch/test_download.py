@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from webserver import cut_after, good, serving, slow, status
 
 from fetch.downloads import BODY, MD5, PATIENT, SHA256, check, files
-from midivae.errors import CorruptError, InputError
+from midivae.errors import CorruptError, FolderError, InputError
 from midivae.fetch import download, transfer
 from midivae.storage.files import read_json
 
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(transfer.os, "fsync", full)
-    with serving(BODY) as web, pytest.raises(InputError, match="No space left on device; set MIDIVAE_HOME"):
+    with serving(BODY) as web, pytest.raises(FolderError, match="No space left on device; free space"):
         download.fetch(web.url, PATIENT, expected=SHA256)
 
 
