@@ -6,38 +6,36 @@ Offers: `ensemble_rows`, `real_ensemble_rows` and `ENSEMBLE_COLUMNS`.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
 
 from midivae.config.streams import Stream
 from midivae.evaluate.context import Context
 from midivae.evaluate.held_out_distances import mean
 from midivae.evaluate.measured_set import Reference
 from midivae.evaluate.samples import MeasuredJob
-from midivae.measures import counterpoint, features
+from midivae.evaluate.windows import Index, slices
+from midivae.measures import counterpoint
 from midivae.measures.control import Row
+from midivae.measures.keys import best_scale
+from midivae.measures.notes import chroma
 from midivae.music import roll
-from midivae.storage.schema import FEATURES, HELD_OUT
+from midivae.storage.schema import HELD_OUT
 
 ENSEMBLE_COLUMNS = ("set", "method", "rows", "tonal_distance", "sd", "scale_consistency")
 MERGED = "held-out, merged"  # parts of different pieces: music that does not cohere
-_AT_ONCE = 256
-
-Index = Int[np.ndarray, " _"]
-
-_SCALE = FEATURES.index("scale_consistency")
 
 
 def ensemble_rows(job: MeasuredJob) -> list[Row]:
     """A row for each method in the job."""
-    tonal, measures = job.windows.tonal, job.windows.measures
+    tonal = job.windows.tonal
+    in_scale = job.features["scale_consistency"][: len(tonal)]
     methods = job.rows["method"].fillna("").to_numpy()[job.features.piece[: len(tonal)]]
     return [
-        _ensemble_row(job.name, method, tonal[methods == method], measures[: len(methods)][methods == method])
+        _ensemble_row(job.name, method, tonal[methods == method], in_scale[methods == method])
         for method in sorted(set(methods))
     ]
 
 
-def _ensemble_row(name: str, method: str, tonal: np.ndarray, measures: np.ndarray) -> Row:
+def _ensemble_row(name: str, method: str, tonal: np.ndarray, in_scale: np.ndarray) -> Row:
     present = tonal[~np.isnan(tonal)]
     return {
         "set": name,
@@ -45,7 +43,7 @@ def _ensemble_row(name: str, method: str, tonal: np.ndarray, measures: np.ndarra
         "rows": len(present),
         "tonal_distance": mean(tonal),
         "sd": float(present.std()) if len(present) else np.nan,
-        "scale_consistency": mean(measures[:, _SCALE]),
+        "scale_consistency": mean(in_scale),
     }
 
 
@@ -53,21 +51,20 @@ def real_ensemble_rows(reference: Reference, context: Context) -> list[Row]:
     """Held-out windows, and the same with each part from a window of another piece, in whatever key it is in."""
     windows, layout = reference.measured.windows, context.layout
     n, n_parts = len(windows.packed), len(layout.parts)
-    rows = [_ensemble_row(HELD_OUT, "", windows.tonal, windows.measures[:n])]
+    rows = [_ensemble_row(HELD_OUT, "", windows.tonal, reference.measured.features["scale_consistency"][:n])]
     piece = reference.held_out.windows.piece[:n]
     if len(np.unique(piece)) < n_parts:
         return rows
     merge_rng = Stream.MERGED_PARTS.rng(reference.seed)
     others = [_of_another(piece, merge_rng) for _ in range(n_parts - 1)]
-    tonal, measures = [], []
-    for at in range(0, n, _AT_ONCE):
-        block = slice(at, at + _AT_ONCE)
+    tonal, in_scale = [], []
+    for block in slices(np.arange(n)):
         planes = roll.unpack(windows.packed[block], layout)
         for part, other in enumerate(others, start=1):
             planes[:, :, part] = roll.unpack(windows.packed[other[block]], layout)[:, :, part]
         tonal.append(counterpoint.tonal_distance(planes, layout))
-        measures.append(np.stack(list(features.measure(planes, layout, context.beats_per_bar).values()), axis=1))
-    return [*rows, _ensemble_row(MERGED, "", np.concatenate(tonal), np.concatenate(measures))]
+        in_scale.append(best_scale(chroma(planes, layout))[1])
+    return [*rows, _ensemble_row(MERGED, "", np.concatenate(tonal), np.concatenate(in_scale))]
 
 
 def _of_another(piece: Index, rng: np.random.Generator) -> Index:

@@ -5,6 +5,7 @@ Offers: `metrics_of`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,24 +100,21 @@ def _nearness(rows: Sequence[Row]) -> Row:
 def _control_metrics(rows: Sequence[Row]) -> Row:
     """Of each changed attribute: how well it obeys, and the largest side effect on another."""
     metrics: Row = {}
-    for job, asked in dict.fromkeys((row["job"], row["asked"]) for row in rows):
-        for row in rows:
-            if (row["job"], row["asked"]) != (job, asked):
-                continue
-            for name in ("spearman", "slope") if row["measured"] == asked else ():
-                metrics[metric_name(job, asked, name)] = row[name]
-            for name in ("leakage", "drift"):
-                key = metric_name(job, asked, "largest", name)
-                value = np.nan if row["measured"] == asked else row[name]
-                metrics[key] = float(np.fmax(metrics.get(key, np.nan), value))
+    for row in rows:
+        job, asked = row["job"], row["asked"]
+        for name in ("spearman", "slope") if row["measured"] == asked else ():
+            metrics[metric_name(job, asked, name)] = row[name]
+        for name in ("leakage", "drift"):
+            key = metric_name(job, asked, "largest", name)
+            value = np.nan if row["measured"] == asked else row[name]
+            metrics[key] = float(np.fmax(metrics.get(key, np.nan), value))
     return metrics
 
 
 def _path_metrics(rows: Sequence[Row]) -> Row:
     """The number of paths of each job, and means over them."""
     metrics: Row = {}
-    for job in dict.fromkeys(row["job"] for row in rows):
-        paths = [row for row in rows if row["job"] == job]
+    for job, paths in _by_job(rows).items():
         metrics[metric_name(job, "paths")] = len(paths)
         for name in ("spearman", "monotone_share", "largest_step", "length", "nats_ends", "nats_middle"):
             metrics[metric_name(job, "path", name)] = _mean(paths, name)
@@ -126,8 +124,7 @@ def _path_metrics(rows: Sequence[Row]) -> Row:
 def _parent_metrics(rows: Sequence[Row]) -> Row:
     """How near jobs stay to their parents: means over all radii, and whether the distance grows with the radius."""
     metrics: Row = {}
-    for job in dict.fromkeys(row["job"] for row in rows):
-        by_radius = [row for row in rows if row["job"] == job]
+    for job, by_radius in _by_job(rows).items():
         weight = _column(by_radius, "rows")
         for name in ("onset_f1", "frame_f1", "exact_steps", "distance", "distance_to_others"):
             average = float((_column(by_radius, name) * weight).sum() / weight.sum())
@@ -137,6 +134,14 @@ def _parent_metrics(rows: Sequence[Row]) -> Row:
             correlation = distances.spearman(radius, _column(by_radius, "distance"))
             metrics[metric_name(job, "parent_radius_spearman")] = correlation
     return metrics
+
+
+def _by_job(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each job, in their order."""
+    jobs: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        jobs[row["job"]].append(row)
+    return jobs
 
 
 def _column(rows: Sequence[Row], name: str) -> np.ndarray:

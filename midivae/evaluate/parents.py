@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from midivae.evaluate.context import Context
 from midivae.evaluate.measured_set import Reference
 from midivae.evaluate.samples import MeasuredJob, sample_planes
-from midivae.evaluate.windows import cut_pieces
+from midivae.evaluate.windows import Index, cut_pieces, slices
 from midivae.measures import likeness
 from midivae.measures.control import Row
 from midivae.measures.notes import transposed
@@ -31,9 +31,6 @@ PARENT_COLUMNS = (
     *("job", "mode", "radius", "rows", "onset_f1", "frame_f1", "exact_steps"),
     *("distance", "distance_sd", "distance_to_others", "distance_to_others_sd"),
 )
-_AT_ONCE = 256
-
-Index = Int[np.ndarray, " _"]
 
 
 def parent_rows(job: MeasuredJob, reference: Reference, context: Context, catalog: Path) -> list[Row]:
@@ -56,12 +53,12 @@ def _against_parents(
     other = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))  # a parent of another sample
     shift = job.of_first("transpose").astype(np.int64)[rows]
     matches, near, far = [], [], []
-    for at in range(0, len(rows), _AT_ONCE):
-        block = slice(at, at + _AT_ONCE)
+    for block in slices(np.arange(len(rows))):
         samples = roll.unpack(job.rolls[rows[block]], context.layout)[:, : context.view.steps]
+        of = [names[row] for row in block]
         parents, others = (
-            transposed(np.stack([rolls[name] for name in of]), context.layout, shift[block])
-            for of in (names[block], [other[name] for name in names[block]])
+            transposed(np.stack([rolls[name] for name in parent]), context.layout, shift[block])
+            for parent in (of, [other[name] for name in of])
         )
         matches.append(likeness.matched(samples, parents))
         near.append(likeness.apart(samples, parents))

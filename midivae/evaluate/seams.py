@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
-from jaxtyping import Int
 
 from midivae.evaluate.context import Context
 from midivae.evaluate.held_out_distances import mean
 from midivae.evaluate.measured_set import Reference
 from midivae.evaluate.samples import MeasuredJob
-from midivae.evaluate.windows import windows_of_pieces
+from midivae.evaluate.windows import Index, slices, windows_of_pieces
 from midivae.measures import longform
 from midivae.measures.control import Row
 from midivae.music import roll
@@ -28,10 +27,8 @@ from midivae.music.roll import Layout
 from midivae.windows.windows import find_windows
 
 SEAM_COLUMNS = ("job", "measure", "bars", "rows", "mean", "real_rows", "real_mean", "real_sd")
-_AT_ONCE = 256
 _SEAM_BARS = 2  # on each side, if there are as many
 
-Index = Int[np.ndarray, " _"]
 Seams = dict[str, np.ndarray]  # by the names of `longform.Seams`
 
 
@@ -71,8 +68,10 @@ def seam_rows(job: MeasuredJob, reference: Reference, context: Context) -> list[
 def _of_samples(job: MeasuredJob, rows: Index, line: Index, side: int, layout: Layout) -> Seams:
     """The seams of samples at the given steps."""
     steps = np.arange(-side, side)
-    blocks = (slice(at, at + _AT_ONCE) for at in range(0, len(rows), _AT_ONCE))
-    around = (roll.unpack(job.rolls[rows[at, None], line[at, None] + steps], layout) for at in blocks)
+    around = (
+        roll.unpack(job.rolls[rows[block, None], line[block, None] + steps], layout)
+        for block in slices(np.arange(len(rows)))
+    )
     return _joined([longform.seams(planes[:, :side], planes[:, side:], layout) for planes in around])
 
 
