@@ -1,16 +1,16 @@
-"""Members of zip and tar archives, one after another, without unpacking to disk; distrusting every byte.
+"""Reads the members of zip and tar archives one after another, without unpacking them to disk.
 
-Nothing is written here and nothing is believed: sizes are counted as bytes come out, not read from headers; names
-are returned as the bytes they are; links, devices and names that lead out of the archive are refused one by one. Of
-each member only what the caller asks for is unpacked (in a zip; a tar has to be read through).
+The archive is not trusted. Sizes are counted while bytes are read, not taken from headers. Names are returned as bytes.
+Links, devices and names that lead out of the archive are refused one by one. Only the members that the caller asks for
+are decompressed; a tar is decompressed as a whole.
 
-What is damaged raises `CorruptError`: a zip member or a compressed stream whose checksum differs, a tar header that
-does not add up, an archive that ends too soon. (The contents in a plain tar carry no checksum, nor do those packed by
-zstd unless it was asked for one, as its command line does: a flipped bit there is for the reader of the contents.)
+Damage raises `CorruptError`: a wrong checksum of a zip member or of a compressed stream, a wrong tar header, an archive
+that ends too early. The contents of a plain tar have no checksum, and those compressed by zstd may have none: a flipped
+bit there is found by the reader of the contents, if at all.
 
-Zstandard is read by pyarrow: the reader of the package zstandard takes a stream that is cut off for one that ends.
+Zstandard is read by pyarrow: the reader of the package zstandard does not notice that a stream is cut off.
 
-Offers: `members` and `Member`; the only module that knows zipfile and tarfile.
+Offers: `members` and `Member`, `refusal`; only this module uses zipfile and tarfile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -37,9 +37,9 @@ from midivae.config.fetch import ArchiveLimits
 from midivae.errors import CorruptError, InputError
 
 _CHUNK = 1 << 16
-_RATIO_FROM = 1 << 20  # bytes; below that nothing is a bomb, and short files may well repeat themselves
+_RATIO_FROM = 1 << 20  # bytes; smaller members do no harm, and short files may repeat themselves
 _TAR_BLOCK = 512
-_ZIP_END = struct.Struct("<4s4H2LH")  # magic, disks, entries (2), directory's size and place, length of the comment
+_ZIP_END = struct.Struct("<4s4H2LH")  # magic, disks, entries (2), size and offset of the directory, length of comment
 _ENCRYPTED, _UTF8_NAME = 0x1, 0x800  # bits of a zip member's flags
 _COMPRESSED: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
@@ -51,12 +51,12 @@ _COMPRESSED: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 @dataclass(frozen=True)
 class Member:
-    """One entry of an archive that is no folder.
+    """An entry of an archive that is not a folder.
 
     Attributes:
-        name: as the archive has it, with forward slashes, in whatever encoding.
+        name: as in the archive, with forward slashes, in any encoding.
         data: the contents; None: not asked for, or refused.
-        refused: why it must not be used; None: nothing speaks against it.
+        refused: why the member must not be used; None: it may be used.
     """
 
     name: bytes
@@ -65,15 +65,15 @@ class Member:
 
 
 def members(path: Path, wanted: Callable[[bytes], bool], limits: ArchiveLimits) -> Iterator[Member]:
-    """The members of a zip, or of a tar that is plain or packed by gzip, bzip2, xz or zstd, in the archive's order.
+    """The members of a zip, or of a tar (plain, or compressed by gzip, bzip2, xz or zstd), in the archive's order.
 
     Args:
         path: the archive.
-        wanted: whether the contents of a member of this name are asked for.
-        limits: what the archive may ask of us.
+        wanted: gets the name of a member; returns whether to read its contents.
+        limits: the largest sizes and numbers that are accepted.
 
     Raises:
-        InputError: no such file, no archive, encrypted, or beyond a limit.
+        InputError: no such file, not an archive, encrypted, or beyond a limit.
         CorruptError: damaged.
     """
     with _opened(path) as file, _translated(path):
@@ -87,7 +87,7 @@ def members(path: Path, wanted: Callable[[bytes], bool], limits: ArchiveLimits) 
 
 
 def refusal(name: bytes) -> str | None:
-    """Why a name must not be used as a path below a folder of ours; None: it may."""
+    """Why a name must not be used as a path below our folder; None: it may."""
     if name.startswith(b"/"):
         return "an absolute path"
     if b".." in name.split(b"/"):
@@ -113,7 +113,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Foreign exceptions of damaged archives, under our name; our own pass."""
+    """Turns exceptions of the libraries into errors of ours; our own errors pass."""
     damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OverflowError)
     try:
         yield
@@ -126,14 +126,14 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 class _Budget:
-    """Counts what comes out of an archive, and stops a bomb."""
+    """Counts the bytes that an archive unpacks to, and stops at a limit."""
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         self._path, self._limits = path, limits
         self._total = 0
 
     def spend(self, unpacked: int, packed: int) -> None:
-        """Counts bytes that came out, of an archive of which `packed` bytes have been read, or of that size."""
+        """Counts unpacked bytes; `packed` bytes of the archive have been read, or are its size."""
         self._total += unpacked
         self.check_ratio("all of it", self._total, packed)  # members of a zip may overlap
         if self._total > self._limits.max_total_bytes:
@@ -143,26 +143,18 @@ class _Budget:
             )
 
     def check_ratio(self, name: str, unpacked: int, packed: int) -> None:
-        """Refuses what unpacks to too many times its size."""
+        """Raises if the unpacked size is too many times the packed size."""
         if unpacked > _RATIO_FROM and unpacked > self._limits.max_ratio * max(1, packed):
             raise InputError(
                 f"{self._path}: {name} unpacks to over {self._limits.max_ratio} times its size "
-                "(fetch.limits.max_ratio), as archives do that are made to fill disks; not read"
+                "(fetch.limits.max_ratio), like archives that are made to fill disks; not read"
             )
 
 
-@runtime_checkable
-class _Contents(Protocol):
-    """What zipfile and tarfile both give for the contents of a member."""
-
-    def read(self, size: int, /) -> bytes:
-        """The next bytes, up to `size`; none at the end."""
-
-
-def _read(file: _Contents, limits: ArchiveLimits, spend: Callable[[int], None]) -> bytes | None:
-    """All of a member, or None where that is too much; `spend` hears of the bytes as they come."""
+def _read(read: Callable[[int], bytes], limits: ArchiveLimits, spend: Callable[[int], None]) -> bytes | None:
+    """All bytes of a member, or None if it is too large; `spend` gets the size of each chunk."""
     data = bytearray()
-    while chunk := file.read(_CHUNK):
+    while chunk := read(_CHUNK):
         data += chunk
         spend(len(chunk))
         if len(data) > limits.max_member_bytes:
@@ -170,8 +162,10 @@ def _read(file: _Contents, limits: ArchiveLimits, spend: Callable[[int], None]) 
     return bytes(data)
 
 
-def _too_large(limits: ArchiveLimits) -> str:
-    return f"larger than fetch.limits.max_member_bytes, {limits.max_member_bytes}"
+def _member(name: bytes, data: bytes | None, limits: ArchiveLimits) -> Member:
+    """A member that was read; `data` is None if it was too large."""
+    too_large = f"larger than fetch.limits.max_member_bytes, {limits.max_member_bytes}"
+    return Member(name, data, too_large if data is None else None)
 
 
 # --- zip --------------------------------------------------------------------------------------------------------------
@@ -186,36 +180,34 @@ def _zip(path: Path, file: IO[bytes], wanted: Callable[[bytes], bool], limits: A
             kind = stat.S_IFMT(info.external_attr >> 16)  # zero where the archive was not made on Unix
             reason = refusal(name) or (None if kind in (0, stat.S_IFREG) else "a link or a device")
             if reason is not None or not wanted(name):
-                with suppress(NotImplementedError, RuntimeError):  # packed in ways that need not concern us
-                    archive.open(info).close()  # compares the two places where a zip has the name
+                with suppress(NotImplementedError, RuntimeError):  # an unknown compression does not matter here
+                    archive.open(info).close()  # compares the two names that a zip has of each member
                 yield Member(name, None, reason)
                 continue
             if info.flag_bits & _ENCRYPTED:
                 raise InputError(f"{path}: {info.filename!r} is encrypted; unpack it and set fetch.source to `folder`")
-            budget.check_ratio(repr(info.filename), info.file_size, info.compress_size)  # no more than this comes out
-            data = _zip_data(archive, info, limits, lambda unpacked: budget.spend(unpacked, size))
-            yield Member(name, data, None if data is not None else _too_large(limits))
+            budget.check_ratio(
+                repr(info.filename), info.file_size, info.compress_size
+            )  # zipfile reads no more than file_size
+            with archive.open(info) as contents:  # zipfile compares the checksum at the end
+                data = _read(contents.read, limits, lambda unpacked: budget.spend(unpacked, size))
+            yield _member(name, data, limits)
 
 
 def _check_count(file: IO[bytes], archive: zipfile.ZipFile) -> None:
-    """Compares the number of entries with what the end of the zip says: a bad length in one swallows others."""
+    """Compares the number of entries with the number at the end of the zip: a wrong length in one may hide others."""
     file.seek(-_ZIP_END.size - len(archive.comment), os.SEEK_END)
-    magic, *_, said, _, _, _ = _ZIP_END.unpack(file.read(_ZIP_END.size))
-    if magic == b"PK\x05\x06" and said not in (len(archive.infolist()), 0xFFFF):  # the latter: said elsewhere (zip64)
-        raise zipfile.BadZipFile(f"{len(archive.infolist())} entries where {said} are announced")
+    magic, *_, count, _, _, _ = _ZIP_END.unpack(file.read(_ZIP_END.size))
+    if magic == b"PK\x05\x06" and count not in (
+        len(archive.infolist()),
+        0xFFFF,
+    ):  # 0xFFFF: the number is elsewhere (zip64)
+        raise zipfile.BadZipFile(f"{len(archive.infolist())} entries where {count} are announced")
 
 
 def _zip_name(info: zipfile.ZipInfo) -> bytes:
-    """The bytes of a member's name; zipfile decodes those that are not marked as UTF-8 by a table of 256 characters."""
+    """The bytes of a member's name; zipfile decodes a name that is not marked as UTF-8 by code page 437."""
     return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437")
-
-
-def _zip_data(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, spend: Callable[[int], None]
-) -> bytes | None:
-    """A member's contents; zipfile compares the checksum when it comes to the end."""
-    with archive.open(info) as file:
-        return _read(file, limits, spend)
 
 
 # --- tar --------------------------------------------------------------------------------------------------------------
@@ -228,7 +220,7 @@ def _tar(path: Path, file: IO[bytes], wanted: Callable[[bytes], bool], limits: A
             raise
         raise InputError(f"{path}: neither zip nor tar ({error}); fetch.path must name an archive") from error
     while (info := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all it has seen
+        archive.members = []  # type: ignore[attr-defined]  # tarfile keeps all members
         name = info.name.encode("utf-8", "surrogateescape")
         if info.isdir():
             continue
@@ -236,21 +228,20 @@ def _tar(path: Path, file: IO[bytes], wanted: Callable[[bytes], bool], limits: A
         if reason is not None or not wanted(name):
             yield Member(name, None, reason)
             continue
-        data = _tar_data(archive, info, limits)
-        yield Member(name, data, None if data is not None else _too_large(limits))
+        yield _member(name, _tar_data(archive, info, limits), limits)
     stream.require_end()
 
 
 def _tar_data(archive: tarfile.TarFile, info: tarfile.TarInfo, limits: ArchiveLimits) -> bytes | None:
     file = archive.extractfile(info)
-    data = _read(file, limits, lambda unpacked: None) if file is not None else b""
+    data = _read(file.read, limits, lambda unpacked: None) if file is not None else b""
     if data is not None and len(data) != info.size:
         raise EOFError("it ends in the middle of a member")
     return data
 
 
 class _Metered(io.RawIOBase):
-    """A tar's bytes, unpacked as they are asked for and counted; it reads and skips forward only."""
+    """The bytes of a tar, decompressed and counted while they are read; it can only move forward."""
 
     def __init__(self, path: Path, file: IO[bytes], limits: ArchiveLimits) -> None:
         magic = file.read(6)
@@ -265,7 +256,7 @@ class _Metered(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes; fewer at the end."""
-        if not 0 <= size <= self._limits.max_member_bytes + _CHUNK:  # the size of a header, as the header has it
+        if not 0 <= size <= self._limits.max_member_bytes + _CHUNK:  # a wrong header may ask for any size
             raise EOFError(f"a header of {size} bytes")
         parts = []
         while size > 0 and (part := self._stream.read(min(size, _CHUNK))):
@@ -285,13 +276,13 @@ class _Metered(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """How many bytes have come out."""
+        """The number of bytes that were read."""
         return self._position
 
     def require_end(self) -> None:
-        """Makes sure that the archive ended where tarfile stopped reading, which it does at any bad header too.
+        """Checks that tarfile stopped at the end of the archive: it also stops at a wrong header.
 
-        Reads on to the end, so that the checksum of a compressed stream is compared.
+        Reads the rest, so that the checksum of a compressed stream is compared.
         """
         if len(self.last_read) != _TAR_BLOCK or any(self.last_read):
             raise EOFError("a bad header, or the end is missing")

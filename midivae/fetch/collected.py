@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
-    """The columns of corpus.parquet that differ from file to file."""
+    """The columns of corpus.parquet that differ between files."""
 
     path: str
     sha256: str
@@ -34,7 +34,7 @@ class _Row(NamedTuple):
 
 @dataclass
 class Collected:
-    """The files written so far, and counts of the others."""
+    """The files that are written, and counts of the others."""
 
     folder: Path
     source: str = ""
@@ -44,7 +44,7 @@ class Collected:
     failed: list[str] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)  # see `names.unique`
     include: tuple[str, ...] = ()  # see `corpora.Corpus`
-    own: OwnSplit | None = None  # the split that the corpus brings
+    own: OwnSplit | None = None  # the corpus's own split
     sha256: str | None = None  # of the archive that was downloaded
 
     def add(self, name: bytes, data: bytes | Path, origin: str | None = None) -> None:
@@ -59,12 +59,12 @@ class Collected:
         self.rows.append(_Row(path, file_sha256(target), target.stat().st_size, origin or printable(name)))
 
     def refuse(self, name: bytes, reason: str) -> None:
-        """Counts a file that must not be used."""
+        """Counts and logs a file that must not be used."""
         self.counts["refused"] += 1
         log.warning("%s: %s: not used: %s", self.source, printable(name), reason)
 
     def fail(self, name: str, reason: str) -> None:
-        """Notes a file that could not be converted."""
+        """Counts and logs a file that could not be converted."""
         self.failed.append(name)
         log.warning("%s: %s: not converted: %s", self.source, name, reason)
 
@@ -78,18 +78,16 @@ class Collected:
 
     def table(self) -> pa.Table:
         """The rows, sorted by path."""
-        columns: dict[str, Any] = dict(zip(_Row._fields, zip(*sorted(self.rows), strict=True), strict=True))
-        columns["source"] = [self.source] * len(self.rows)
-        columns["licence"] = [self.licence] * len(self.rows)
-        columns["split"] = [self.split(origin) for origin in columns["origin"]]
-        return pa.table({name: columns[name] for name in CORPUS.schema.names}, CORPUS.schema)
+        common = {"source": self.source, "licence": self.licence}
+        rows = [row._asdict() | common | {"split": self.split(row.origin)} for row in sorted(self.rows)]
+        return pa.Table.from_pylist(rows, CORPUS.schema)
 
     def split(self, origin: str) -> str | None:
         """The split that the corpus states for a file; None: it states none."""
         return None if self.own is None else self.own.of(origin)
 
     def summary(self) -> dict[str, object]:
-        """What the stage reports."""
+        """The summary that the stage prints."""
         splits = Counter(self.split(row.origin) or "none" for row in self.rows) if self.own else Counter[str]()
         return {
             "stage": "fetch",
@@ -105,6 +103,6 @@ class Collected:
         }
 
     def counts_in_words(self) -> str:
-        """What was there instead of MIDI files."""
+        """The files that were not used, in words."""
         others = ", ".join(f"{self.counts[kind]} {kind.replace('_', ' ')}" for kind in ("refused", "left_out"))
         return f"{self.counts['other']} other files, {others}, {len(self.failed)} failed"

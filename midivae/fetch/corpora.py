@@ -1,10 +1,10 @@
-"""The corpora that can be named instead of located: what `corpora.yaml` says, checked, and found by name.
+"""The registry of corpora that have names, from `corpora.yaml`.
 
-An entry says where a corpus lies, how to know that what came is what was meant, what its licence asks, what is inside,
-and which split it brings. The registry is data: a corpus is added by adding an entry, and no code.
+An entry has the address, hash and size of a corpus, its licence, its contents, and its own split if it has one. A new
+corpus needs an entry, and no code.
 
-Offers: `load` (all entries), `find` (one, or an error with near matches), `listing` (a table for people), `chosen` (the
-parameters of a run whose source is named on the command line).
+Offers: `load` (all entries), `find` (one, or an error with similar names), `listing` (a table for people), `chosen`
+(the parameters of a run whose source is named on the command line).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ CHORALES = (
     "none stated",
     "Bach's chorales, the default: installed with the package music21",
 )
-_MARK = "*"  # in the listing: asks for an explicit yes
+_MARK = "*"  # in the listing: the licence must be accepted
 
 Web = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class Licence(Section):
-    """What may be done with a corpus."""
+    """The licence of a corpus."""
 
     id: str | None  # of the SPDX list; None: none is stated
-    sentence: str  # what it asks, for people
+    sentence: str  # what it requires, for people
     link: Web
 
     def __str__(self) -> str:
@@ -51,11 +51,11 @@ class Licence(Section):
 
 
 class OwnSplit(Section):
-    """The split that a corpus brings: a table in the archive, or folders named after the splits."""
+    """Where a corpus states its own split: in a table in the archive, or by folders named after the splits."""
 
-    table: str | None = None  # the csv, as a path in the archive
-    file: str | None = None  # its column of MIDI files, as paths from the folder of the table
-    column: str | None = None  # its column of splits
+    table: str | None = None  # path of a CSV file in the archive
+    file: str | None = None  # its column with the MIDI files, as paths from the folder of the table
+    column: str | None = None  # its column with the splits
     folders: tuple[str, ...] = ()  # names of folders that hold MIDI files
 
     @model_validator(mode="after")
@@ -72,15 +72,15 @@ class Corpus(Section):
     title: str
     homepage: Web
     url: Web  # of the archive
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None  # of the archive; None: nobody says
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None  # likewise; for hosts that publish no other
-    bytes: Positive | None  # size of the archive; None: nobody says
-    files: Positive | None  # MIDI files that it is said to have
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None  # of the archive; None: not known
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None  # the same; for hosts that publish no sha256
+    bytes: Positive | None  # size of the archive; None: not known
+    files: Positive | None  # number of MIDI files; None: not known
     licence: Licence
-    restricted: bool = False  # forbids commercial use, asks for an agreement, or is not stated: needs an explicit yes
-    inside: str  # what kind of music, which tracks
+    restricted: bool = False  # no commercial use, an agreement, or no licence stated: must be accepted
+    inside: str  # kind of music, and tracks
     include: tuple[str, ...] = ()  # paths in the archive, shell-style, `*` within one folder; empty: every MIDI file
-    parts: Parts  # a rule for `ingest.parts` that suits it
+    parts: Parts  # the rule for `ingest.parts` that fits it
     split: OwnSplit | None = None
     citation: str
 
@@ -101,7 +101,7 @@ def find(name: str) -> Corpus:
     """The corpus of this name.
 
     Raises:
-        ParamsError: there is none; the message has near matches.
+        ParamsError: there is none; the message has similar names.
     """
     known = load()
     if name in known:
@@ -115,7 +115,7 @@ def find(name: str) -> Corpus:
 
 
 def _near(name: str, known: list[str]) -> list[str]:
-    """Names that look like `name`, the best first."""
+    """Names similar to `name`, the most similar first."""
     inside = [other for other in known if name.lower() in other or other in name.lower()]
     return list(dict.fromkeys(difflib.get_close_matches(name.lower(), known, 3, 0.6) + inside))[:4]
 
@@ -127,17 +127,13 @@ def listing() -> Iterator[str]:
     for name, corpus in load().items():
         mark = _MARK if corpus.restricted else ""
         licence = (corpus.licence.id or "none stated") + mark
-        rows.append((name, _count(corpus.files), size_in_words(corpus.bytes), licence, corpus.title))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        left, count, rest = row[0].ljust(widths[0]), row[1].rjust(widths[1]), zip(row[2:4], widths[2:], strict=True)
-        yield "  ".join([left, count, *(text.ljust(width) for text, width in rest), row[4]]).rstrip()
+        files = "?" if corpus.files is None else f"{corpus.files:,}"
+        rows.append((name, files, size_in_words(corpus.bytes), licence, corpus.title))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, files, size, licence, title in rows:
+        yield f"{name:<{widths[0]}}  {files:>{widths[1]}}  {size:<{widths[2]}}  {licence:<{widths[3]}}  {title}"
     yield ""
-    yield f"{_MARK} needs an explicit yes: midivae fetch --source NAME --accept-licence"
-
-
-def _count(number: int | None) -> str:
-    return "?" if number is None else f"{number:,}"
+    yield f"{_MARK} accept its licence: midivae fetch --source NAME --accept-licence"
 
 
 def size_in_words(size: int | None) -> str:
@@ -150,12 +146,12 @@ def size_in_words(size: int | None) -> str:
 
 # --- named on the command line ----------------------------------------------------------------------------------------
 def chosen(given: Params, source: str | None, accept_licence: bool) -> Params:
-    """The parameters with another source for `fetch`, and with a yes to the licence of the source.
+    """The parameters with another source for `fetch`, whose licence is accepted if asked.
 
     Args:
         given: the parameters as read.
-        source: a name of the registry or a source that `params.Fetch` knows, a URL, or the path of a folder or file;
-            None: that of the params.
+        source: a name of the registry, one of `BUILT_IN`, a URL, or the path of a folder or file; None: the source of
+            the parameters.
         accept_licence: whether the licence of a restricted corpus is accepted.
 
     Raises:
@@ -170,7 +166,7 @@ def chosen(given: Params, source: str | None, accept_licence: bool) -> Params:
 
 
 def _located(source: str) -> dict[str, str]:
-    """What kind of source a word on the command line is; names go before paths."""
+    """The params for a source on the command line; a name takes precedence over a path."""
     if source in BUILT_IN or source in load():
         return {"source": source}
     if "://" in source:

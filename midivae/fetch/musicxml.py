@@ -1,22 +1,21 @@
-"""Engraved scores -> Notes: MusicXML, compressed (.mxl) or plain, read by verovio; the only module that knows it.
+"""Engraved scores to Notes: MusicXML, compressed (.mxl) or plain, read by verovio. Only this module uses verovio.
 
-verovio is fast and its notes are right, but the MIDI it writes is made for listening. What is returned here differs
-from it in five ways:
+verovio is fast and its notes are right, but it writes MIDI for listening. The notes returned here differ in five ways:
 
-    1. Bar lines stand where the score has them. verovio writes a pickup bar under the full time signature, which
-       shifts all bar lines after it. Here every bar has a signature of its own length: a pickup is a 1/4 at tick 0,
-       say. Effect: 282 of the 408 Bach chorales.
-    2. Two short measures in a row that make up one full bar are one bar: a repeat sign in the middle of a bar cuts it
-       in two, and since repeats are written once (difference 5) nothing comes between the halves. Effect: 363 bars of
-       the chorales.
-    3. Notes end where the next may begin. verovio ends each one tick early (119 of 120 for a quarter note).
-    4. Grace notes are left out. verovio lets them take time from the note they decorate, which would begin off the
-       grid. Effect: two chorales.
+    1. Bar lines are where the score has them. verovio writes a pickup bar under the full time signature, which shifts
+       all later bar lines. Here the signature of every bar has the length of the bar: a pickup may be a 1/4 at tick 0.
+       Effect: 282 of the 408 Bach chorales.
+    2. Two short measures in a row that together fill one bar are one bar. A repeat sign in the middle of a bar divides
+       it, and as repeats are written once (difference 5), the halves follow each other. Effect: 363 bars of the
+       chorales.
+    3. A note ends where the next one may start. verovio ends each note one tick early (119 of 120 for a quarter note).
+    4. Grace notes are left out. verovio gives them time of the following note, which then starts off the grid.
+       Effect: two chorales.
     5. Repeats and endings are written once, in the order of the page.
 
-Signatures and keys that verovio repeats in every track, and tracks without notes, go too. What it reads wrong stays:
-of the chorales, a tie between notes five beats apart in bwv362, and two voices that hold one pitch at once in the
-first oboe of bwv248.23-2, which a MIDI track cannot tell apart.
+Signatures and keys that verovio repeats in every track are left out, and so are tracks without notes. Errors of verovio
+stay. In the chorales these are a tie between notes five beats apart in bwv362, and two voices in the first oboe of
+bwv248.23-2 that hold one pitch at once, which a MIDI track cannot distinguish.
 
 Offers: `read`, `bar_signatures` and `READER_VERSION`.
 """
@@ -66,18 +65,18 @@ def read(data: bytes) -> Notes:
 
 @cache
 def _toolkit() -> Any:
-    """verovio, which keeps its fonts from one score to the next."""
+    """verovio; one object reads all scores, as it takes time to load its fonts."""
     import verovio
 
     verovio.enableLog(verovio.LOG_OFF)
     toolkit = verovio.toolkit()
-    toolkit.setOptions({"expandNever": True, "breaks": "none"})  # nothing is drawn: pages would take half of the time
+    toolkit.setOptions({"expandNever": True, "breaks": "none"})  # no page breaks: they take half of the time
     return toolkit
 
 
 # --- XML --------------------------------------------------------------------------------------------------------------
 def _musicxml(data: bytes) -> bytes:
-    """The XML of a score, unpacked where it is compressed."""
+    """The XML of a score, decompressed if needed."""
     if not data.startswith(b"PK"):
         return data
     try:
@@ -111,12 +110,12 @@ def _without_grace_notes(xml: bytes) -> str:
 def bar_signatures(
     starts: Sequence[int], end: int, nominal: Sequence[TimeSignature], ticks_per_quarter: int
 ) -> tuple[TimeSignature, ...]:
-    """The time signatures that put a bar line at the start of every measure, the second halves of bars aside.
+    """The time signatures that put a bar line at the start of every measure, except of second halves of bars.
 
     Args:
         starts: the tick at which each measure starts, in order.
         end: the tick at which the last measure ends.
-        nominal: the signatures that the score shows; a measure as long as its own says keeps it.
+        nominal: the signatures that the score shows; a measure of that length keeps it.
         ticks_per_quarter: the resolution of all ticks.
     """
     starts = _whole_bars([*starts, end], nominal, ticks_per_quarter)
@@ -124,17 +123,17 @@ def bar_signatures(
     for start, stop in pairwise([*starts, end]):
         shown = _shown(nominal, start)
         full = _bar_ticks(shown, ticks_per_quarter)
-        last_and_short = stop == end and stop - start < full  # nothing follows that could be misplaced
+        last_and_short = stop == end and stop - start < full  # no later bar could be shifted
         bar = shown if last_and_short else _signature(stop - start, shown, ticks_per_quarter)
         if signatures and bar[1:] == signatures[-1][1:] and bar.numerator == 1:
-            bar = TimeSignature(start, 2, 2 * bar.denominator)  # bars of one beat in a row: `grid` makes fours of them
+            bar = TimeSignature(start, 2, 2 * bar.denominator)  # `grid` joins bars of one beat into bars of four
         if not signatures or bar[1:] != signatures[-1][1:]:
             signatures.append(bar._replace(tick=start))
     return tuple(signatures)
 
 
 def _whole_bars(edges: Sequence[int], nominal: Sequence[TimeSignature], ticks_per_quarter: int) -> list[int]:
-    """The starts of measures, but for the second of two short ones that make up a full bar (never of a pickup)."""
+    """The starts of measures, except of the second of two short ones that fill a bar; a pickup is never joined."""
     starts = list(edges[:1])
     for before, start, stop in zip(edges, edges[1:], edges[2:], strict=False):
         is_half = before == starts[-1] and before != edges[0]
@@ -154,11 +153,11 @@ def _bar_ticks(signature: TimeSignature, ticks_per_quarter: int) -> int:
 
 
 def _signature(length: int, shown: TimeSignature, ticks_per_quarter: int) -> TimeSignature:
-    """The signature of a bar of `length` ticks: the one shown where it fits, else in quarters, eighths, ..."""
+    """The signature of a bar of `length` ticks: the one in the score if it fits, else in quarters, eighths, ..."""
     if length == _bar_ticks(shown, ticks_per_quarter):
         return shown
     for denominator in (4, 8, 16, 32, 64):
         numerator, rest = divmod(length * denominator, 4 * ticks_per_quarter)
         if rest == 0 and 0 < numerator < 256:
             return TimeSignature(0, numerator, denominator)
-    return shown  # no signature can say it; the next bar has its own again
+    return shown  # no signature fits; the next bar has its own

@@ -1,8 +1,7 @@
 """Names of the files of a corpus: which are MIDI files, and the safe path that each gets below our folder.
 
-A name found in a folder or an archive may hold any bytes. In the text made of it, these characters stand as %XX: bytes
-that are not UTF-8, characters that do not print, a backslash, and a percent sign before two hex digits. Different
-names give different text.
+A name in a folder or an archive may contain any bytes. Its text has %XX for bytes that are not UTF-8, for characters
+that do not print, for a backslash, and for a percent sign before two hex digits. Different names give different text.
 
 Offers: `is_midi`, `is_licence`, `printable`, `safe_path`, `unique`.
 """
@@ -16,7 +15,7 @@ import unicodedata
 from midivae.storage import paths
 
 _LICENCES = (b"license", b"licence", b"copying")
-_MAX_NAME = 200  # bytes of a component; file systems take 255
+_MAX_NAME = 200  # bytes of a component; file systems allow 255
 _MAX_PATH = 1000  # bytes of a path
 
 
@@ -31,7 +30,7 @@ def is_licence(name: bytes) -> bool:
 
 
 def printable(name: bytes) -> str:
-    """The name as text that prints; different names give different text."""
+    """The name as printable text; different names give different text."""
     text = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", name.decode("utf-8", "surrogateescape"))
     return "".join(c if c.isprintable() and c != "\\" else _percent(c) for c in text)
 
@@ -43,7 +42,7 @@ def _percent(character: str) -> str:
 def safe_path(name: bytes) -> str:
     """A relative path for a name that `archive.refusal` accepts.
 
-    A component that is too long is cut and ends in a hash of the whole. A folder named like a MIDI file gets an
+    A component that is too long is cut and gets a hash of the whole. A folder with the suffix of a MIDI file gets an
     underscore.
     """
     *folders, file = (part for part in name.split(b"/") if part not in (b"", b"."))
@@ -53,7 +52,7 @@ def safe_path(name: bytes) -> str:
 
 
 def _shortened(part: bytes) -> str:
-    """One component as text, cut where it is too long."""
+    """One component as text, cut if it is too long."""
     text = printable(part)
     if len(text.encode()) <= _MAX_NAME:
         return text
@@ -63,10 +62,10 @@ def _shortened(part: bytes) -> str:
 
 
 def unique(path: str, taken: dict[str, int]) -> str:
-    """The path, with ~2, ~3, ... where it is taken; `taken` maps each path so far to its highest number.
+    """The path, with ~2, ~3, ... if it is taken; `taken` maps each used path to its highest number.
 
-    Names that differ only in upper and lower case or in the composition of accents are the same name, as on some file
-    systems.
+    Names that differ only in upper and lower case, or in how accents are encoded, count as the same name, as on some
+    file systems.
     """
     stem, dot, suffix = path.rpartition(".")
     candidate, key = path, _key(path)

@@ -1,4 +1,4 @@
-"""The split that a corpus brings: a table in its archive, or its folders.
+"""The corpus's own split: a table in its archive, or its folders.
 
 Offers: `OwnSplit`, `SPLITS`.
 """
@@ -13,7 +13,7 @@ from midivae.errors import InputError
 from midivae.fetch import corpora
 from midivae.fetch.names import printable
 
-# what corpora call the parts of their split -> what we do
+# names that corpora use -> ours
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 
 

@@ -1,17 +1,15 @@
-"""Stage `fetch`: a corpus of MIDI files on disk, and a table that says where each came from.
+"""Stage `fetch`: a corpus of MIDI files on disk, and a table of their sources.
 
 Sources, by `fetch.source`:
-    bach-chorales  the 408 scores of Bach in music21's wheel, converted by verovio in child processes that may crash
+    bach-chorales  the 408 scores of Bach in music21's wheel, converted by verovio in child processes
     a name         a corpus of the registry, corpora.yaml: downloaded, compared with its hash, read as an archive
     url            an archive or a MIDI file from the web
     folder         every MIDI file below a folder, by its suffix (`paths.MIDI_SUFFIXES`), in upper or lower case; links
                    to folders, and links to files outside, are refused
-    archive        the same of a zip or tar, read member by member; or a single MIDI file
+    archive        every MIDI file in a zip or tar, which is read member by member; or a single MIDI file
 
-What is written: `midi/` with the files, `corpus.parquet` with a row for each, sorted by path. The same source gives
-the same bytes, whatever the number of workers.
-
-Safe names of files: see names.py.
+Output: `midi/` with the files, and `corpus.parquet` with a row for each, sorted by path. The same source gives the same
+bytes with any number of workers. names.py describes how files are named.
 
 Offers: `run`.
 """
@@ -45,24 +43,24 @@ log = logging.getLogger(__name__)
 
 
 def run(params: Params, data: Path) -> dict[str, object]:
-    """Fills `data/corpus/` from the source that `params.fetch` names; a relative `path` starts at this folder.
+    """Fills `data/corpus/` from the source that `params.fetch` names; a relative `path` starts at the current folder.
 
     Raises:
-        ParamsError: there is no corpus of that name, or its licence asks for a yes that is not given.
-        InputError: the source is missing or unfit, or holds no MIDI file.
-        CorruptError: an archive is damaged, or not the one that was meant.
+        ParamsError: there is no corpus of that name, or its licence must be accepted.
+        InputError: the source is missing, cannot be used, or has no MIDI file.
+        CorruptError: an archive is damaged, or not the expected one.
     """
     begun = time.monotonic()
     built_in = {"bach-chorales": _chorales, "folder": _folder, "archive": _archive, "url": _url}
     fill = built_in.get(params.fetch.source, _named)
     if fill is _named:
-        _require_yes(params)
+        _require_licence(params)
     with folders.publishing(data / "corpus") as staging:
         corpus = Collected(staging / CORPUS_FILES)
         fill(params, data, corpus)
         if not corpus.rows:
             raise InputError(f"{corpus.source}: no MIDI file ({_PATTERNS}) in it; {corpus.counts_in_words()}")
-        if fill is not _named:  # which says more
+        if fill is not _named:  # `_named` logs the licence itself
             log.info("%s: licence: %s", corpus.source, corpus.licence or "none found; note it in fetch.licence")
         tables.write(staging / CORPUS_TABLE, corpus.table(), CORPUS)
     return {**corpus.summary(), "seconds": round(time.monotonic() - begun, 2)}
@@ -123,21 +121,21 @@ def _file_refusal(path: Path, root: Path) -> str | None:
 
 # --- archives, from here or from the web ------------------------------------------------------------------------------
 def _archive(params: Params, data: Path, corpus: Collected) -> None:
-    """Takes the MIDI files out of an archive."""
+    """Reads the MIDI files of an archive."""
     path = Path(str(params.fetch.path))
     corpus.source, corpus.licence = names.printable(os.fsencode(path.name)), params.fetch.licence
-    _take(path, params, corpus)
+    _read(path, params, corpus)
 
 
 def _url(params: Params, data: Path, corpus: Collected) -> None:
-    """The same of an archive or MIDI file from the web."""
+    """Reads the MIDI files of an archive from the web, or one MIDI file."""
     fetched = download.fetch(str(params.fetch.url), params.fetch.download, expected=params.fetch.sha256)
     corpus.source, corpus.licence, corpus.sha256 = fetched.path.name, params.fetch.licence, fetched.sha256
-    _take(fetched.path, params, corpus)
+    _read(fetched.path, params, corpus)
 
 
 def _named(params: Params, data: Path, corpus: Collected) -> None:
-    """The same of a corpus of the registry, from the web or from an archive that is already here."""
+    """Reads the MIDI files of a corpus of the registry, from the web or from an archive that is already here."""
     entry = corpora.find(params.fetch.source)
     log.info("%s: licence: %s. %s", params.fetch.source, entry.licence, entry.licence.sentence)
     log.info("%s: please cite: %s", params.fetch.source, entry.citation)
@@ -149,32 +147,32 @@ def _named(params: Params, data: Path, corpus: Collected) -> None:
     else:
         path = Path(params.fetch.path)
         download.check(path, entry.hash)
-    _take(path, params, corpus)
+    _read(path, params, corpus)
     _compare(params.fetch.source, entry, corpus)
 
 
-def _require_yes(params: Params) -> None:
-    """Makes sure that the licence of a corpus needs no explicit yes, or has it."""
+def _require_licence(params: Params) -> None:
+    """Raises if the licence of a corpus must be accepted, and is not."""
     name = params.fetch.source
     entry = corpora.find(name)
     if entry.restricted and params.fetch.accept_licence != name:
         raise ParamsError(
-            f"{name}: its licence needs an explicit yes: {entry.licence}. {entry.licence.sentence} If you accept that, "
-            f"say `midivae fetch --source {name} --accept-licence`, or set fetch.accept_licence to {name}"
+            f"{name}: its licence must be accepted: {entry.licence}. {entry.licence.sentence} If you accept it, "
+            f"run `midivae fetch --source {name} --accept-licence`, or set fetch.accept_licence to {name}"
         )
 
 
 def _compare(name: str, entry: corpora.Corpus, corpus: Collected) -> None:
-    """Says where a corpus is not what its entry promises."""
+    """Logs where a corpus differs from its entry."""
     if entry.files is not None and len(corpus.rows) != entry.files:
-        log.warning("%s: %d MIDI files, where %d are known to be in it", name, len(corpus.rows), entry.files)
+        log.warning("%s: %d MIDI files, where %d were expected", name, len(corpus.rows), entry.files)
     without = sum(corpus.split(row.origin) is None for row in corpus.rows) if corpus.own else 0
     if without:
-        log.warning("%s: its own split says nothing of %d files", name, without)
+        log.warning("%s: its own split does not mention %d files", name, without)
 
 
-def _take(path: Path, params: Params, corpus: Collected) -> None:
-    """Takes the MIDI files out of an archive, and the table of its split."""
+def _read(path: Path, params: Params, corpus: Collected) -> None:
+    """Reads the MIDI files of an archive, the table of its split, and its licence."""
     members = _members(path, corpus, params)
     for member in tqdm(members, unit="file", desc="fetch", disable=None, file=sys.stderr):
         if member.refused is not None:
@@ -195,7 +193,7 @@ def _take(path: Path, params: Params, corpus: Collected) -> None:
 
 
 def _members(path: Path, corpus: Collected, params: Params) -> Iterator[archive.Member]:
-    """The members of an archive whose contents we want, among all; a MIDI file is an archive of one."""
+    """The members of an archive, with the contents that we need; a MIDI file counts as an archive of one member."""
 
     def wanted(name: bytes) -> bool:
         if names.is_midi(name):
@@ -218,7 +216,7 @@ def _starts_like_midi(path: Path) -> bool:
 
 
 def _included(name: bytes, patterns: tuple[str, ...]) -> bool:
-    """Whether a path fits one of the patterns, part by part; without patterns every one does."""
+    """Whether a path matches one of the patterns, component by component; without patterns every path does."""
     parts = name.decode("utf-8", "surrogateescape").split("/")
     return not patterns or any(
         len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
@@ -228,7 +226,7 @@ def _included(name: bytes, patterns: tuple[str, ...]) -> bool:
 
 # --- Bach chorales ----------------------------------------------------------------------------------------------------
 def _chorales(params: Params, data: Path, corpus: Collected) -> None:
-    """Takes the chorales in music21's wheel."""
+    """Converts the chorales in music21's wheel."""
     corpus.source = f"bach-chorales (music21 {version('music21')}, {musicxml.READER_VERSION})"
     corpus.licence = chorales.LICENCE
     for name, result in chorales.convert_all(params):

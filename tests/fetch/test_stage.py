@@ -420,7 +420,7 @@ def test_a_corpus_by_name(tiny: Web, tmp_path: Path, caplog: pytest.LogCaptureFi
     assert (summary["files"], summary["left_out"], summary["other"]) == (4, 1, 3)
     assert "tiny: licence: CC-BY-4.0 (https://example.org/by). Name us." in caplog.text
     assert "please cite: Nobody. Nothing. 2026." in caplog.text
-    assert "its own split says nothing of 1 files" in caplog.text
+    assert "its own split does not mention 1 files" in caplog.text
     fetch.run(params(workers=2, source="tiny"), tmp_path / "two")
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert tiny.asked == [""]
@@ -471,7 +471,7 @@ def test_a_corpus_with_fewer_files_than_it_should_have(
     entries = {"tiny": corpora.find("tiny").model_copy(update={"files": 5})}
     monkeypatch.setattr(corpora, "load", lambda: entries)
     fetch.run(params(source="tiny"), tmp_path / "data")
-    assert "4 MIDI files, where 5 are known to be in it" in caplog.text
+    assert "4 MIDI files, where 5 were expected" in caplog.text
 
 
 def test_an_unknown_corpus(tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_on_the_command_line(tiny: Web, tmp_path: Path, log_as_before: None) -> 
     common = ["fetch", "--params", str(tmp_path / "p.yaml"), "--data", str(tmp_path / "data")]
     refused = CliRunner().invoke(cli.midivae, [*common, "--source", "tiny-strict"])
     assert refused.exit_code == ParamsError.exit_code
-    assert "tiny-strict: its licence needs an explicit yes" in refused.stderr
+    assert "tiny-strict: its licence must be accepted" in refused.stderr
     done = CliRunner().invoke(cli.midivae, [*common, "--source", "tiny-strict", "--accept-licence"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["source"] == "tiny-strict"
