@@ -48,7 +48,7 @@ def _ensemble_row(name: str, method: str, tonal: np.ndarray, in_scale: np.ndarra
 
 
 def real_ensemble_rows(reference: Reference, context: Context) -> list[Row]:
-    """Held-out windows, and the same with each part from a window of another piece, in whatever key it is in."""
+    """Held-out windows, and the same with each part from a window of another piece, not transposed."""
     windows, layout = reference.measured.windows, context.layout
     n, n_parts = len(windows.packed), len(layout.parts)
     rows = [_ensemble_row(HELD_OUT, "", windows.tonal, reference.measured.features["scale_consistency"][:n])]

@@ -100,7 +100,7 @@ def _check_shapes(rows: pd.DataFrame, context: Context) -> None:
 
 
 class _Reader:
-    """Reads a job once, block by block, and collects what is kept of it."""
+    """Reads a job once, block by block, and collects its rows and the rolls of its first samples."""
 
     def __init__(self, files: Sequence[Path], context: Context) -> None:
         self._files, self._context = files, context

@@ -65,12 +65,12 @@ _SEVERAL = np.bitwise_count(_EVERY) > 1
 
 
 def kinds(found: Chords) -> dict[str, Float[np.ndarray, " B"]]:
-    """The kinds of chords, as shares of the beats on which two or more pitch classes sound; NaN if there is none.
+    """The kinds of chords, as shares of the beats on which two or more pitch classes sound; NaN without such a beat.
 
     `triad_share`: major, minor, diminished and augmented triads, in any inversion and spacing. `seventh_share`: seventh
-    chords; they may lack their fifth. `no_tertian_share`: chords that are not built of thirds: neither of these, nor a
-    third alone; so suspensions, clusters and bare fifths. Trap: passing notes and suspensions on the beat are music;
-    compare with held-out music.
+    chords; they may lack their fifth. `no_tertian_share`: chords that are not built of thirds, such as suspensions,
+    clusters and bare fifths; a third alone is in none of the three. Trap: passing notes and suspensions on the beat are
+    music; compare with held-out music.
     """
     n = np.count_nonzero(_SEVERAL[found], axis=1)
     tables = {

@@ -16,8 +16,8 @@ Where we differ from Yang & Lerch:
 Conventions: X is the compared set, Y the reference. All but the overlapping area are 0 for equal sets and grow with the
 distance. KLD and Frechet distance also grow as n shrinks, so compare only values with the same n.
 
-Offers: `evenly` (which rows, if there are too many); `grid`, `densities` and `density`, `overlapping_area`,
-`kld_nats`, `wasserstein`, `frechet`; `intra`, `inter` (distances between pairs of samples); `interval` (of a
+Offers: `evenly` (which rows, if there are too many); `grid`, `densities`, `overlapping_area`, `kld_nats`,
+`wasserstein`, `frechet`; `intra`, `inter` (distances between pairs of samples); `interval` (of a
 bootstrap); `spearman`.
 """
 
@@ -33,7 +33,6 @@ from scipy.spatial.distance import cdist, pdist
 _POINTS = 512  # of a grid
 
 Values = Float[np.ndarray, " M"]
-Density = Float[np.ndarray, " G"]
 
 
 def evenly(n: int, most: int) -> Int[np.ndarray, " K"]:
@@ -79,11 +78,6 @@ def densities(values: Float[np.ndarray, "R M"], on: Grid) -> Float[np.ndarray, "
     smooth = at_points.astype(np.float64) @ kernels
     share: np.ndarray = (n * smooth / smooth.sum(axis=1, keepdims=True) + 1 / _POINTS) / (n + 1)
     return share
-
-
-def density(values: Values, on: Grid) -> Density:
-    """`densities` of one set."""
-    return np.asarray(densities(values[None], on)[0])
 
 
 def overlapping_area(x: Float[np.ndarray, "*R G"], y: Float[np.ndarray, "*R G"]) -> Float[np.ndarray, "*R"]:

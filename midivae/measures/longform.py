@@ -160,7 +160,7 @@ class Seams:
 
 
 def seams(before: Planes, after: Planes, layout: Layout) -> Seams:
-    """The seam between the steps before a line and those after it, as many of both.
+    """The seam at a line in each roll, from as many steps before it as after it.
 
     Compare it with the same measure at the bar lines of real music, where music changes as well.
     """

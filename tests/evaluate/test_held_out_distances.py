@@ -147,5 +147,7 @@ def test_pairs_by_their_definition() -> None:
     inside = np.array([np.linalg.norm(y[i] - y[j]) for i in range(30) for j in range(i)])
     between = np.array([np.linalg.norm(a - b) for a in x for b in y])
     on = held_out_distances.distances.grid(inside, 30)
-    p, q = (held_out_distances.distances.density(values.astype(np.float64), on) for values in (between, inside))
+    p, q = (
+        held_out_distances.distances.densities(values.astype(np.float64)[None], on)[0] for values in (between, inside)
+    )
     assert row["mean"] == pytest.approx(np.minimum(p, q).sum(), abs=0.01)
