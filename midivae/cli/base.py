@@ -43,6 +43,11 @@ class Command(click.Command):
             if error.errno not in UNWRITABLE:
                 raise
             end(ctx.command_path, folder_error(error, Path.cwd()))
+        except RuntimeError as error:
+            if "no locator available" not in str(error):  # the words of numba
+                raise
+            message = "no folder for compiled code can be written, neither that of the package nor the user's cache"
+            end(ctx.command_path, errors.InputError(f"{message}; set NUMBA_CACHE_DIR to one that can"))
 
 
 def end(command: str, error: errors.MidivaeError) -> NoReturn:

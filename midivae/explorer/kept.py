@@ -22,7 +22,7 @@ from midivae.explorer.settings import JOB, UPLOAD_NAME, Settings
 from midivae.generate.context import Samples
 from midivae.generate.rows import LoadedJob
 from midivae.storage import folders, schema, tables
-from midivae.storage.files import copy_file, file_sha256, make_folder, write_bytes
+from midivae.storage.files import copy_file, file_sha256, make_folder, write_bytes, writing
 from midivae.storage.paths import catalog_file
 
 
@@ -51,7 +51,7 @@ class Kept:
             InputError, CorruptError: what is there cannot be read, or has another layout; it stays as it is.
         """
         make_folder(self.folder.parent)
-        with FileLock(self.folder.parent / f".{self.folder.name}.lock"):
+        with writing(self.folder), FileLock(self.folder.parent / f".{self.folder.name}.lock"):
             rows = self._rows(loaded)
             index = int(pc.max(rows["index"]).as_py()) + 1 if len(rows) else 0
             row = loaded.rows(settings, settings.seed, range(index, index + 1), samples)

@@ -85,6 +85,20 @@ def test_other_writes_of_a_stage_are_told_too(
     assert name is None or result.stderr.endswith("with --data\n")
 
 
+def test_no_folder_for_compiled_code(project: Path) -> None:
+    """Numba's locator for zip files finds no folder for the modules of a package on disk."""
+    done = subprocess.run(
+        [sys.executable, "-m", "midivae", "ingest"],
+        env={**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.endswith("set NUMBA_CACHE_DIR to one that can\n")
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_error_that_is_of_no_folder_keeps_its_traceback(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_stage(monkeypatch, "ingest", OSError(errno.EIO, "a bug"))
     assert isinstance(invoke("ingest").exception, OSError)
