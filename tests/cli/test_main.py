@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from program import invoke
@@ -61,3 +62,11 @@ def test_fetch_does_not_load_torch() -> None:
     program = "import sys, midivae.fetch.stage; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout.split()
+
+
+def test_a_python_without_our_packages_is_told_what_to_do() -> None:
+    words = [sys.executable, "-S", "-m", "midivae", "ingest"]  # -S: without installed packages
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "has no package 'click'; use the Python in which midivae is installed" in done.stderr
