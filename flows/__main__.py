@@ -1,4 +1,4 @@
-"""`python -m flows`: serve, nightly, batch, rollback.
+"""`python -m flows`: serve, nightly, batch, watch, rollback.
 
 Prefect is imported where it is needed, so that `--help` and a rollback answer at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +52,39 @@ flows.command_class = Command
 @flows.command("serve")
 @settings_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that the server listens on.")
-@click.option("--port", default=4200, show_default=True, help="Its port.")
+@click.option("--port", default=4200, type=click.IntRange(1, 65535), show_default=True, help="Its port.")
 def serve_command(file: Path, host: str, port: int) -> None:
     """Run Prefect's server, a worker and the deployments on this machine, until interrupted."""
     serve.serve(Settings.load(file), host, port)
 
 
-def _set_home(file: Path) -> None:
-    """Keeps Prefect's files in the place, unless the environment says otherwise; before Prefect is imported."""
-    os.environ.setdefault("PREFECT_HOME", str(Settings.load(file).under("prefect")))
+def _run(flow: str, file: Path, **parameters: Any) -> None:
+    """Runs a flow here and now, and prints how it ended; exit code 1 if it did not complete.
+
+    Prefect's files lie in the place, unless the environment says otherwise.
+    """
+    settings = Settings.load(file)
+    if "PREFECT_HOME" not in os.environ:  # read when Prefect is imported
+        os.environ["PREFECT_HOME"] = str(serve.prefect_home(settings))
+    function = getattr(import_module(f"flows.{flow}"), flow)
+    try:
+        state = function(**parameters, settings_file=str(settings.file), return_state=True)
+    except RuntimeError as error:  # Prefect's own error where it reaches no server
+        raise serve.ServeError(
+            f"no server answered ({str(error).rstrip('.')}); run the command again, with "
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=600 on a busy machine, or start `python -m flows serve` "
+            "and name it: PREFECT_API_URL=http://127.0.0.1:4200/api"
+        ) from None
+    click.echo(f"{state.name}: {state.message}" if state.message else state.name)
+    if not state.is_completed():
+        raise click.exceptions.Exit(1)
 
 
 @flows.command()
 @settings_option
 def nightly(file: Path) -> None:
     """Run a night here and now; PREFECT_API_URL names the server that shows it."""
-    _set_home(file)
-    from flows.nightly import nightly as flow
-
-    _finish(flow(str(file.absolute()), return_state=True))
+    _run("nightly", file)
 
 
 @flows.command()
@@ -78,17 +93,19 @@ def nightly(file: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; one per core without it.")
 def batch(file: Path, jobs: str, workers: int | None) -> None:
     """Draw more samples from the champion: JOBS is a list in JSON, as for `midivae order`."""
-    _set_home(file)
-    from flows.batch import batch as flow
+    try:
+        values = json.loads(jobs)
+    except ValueError as error:
+        raise click.BadParameter(f"{jobs!r} is not JSON ({error})", param_hint="JOBS") from None
+    _run("batch", file, jobs=values, workers=workers)
 
-    _finish(flow(json.loads(jobs), workers, str(file.absolute()), return_state=True))
 
-
-def _finish(state: Any) -> None:
-    """Prints how a flow ended; exit code 1 if it did not complete."""
-    click.echo(f"{state.name}: {state.message}" if state.message else state.name)
-    if not state.is_completed():
-        raise click.exceptions.Exit(1)
+@flows.command()
+@settings_option
+@click.option("--before-worker", is_flag=True, help="No worker runs yet: start pending runs again, as `serve` does.")
+def watch(file: Path, before_worker: bool) -> None:
+    """Find runs of this machine whose process was killed, declare them crashed and alert."""
+    _run("watch", file, before_worker=before_worker)
 
 
 @flows.command()

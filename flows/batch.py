@@ -13,8 +13,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from flows import board, process
-from flows.nightly import UNATTENDED, run_midivae
+from flows.nightly import run_midivae
 from flows.settings import Settings
+from flows.unattended import UNATTENDED
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -12,14 +12,13 @@
 What people read changes in one step, the switch of `published/current`. Everything before it can be killed and
 repeated; the next night completes what comes after it.
 
-Offers: the flow `nightly`; `alert`, `run_midivae` and `UNATTENDED` for other flows.
+Offers: the flow `nightly`; `run_midivae` for other flows.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -28,21 +27,20 @@ from typing import Any
 import yaml
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed
 
 from flows import board, dvc, pipeline, process, repository
 from flows.board import Board, logger
 from flows.settings import Settings
+from flows.unattended import UNATTENDED
 from midivae.champion import versions
 
 FETCH = "fetch"  # the stage that runs even if nothing changed
 INGEST = "ingest"  # the stage after which new music can be compared with the champion's
-MAX_RUN_S = 20 * 3600.0  # a longer run has failed
 
 
 def run_midivae(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Runs a command of the midivae in a folder; returns the JSON that it prints.
+    """Runs a command of midivae in a folder; returns the JSON that it prints.
 
     Args:
         folder: the project, or its clone.
@@ -52,31 +50,6 @@ def run_midivae(folder: Path, *words: str, env: Mapping[str, str] | None = None)
     ended = process.run(["midivae", *words], folder, logger().info, env)
     result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     return result
-
-
-def alert(settings: Settings, message: str) -> None:
-    """Runs the command that alerts a person; if it fails, only the log says so."""
-    if settings.alert is None:
-        return
-    try:
-        subprocess.run([*settings.alert, message], check=True, timeout=60, stdin=subprocess.DEVNULL)  # noqa: S603
-    except (OSError, subprocess.SubprocessError) as error:
-        logger().error("the alert could not be sent: %s", error)
-
-
-def alert_on_failure(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
-    """Alerts a person of a failed run."""
-    file = flow_run.parameters.get("settings_file", "nightly.yaml")
-    alert(Settings.load(file), f"{flow.name} {flow_run.name}: {state.name}: {state.message}")
-
-
-# of flows that run while nobody watches: a person is alerted of a failure, and a run that hangs is ended
-UNATTENDED: dict[str, Any] = {
-    "on_failure": [alert_on_failure],
-    "on_crashed": [alert_on_failure],
-    "timeout_seconds": MAX_RUN_S,
-    "validate_parameters": False,
-}
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------

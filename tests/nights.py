@@ -144,7 +144,7 @@ def processes_under(folder: Path) -> list[str]:
 class Prefect:
     """`make serve` for a project, with a schedule that tests decide on."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, **variables: str) -> None:
         self.project, self.port = project, free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         env = {
@@ -156,6 +156,7 @@ class Prefect:
             "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "2",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+            **variables,
         }
         self.log = project.folder.parent / f"serve-{project.folder.name}.log"
         with self.log.open("w") as log:
@@ -274,8 +275,9 @@ class Prefect:
 
 
 @contextlib.contextmanager
-def serving(project: Project) -> Iterator[Prefect]:
-    prefect = Prefect(project)
+def serving(project: Project, **variables: str) -> Iterator[Prefect]:
+    """`make serve`, with further variables in its environment, until the block ends."""
+    prefect = Prefect(project, **variables)
     try:
         yield prefect
     finally:
