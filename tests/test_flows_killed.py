@@ -128,4 +128,5 @@ def test_no_program_asks_a_proxy_for_the_server(project: Project, alerts: Path, 
         assert run["state"]["type"] == "COMPLETED", prefect.logs(run["id"])
         assert "nothing was cut off" in run["state"]["message"]
         until(lambda: "Finished in state Completed" in prefect.logs(run["id"]), "the log of the run")
-    assert Proxy.requests == []
+    # the server asks GitHub for the list of worker types, and works without it
+    assert [line for line in Proxy.requests if "127.0.0.1" in line or "localhost" in line] == []
