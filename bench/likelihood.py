@@ -35,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch.nn import functional as F  # noqa: N812  its usual name
 from tqdm import tqdm
 
 from midivae import models
@@ -83,7 +84,12 @@ class Recipe:
         return Transformer(
             channels=24,
             cell=24,
-            latent=16,
+            coarse=16,
+            fine=1,  # the fine latent is not used
+            draft=1,
+            no_latent=0.0,
+            both_latents=0.0,
+            given=0.0,
             context=self.context,
             drop_context=0.0,
             dropout=self.dropout,
@@ -188,11 +194,12 @@ def _score_batch(
     model: WindowModel, data: BitMatrix, index: Int[torch.Tensor, " B"], draws: int, noise: torch.Generator
 ) -> tuple[Float[torch.Tensor, " B"], ...]:
     batch = data.batch(index)
-    mu, logvar = model.encode(batch.x)
+    coarse_only = torch.zeros(len(index), device=batch.x.device)
+    mu, logvar = (values[:, : model.coarse] for values in model.encode(batch.x))
     log_weights, first = [], None
     for _ in range(draws):
         z = elbo.reparameterise(mu, logvar, noise)
-        nats = model.nats(batch, z)
+        nats = model.nats(batch, F.pad(z, (0, model.latent - model.coarse)), coarse_only)
         first = nats if first is None else first
         log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
         log_posterior = -0.5 * ((z - mu).square() / logvar.exp() + logvar + math.log(2 * math.pi)).sum(1)
@@ -237,7 +244,7 @@ def main() -> None:
     train, _ = matrix(corpus(splits["train"]), window, recipe.hop, context, device, min_fill=0.25)
     valid, _ = matrix(corpus(splits["valid"]), window, window, context, device)
     test, test_windows = matrix(corpus(splits["test"]), window, window, context, device)
-    config = Config("transformer", LAYOUT, View(steps=window, planes="frame"), network, 120.0, (0,), "0" * 64)
+    config = Config("transformer", LAYOUT, View(steps=window, planes="frame"), network, 16, 120.0, (0,), "0" * 64)
     model = models.create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(args.seed))).to(device)
     work = args.work or Path("runs") / f"{args.set}-{args.seed}"
     start = time.monotonic()

@@ -243,7 +243,9 @@ class Bench:
 
     def ours(self, name: str, settings: Fit, machine: Machine) -> TrainerLoop:
         programs = (0,) * len(self.layout.parts)
-        config = Config(name, self.layout, self.params.view, settings, 120.0, programs, "0" * 64)  # type: ignore[arg-type]
+        config = Config(
+            name, self.layout, self.params.view, settings, 4 * self.layout.steps_per_beat, 120.0, programs, "0" * 64
+        )  # type: ignore[arg-type]
         data = self.data[self.params.transformer.context if name == "transformer" else 0]
         return TrainerLoop(name, settings, data, config, machine)
 

@@ -16,7 +16,8 @@ VALUES: dict[str, Any] = {
         "view": {"steps": 32},
         "precision": 32,
         "transformer": {
-            **{"width": 32, "channels": 8, "heads": 2, "layers": 1, "cell": 8, "latent": 48, "context": 8},
+            **{"width": 32, "channels": 8, "heads": 2, "layers": 1, "cell": 8, "context": 8},
+            **{"coarse": 16, "fine": 8, "draft": 32, "draft_steps": 60},
             **{"batch_size": 16, "max_steps": 120, "epochs": 100, "anneal_steps": 40, "prior_steps": 20},
             **{"optimizer": "adamw", "learning_rate": 0.006, "patience": None},
         },

@@ -21,7 +21,7 @@ def row(job: str, index: int, **values: Any) -> dict[str, Any]:
     return {
         "sample_id": sample_id, "job": job, "mode": "sample", "index": index, "seed": 0, "model": "mlp",
         "model_sha256": "ab", "params_sha256": "cd", "temperature": None, "prior": "normal",
-        "method": None, "radius": None, "transpose": 0, "lead_steps": 0, "tail_steps": 0,
+        "method": None, "radius": None, "fidelity": None, "transpose": 0, "lead_steps": 0, "tail_steps": 0,
         "z": [index, 0.5, -1.0], "parents": [], "weights": [], "edits": None, "tempo_qpm": 90.0,
         "parts": ["soprano", "bass"], "programs": [0, 32],
         "n_steps": 64, "steps_per_beat": 4, "duration_s": 12.8, **dict.fromkeys((*FEATURES, *HARMONY), 1.0),

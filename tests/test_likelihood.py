@@ -77,9 +77,9 @@ def test_baselines_of_the_four_sets(bench: ModuleType, name: str, marginal: floa
 def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench: ModuleType) -> None:
     gen = np.random.default_rng(0)
     pieces = [gen.random((length, 88)) < 0.05 for length in (5, 8, 19)]
-    network = Transformer(width=16, channels=8, layers=1, heads=2, cell=4, latent=3, context=4)
+    network = Transformer(width=16, channels=8, layers=1, heads=2, cell=4, coarse=3, fine=2, draft=8, context=4)
     view = View(steps=8, planes="frame")
-    config = Config("transformer", bench.LAYOUT, view, network, 120.0, (0,), "0" * 64)
+    config = Config("transformer", bench.LAYOUT, view, network, 16, 120.0, (0,), "0" * 64)
     model = models.create(config, torch_rng(torch.device("cpu"), Stream.WEIGHTS.seeds(0))).eval()
     with torch.no_grad():
         model.get_parameter("encoder.posterior.weight").mul_(20)  # a latent far from its prior: the bound is loose
@@ -92,7 +92,8 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
     # piece after piece, window after window, by hand
     noise = torch_rng(torch.device("cpu"), Stream.TEST.seeds(0))
     with torch.inference_mode():
-        mu, logvar = model.encode(data.batch(torch.arange(5)).x)
+        every = data.batch(torch.arange(5))
+        mu, logvar = (values[:, :3] for values in model.encode(every.x))
         z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)
         kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
         nats = torch.zeros(5)
@@ -105,8 +106,10 @@ def test_every_step_is_scored_once_and_more_draws_come_nearer_to_the_truth(bench
                 window[0, : len(inside)] = inside
                 before = x[None, max(0, start - 4) : start]
                 n = torch.tensor([before.shape[1]])
-                batch = Batch(window, before, n, torch.tensor([len(inside)]))
-                nats[at] = model.nats(batch, z[at : at + 1])[0]
+                place = every.place[at : at + 1, 4 - before.shape[1] :]
+                batch = Batch(window, before, n, torch.tensor([len(inside)]), place, torch.zeros_like(n))
+                both = torch.cat([z[at : at + 1], torch.zeros(1, model.latent - 3)], 1)
+                nats[at] = model.nats(batch, both, torch.zeros(1))[0]
                 at += 1
     total = nats + kl
     assert found["b"] == pytest.approx(total.sum().item() / 32, rel=RTOL)

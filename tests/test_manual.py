@@ -50,7 +50,10 @@ TINY: dict[str, Any] = {
             "layers": 1,
             "heads": 2,
             "cell": 4,
-            "latent": 8,
+            "coarse": 4,
+            "fine": 4,
+            "draft": 16,
+            "draft_steps": 20,
             "context": 8,
             "batch_size": 8,
             "max_steps": 240,
@@ -71,7 +74,7 @@ JOBS: list[dict[str, Any]] = [job for example in EXAMPLES for job in example.get
 
 
 def fewer(job: dict[str, Any]) -> dict[str, Any]:
-    less = {"bars": BARS} if "bars" in job else {}
+    less = {"bars": BARS} if job.get("mode") == "song" and "bars" in job else {}
     return {**job, **less, "count": min(job["count"], FEW.get(job.get("mode", "sample"), 5))}
 
 

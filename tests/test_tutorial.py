@@ -23,7 +23,8 @@ TINY: dict[str, Any] = {  # what is put over the page's own values, so that it t
     "compute": {"workers": 2},
     "train": {
         "view": {"steps": 32},
-        "transformer": {"width": 16, "channels": 8, "layers": 1, "heads": 2, "cell": 4, "latent": 8, "context": 8}
+        "transformer": {"width": 16, "channels": 8, "layers": 1, "heads": 2, "cell": 4, "context": 8}
+        | {"coarse": 8, "fine": 4, "draft": 16, "draft_steps": 20}
         | {"batch_size": 8, "max_steps": 120, "anneal_steps": 9, "prior_steps": 9, "learning_rate": 0.01},
     },
     "evaluate": {"repeats": 2, "bootstrap": 0, "training_windows": 64},

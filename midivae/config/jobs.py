@@ -72,6 +72,11 @@ ParentText = Annotated[str, AfterValidator(_checked_parent)]
 HELD_OUT_WINDOW = ("split:test",)
 
 
+# share of each beat's fine latent dimensions that are used, the most important ones first: 1 keeps the parents' notes,
+# 0 their idea alone
+Fidelity = Annotated[float, Field(ge=0, le=1)]
+
+
 class FromOne(Job):
     """A mode whose samples have one parent each: of n parents, sample i has number i modulo n."""
 
@@ -82,12 +87,15 @@ class Sample(Job):
     """Latents drawn from the prior."""
 
     mode: Literal["sample"] = "sample"
+    # place in a piece of 16 bars: at its start, in the middle, at its end; None: the model is not told
+    place: Literal["start", "middle", "end"] | None = None
 
 
 class Reconstruct(FromOne):
     """Windows encoded and decoded."""
 
     mode: Literal["reconstruct"] = "reconstruct"
+    fidelity: Fidelity = 1.0
 
 
 def _not_negative(value: float | tuple[float, float]) -> float | tuple[float, float]:
@@ -103,6 +111,7 @@ class Vary(FromOne):
     # how far the latent moves, in standard deviations of the prior: 0.1 almost the same, 0.5 similar, 1 related,
     # 3 unrelated; two numbers: drawn evenly between them
     radius: Annotated[Range, AfterValidator(_not_negative)] = 0.5
+    fidelity: Fidelity = 1.0
 
 
 class Blend(Job):
@@ -115,6 +124,7 @@ class Blend(Job):
     method: Literal["slerp", "barycentre"] = "slerp"
     steps: Annotated[int, Field(ge=2)] = 8  # samples of a path, with both ends (slerp)
     weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None  # one per parent (barycentre); None: drawn evenly
+    fidelity: Fidelity = 1.0
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Blend:
@@ -143,6 +153,7 @@ class Edit(FromOne):
     # (0.2: 20 % more); syncopation and balance:<part> in shares of the notes; register in semitones; key in fifths
     # (1: one sharp more). None: every attribute that the model offers, by its usual change
     changes: Annotated[dict[str, Range], Field(min_length=1)] | None = None
+    fidelity: Fidelity = 1.0
     together: bool = False  # True: each sample has all changes; False: of n changes, sample i has number i modulo n
 
     @field_validator("changes")
@@ -155,6 +166,34 @@ class Edit(FromOne):
             if name in ("density", "polyphony", "note_length") and lowest <= -1:
                 raise ValueError(f"{name} {lowest:+g} leaves nothing: relative changes must be above -1")
         return changes
+
+
+class Infill(FromOne):
+    """A parent with some bars made anew; what is around them stays to the note."""
+
+    mode: Literal["infill"] = "infill"
+    bars: tuple[Positive, Positive] | None = None  # the first and the last, from 1; None: the middle half of the window
+
+    @field_validator("bars")
+    @classmethod
+    def _in_order(cls, bars: tuple[int, int] | None) -> tuple[int, int] | None:
+        if bars is not None and bars[0] > bars[1]:
+            raise ValueError(f"bars {bars[0]} to {bars[1]}: the first lies behind the last")
+        return bars
+
+
+class Accompany(FromOne):
+    """Some parts of a parent, with all other parts made anew: a melody that is harmonised."""
+
+    mode: Literal["accompany"] = "accompany"
+    parts: tuple[str, ...] | None = None  # that stay; None: the first
+
+
+class Replace(FromOne):
+    """A parent with some parts made anew: a new melody over the same accompaniment."""
+
+    mode: Literal["replace"] = "replace"
+    parts: tuple[str, ...] | None = None  # that are made anew; None: the first
 
 
 class Continue(FromOne):
@@ -185,7 +224,19 @@ class Ensemble(Job):
     method: Literal["joint", "merged"] = "joint"
 
 
-_KINDS: tuple[type[Job], ...] = (Sample, Reconstruct, Vary, Blend, Edit, Continue, Song, Ensemble)
+_KINDS: tuple[type[Job], ...] = (
+    Sample,
+    Reconstruct,
+    Vary,
+    Blend,
+    Edit,
+    Infill,
+    Accompany,
+    Replace,
+    Continue,
+    Song,
+    Ensemble,
+)
 _MODES = {kind.model_fields["mode"].default: kind for kind in _KINDS}
 
 
@@ -217,6 +268,9 @@ class Generate(Section):
         Blend(name="blend", count=128),
         Blend(name="fusion", count=32, parents=HELD_OUT_WINDOW * 3, method="barycentre"),
         Edit(name="edit", count=320),
+        Infill(name="infill", count=128),
+        Accompany(name="accompany", count=128),
+        Replace(name="replace", count=64),
         Continue(name="continue", count=64),
         Song(name="song", count=32),
         Song(name="aaba", count=16, form="AABA"),

@@ -71,22 +71,30 @@ class Transformer(Fit):
     layers: Positive = 2
     heads: Positive = 4
     cell: Positive = 16  # hidden units of the network that predicts a cell
-    latent: Positive = 128
-    draft: Annotated[int, Field(ge=0)] = 0  # hidden units of the draft, which encodes each beat; 0: no draft
-    draft_steps: Annotated[int, Field(ge=0)] = 4000  # optimiser steps that fit the draft, before the rest of the model
+    coarse: Positive = 16  # dimensions of the coarse latent, which a window has one of
+    fine: Positive = 32  # dimensions of the fine latent, which every beat has one of
+    draft: Positive = 256  # hidden units of the draft, which encodes and decodes the fine latent
+    draft_steps: Positive = 800  # optimiser steps that fit the draft, before the rest of the model
     context: Annotated[int, Field(ge=0)] = 32  # steps before the window that the decoder sees
-    drop_context: Share = 0.25  # share of training windows without context
     dropout: Share = 0.1
-    drop_window: Share = 0.3  # share of training windows that the decoder sees only through the latent
-    # shares of steps and of notes that the decoder does not see in training, so that it uses the latent
-    drop_steps: Share = 0.3
+    # shares of training windows: without any latent, with both latents (the others have the coarse one), without
+    # context, seen by the decoder only through the latents, with given cells, with bars before or after not known
+    no_latent: Share = 0.1
+    both_latents: Share = 0.4
+    drop_context: Share = 0.25
+    drop_window: Share = 0.2
+    given: Share = 0.5
+    drop_bars: Share = 0.3
+    # shares of steps and of notes that the decoder does not see in training
+    drop_steps: Share = 0.15
     drop_notes: Share = 0.1
-    free_nats: Annotated[float, Field(ge=0)] = 0.1  # KL of each latent dimension that is not charged
-    beta: Annotated[float, Field(ge=0)] = 0.07  # weight of the KL term
-    prior_steps: Positive = 400  # optimiser steps of the prior, which is fitted to the latents afterwards
+    free_nats: Annotated[float, Field(ge=0)] = 0.1  # KL of each coarse dimension that is not charged
+    beta: Annotated[float, Field(ge=0)] = 0.07  # weight of the KL of the coarse latent
+    fine_beta: Annotated[float, Field(ge=0)] = 0.07  # and of the fine latent
+    prior_steps: Positive = 1000  # optimiser steps of the prior, which is fitted to the coarse latents afterwards
 
-    epochs: Positive = 4
-    batch_size: Positive = 32
+    epochs: Positive = 6
+    batch_size: Positive = 16
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -96,6 +104,14 @@ class Transformer(Fit):
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     anneal_steps: Annotated[int, Field(ge=0)] = 320
     transpose: Annotated[int, Field(ge=0, le=64)] = 6
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Transformer:
+        if self.no_latent + self.both_latents > 1:
+            raise ValueError(
+                f"no_latent {self.no_latent} and both_latents {self.both_latents} are more than 1 together"
+            )
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Transformer:

@@ -44,7 +44,8 @@ def latents_of(model: WindowModel, corpus: Corpus) -> Latents:
         for first in range(0, len(index), _AT_ONCE):
             planes = cut_planes(corpus, windows, index[first : first + _AT_ONCE], view)
             mu, logvar = model.encode(torch.from_numpy(planes.astype(np.float32)).to(model.device))
-            encoded.append((mu.double().cpu().numpy(), logvar.double().exp().cpu().numpy()))
+            coarse = (values[:, : model.coarse].double().cpu().numpy() for values in (mu, logvar.exp()))
+            encoded.append(tuple(coarse))
     means, variances = (np.concatenate(column) for column in zip(*encoded, strict=True))
     centre = means.mean(axis=0)
     spread = np.maximum(

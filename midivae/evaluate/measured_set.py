@@ -214,5 +214,5 @@ def _of_first_windows(planes: Planes, context: Context) -> dict[str, np.ndarray]
         **features.vectors(planes, context.layout),
         "nats": context.bigram.nats(chords.chords(planes, context.layout)),
         "tonal": counterpoint.tonal_distance(planes, context.layout),
-        MU: coding.encode(context.encoder, planes),
+        MU: coding.encode(context.encoder, planes)[:, : context.encoder.coarse],
     }

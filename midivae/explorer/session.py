@@ -24,7 +24,6 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -53,7 +52,8 @@ from midivae.generate.edit import edited
 from midivae.generate.rows import LoadedJob
 from midivae.models import coding
 from midivae.models.base import read_config
-from midivae.models.controls import CONTROLS_FILE, RELATIVE, Controls
+from midivae.models.conditions import Conditions
+from midivae.models.controls import RELATIVE, Controls, controls_file
 from midivae.models.moves import Space, barycentre, slerp, vary
 from midivae.render import pictures
 from midivae.storage import schema, tables
@@ -109,7 +109,7 @@ class Session:
         train = params.train.model_copy(update={"model": main, "compare": self.models[1:]})
         self._params = params.model_copy(update={"train": train})
         self._jobs: dict[str, LoadedJob] = {}
-        self._controls: dict[str, Controls | None] = {}
+        self._controls: dict[tuple[str, bool], Controls | None] = {}  # by model, and whether of its coarse latent alone
         self._encoded = lru_cache(_REMEMBERED)(self._encode)
         self._result = lru_cache(_REMEMBERED)(self._make)
         self._lock = threading.RLock()
@@ -133,7 +133,9 @@ class Session:
                 Sample.model_validate({"name": JOB, "count": 1, **other}), self._params, self._data
             )
             folder = self._jobs[name].folder
-            self._controls[name] = Controls.read(folder) if (folder / CONTROLS_FILE).is_file() else None
+            for coarse in (False, True):
+                is_there = (folder / controls_file(coarse)).is_file()
+                self._controls[name, coarse] = Controls.read(folder, coarse) if is_there else None
         return self._jobs[name]
 
     def about(self, model: str = "") -> dict[str, Any]:
@@ -141,7 +143,7 @@ class Session:
         name = model or self.models[0]
         with self._lock:
             loaded = self._loaded(name)
-            controls = self._controls[name]
+            controls = self._controls[name, False]
         layout, config = loaded.context.layout, loaded.context.model.config
         knobs = []
         for attribute in controls.offered if controls is not None else ():
@@ -260,8 +262,12 @@ class Session:
         played = playback.play([row["midi"]["bytes"]], np.array([int(row["notes"])], np.int64), n_steps, layout)
         if played.reasons:
             raise InputError(f"parent sample:{sample_id}: {played.reasons[0]}")
-        z = np.array(row["z"], np.float32) if row["model_sha256"] == loaded.model_sha256 else None
-        return sources.ParentSample.of(played.planes()[0], z, row["method"], row["transpose"], row["lead_steps"])
+        model = loaded.context.model
+        n_kept = model.coarse if row["fidelity"] == 0 else model.latent
+        z = np.array(row["z"][:n_kept], np.float32) if row["model_sha256"] == loaded.model_sha256 else None
+        return sources.ParentSample.of(
+            played.planes()[0], z, row["mode"], row["method"], bool(row["transpose"] or row["lead_steps"])
+        )
 
     def _row(self, sample_id: str) -> dict[str, Any]:
         """A row of the catalog.
@@ -306,24 +312,28 @@ class Session:
         draws = Draws(settings.seed, "explore", [0], context.model.latent, cells)
         noise = draws.noise()
         z = _blend(context.space, np.stack(latents), weights, settings.radius, noise)
-        z, planes, edits = self._edit(name, z, settings.changes, draws.cells())
+        z, planes, edits = self._edit(name, z, settings, draws.cells())
         origin: dict[str, list[Any]] = {
             "parents": [list(labels)],
             "weights": [weights.tolist()],
             "radius": [settings.radius],
+            "fidelity": [settings.fidelity if context.model.coarse < context.model.latent else None],
             "edits": [edits],
             "method": [{1: None, 2: "slerp"}.get(len(labels), "barycentre")],
         }
-        samples = Samples(z, planes, origin)
+        samples = Samples(z if settings.fidelity else z[:, : context.model.coarse], planes, origin)
         return Result(samples, loaded.rows(settings, settings.seed, range(1), samples))
 
     def _edit(
-        self, name: str, z: Latent, changes: Mapping[str, float], uniform: Float32[np.ndarray, "1 T N K P"] | None
+        self, name: str, z: Latent, settings: Settings, uniform: Float32[np.ndarray, "1 T N K P"] | None
     ) -> tuple[Latent, Bool[np.ndarray, "1 T N 2 P"], str | None]:
         """The latent with changed attributes, its music, and the requested and measured changes as JSON."""
-        context, controls = self._loaded(name).context, self._controls[name]
+        context, changes = self._loaded(name).context, settings.changes
+        model = context.model
+        controls = self._controls[name, model.coarse < model.latent and not settings.fidelity]
+        conditions = Conditions(fidelity=np.array([settings.fidelity]))
         if not changes:
-            return z, coding.decode(context.model, z, context.chance, uniform, block=1), None
+            return z, coding.decode(model, z, context.chance, uniform, conditions, block=1), None
         if controls is None:
             raise ParamsError(f"model {name!r} cannot change attributes; set all changes to zero")
         unknown = sorted(set(changes) - set(controls.offered))
@@ -333,11 +343,12 @@ class Session:
         def play(moved: Float32[np.ndarray, "S 1 Z"]) -> Bool[np.ndarray, "S 1 T N 2 P"]:
             """All strengths in one block, which takes little longer than one."""
             numbers = None if uniform is None else np.repeat(uniform, len(moved), axis=0)
-            return coding.decode(context.model, moved[:, 0], context.chance, numbers, block=len(moved))[:, None]
+            every = conditions.repeated(len(moved))
+            return coding.decode(model, moved[:, 0], context.chance, numbers, every, block=len(moved))[:, None]
 
         wanted = {name: np.array([change]) for name, change in changes.items()}
-        every = {name: np.ones(1, bool) for name in changes}
-        best = edited(controls, context.layout, z, wanted, every, play)
+        requested = {name: np.ones(1, bool) for name in changes}
+        best = edited(controls, context.layout, z, wanted, requested, play)
         return best.z, best.planes, best.as_json(0, changes)
 
     # --- kept samples
@@ -367,6 +378,7 @@ class Session:
             "parents": row["parents"],
             "at": list(point_of(row["weights"])),
             "radius": round(float(row["radius"]), 2),
+            "fidelity": 1.0 if row["fidelity"] is None else round(float(row["fidelity"]), 2),
             "seed": row["seed"],
             "changes": json.loads(row["edits"])["asked"] if row["edits"] else {},
             "tempo_qpm": None if tempo == round(usual, 2) else tempo,

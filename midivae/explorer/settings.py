@@ -63,6 +63,7 @@ class Settings(Job):
     parents: Annotated[tuple[Parent, ...], Field(min_length=1, max_length=MOST_PARENTS)]
     at: tuple[Coordinate, Coordinate] = (0.5, 0.5)  # the point: from the left, and from the top
     radius: Annotated[float, Finite(ge=0, le=10), AfterValidator(_to_cents)] = 0.0
+    fidelity: Annotated[float, Finite(ge=0, le=1), AfterValidator(_to_cents)] = 1.0  # 0: the parents' idea alone
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the direction, and of the draws of the cells
     changes: Annotated[dict[str, Change], Field(max_length=32)] = Field(default_factory=dict)
     tempo_qpm: Tempo | None = None
@@ -87,7 +88,7 @@ class Settings(Job):
         return settings.model_copy(update={"changes": changes, "at": at})
 
 
-_IN_REQUEST = ("model", "parents", "at", "radius", "seed", "changes", "tempo_qpm")
+_IN_REQUEST = ("model", "parents", "at", "radius", "fidelity", "seed", "changes", "tempo_qpm")
 
 
 def weights_of(parents: int, at: tuple[float, float]) -> Float64[np.ndarray, " M"]:

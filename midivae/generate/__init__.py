@@ -8,6 +8,7 @@ modes         The modes of generation by name.
 one_window    Modes sample, reconstruct, vary.
 blend         Mode blend: music between parents.
 edit          Mode edit: attributes changed along directions in latent space.
+given         Modes infill, accompany, replace: some cells of a parent stay.
 sequences     Modes continue and song: windows that follow each other.
 ensemble      Mode ensemble: several instruments.
 one_key       Music that stays in one key.

@@ -16,7 +16,9 @@ from jaxtyping import Float
 
 from midivae.config.jobs import Blend
 from midivae.generate.context import Context, Samples
+from midivae.models.conditions import Conditions
 from midivae.models.moves import barycentre, slerp
+from midivae.windows.place import without_bars
 
 
 def blend(context: Context, job: Blend, numbers: range) -> Samples:
@@ -40,8 +42,10 @@ def blend(context: Context, job: Blend, numbers: range) -> Samples:
     mixed = space.latent(mixed)
     for parent in range(m):  # a parent with all the weight stays as it is, to the last bit
         mixed = np.where(weights[:, parent, None] == 1, z[:, parent], mixed)
-    planes = context.decode(mixed, draws.cells())
-    return Samples(mixed, planes, {"parents": context.labels(index), "weights": weights.tolist()})
+    places = Conditions(place=without_bars(context.pool.places(index[:, 0], context.model.config.view.steps)))
+    planes = context.decode(mixed, draws.cells(), places)  # in the bars of the first parent
+    bars = context.bars_of(index[:, 0])
+    return Samples(context.kept(mixed), planes, {"parents": context.labels(index), "weights": weights.tolist()}, bars)
 
 
 def _weights(job: Blend, rng: np.random.Generator) -> Float[np.ndarray, " M"]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,10 +26,12 @@ from midivae.config.streams import Stream
 from midivae.generate.parents import Pool
 from midivae.models import WindowModel, coding
 from midivae.models.base import Chance
+from midivae.models.conditions import Conditions
 from midivae.models.controls import Controls
 from midivae.models.flow import Prior
 from midivae.models.moves import Space
 from midivae.music.roll import Layout
+from midivae.windows.place import bar_lengths
 
 Latents = Float32[np.ndarray, "B Z"]
 Planes = Bool[np.ndarray, "B _ N 2 P"]
@@ -46,7 +48,6 @@ class Context:
         fitted: whether moves are made in the noise of the model's fitted prior.
         parents: the windows of the parents, if the job has parents.
         attributes: the directions of attributes, if the job edits or keeps to one key.
-        beats_per_bar: the unit of lengths in bars.
         heartbeat: called before each window of a long sample.
     """
 
@@ -55,7 +56,6 @@ class Context:
     model: WindowModel
     chance: Chance
     fitted: bool
-    beats_per_bar: int = 4
     parents: Pool | None = None
     attributes: Controls | None = None
     heartbeat: Callable[[], object] = bool
@@ -107,19 +107,46 @@ class Context:
         z = coding.encode(self.model, planes)
         for row, window in enumerate(index.tolist()):
             if window in self.pool.z:
-                z[row] = self.pool.z[window][: self.model.latent]
+                own = self.pool.z[window]  # both latents, or the coarse one alone
+                z[row, : len(own)] = own
         return z, planes
 
     def labels(self, index: Int[np.ndarray, " B *M"]) -> list[list[str]]:
         """The labels of the parents of each sample, for the catalog."""
         return [[self.pool.labels[i] for i in np.atleast_1d(row).tolist()] for row in index]
 
+    def places(self, index: Int[np.ndarray, " B"]) -> Conditions:
+        """The places of parents' windows."""
+        return Conditions(place=self.pool.places(index, self.model.config.view.steps))
+
+    def bars_of(self, index: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+        """Steps of a bar of parents' windows."""
+        return bar_lengths(self.pool.places(index, 1))
+
     # --- music
+    @property
+    def fidelity(self) -> float:
+        """The share of fine latent dimensions that the job uses; 0 for modes without parents' notes."""
+        return getattr(self.job, "fidelity", 0.0)
+
+    @property
+    def n_kept(self) -> int:
+        """How many dimensions of a latent the catalog keeps: those that decide the music."""
+        return self.model.latent if self.fidelity else self.model.coarse
+
+    def kept(self, z: Latents) -> Float32[np.ndarray, "B _"]:
+        """What the catalog keeps of latents."""
+        return z[:, : self.n_kept]
+
     def decode(
-        self, z: Latents, uniform: Float32[np.ndarray, "B T N K P"] | None, past: Planes | None = None
+        self,
+        z: Latents,
+        uniform: Float32[np.ndarray, "B T N K P"] | None,
+        conditions: Conditions = Conditions(),  # noqa: B008  frozen
     ) -> Bool[np.ndarray, "B T N 2 P"]:
-        """The windows of latents, after the music that goes before them."""
-        return coding.decode(self.model, z, self.chance, uniform, past)
+        """The windows of latents, with the fidelity of the job."""
+        fidelity = np.full(len(z), self.fidelity, np.float32)
+        return coding.decode(self.model, z, self.chance, uniform, replace(conditions, fidelity=fidelity))
 
 
 def _present(value: Value | None, name: str) -> Value:
@@ -133,14 +160,16 @@ class Samples:
     """A block of samples.
 
     Attributes:
-        z: the latents of each sample, one after the other if it has several windows.
+        z: what the catalog keeps of the latents of each sample, one after the other if it has several windows.
         origin: columns of the catalog that say where each sample comes from; columns that are absent have their
             default value.
+        steps_per_bar: the metre of each sample, which is that of its parent; None: the model's.
     """
 
-    z: Latents
+    z: Float32[np.ndarray, "B _"]
     planes: Planes
     origin: dict[str, list[Any]] = field(default_factory=dict)
+    steps_per_bar: Int[np.ndarray, " B"] | None = None
 
 
 # --- random numbers ---------------------------------------------------------------------------------------------------

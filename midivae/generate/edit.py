@@ -35,14 +35,16 @@ def edit(context: Context, job: Edit, numbers: range) -> Samples:
     z, _ = context.encoded(index)
     changes = {name: np.array([request.get(name, 0.0) for request in requests]) for name in ranges}
     requested = {name: np.array([name in request for request in requests]) for name in ranges}
-    uniform = draws.cells()
+    uniform, places = draws.cells(), context.places(index)
 
     def play(moved: Float32[np.ndarray, "S B Z"]) -> Bool[np.ndarray, "S B T N 2 P"]:
-        return np.stack([context.decode(latents, uniform) for latents in moved])
+        return np.stack([context.decode(latents, uniform, places) for latents in moved])
 
     best = edited(context.controls, context.layout, z, changes, requested, play)
     edits = [best.as_json(row, request) for row, request in enumerate(requests)]
-    return Samples(best.z, best.planes, {"parents": context.labels(index), "edits": edits})
+    return Samples(
+        context.kept(best.z), best.planes, {"parents": context.labels(index), "edits": edits}, context.bars_of(index)
+    )
 
 
 def _request(

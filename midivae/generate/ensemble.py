@@ -10,21 +10,24 @@ import numpy as np
 from midivae.config.jobs import Ensemble
 from midivae.generate.context import Context, Samples
 from midivae.generate.one_key import to_key
-from midivae.generate.one_window import sample
+from midivae.generate.one_window import drawn, place_of
 from midivae.measures.keys import best_scale
 from midivae.measures.notes import chroma, transposed
+from midivae.models.conditions import Conditions
 
 
 def ensemble(context: Context, job: Ensemble, numbers: range) -> Samples:
     """Joint: all parts of one sample. Merged: each part from a sample of its own, moved to the key of the first."""
+    place = place_of(context, None)
     if job.method == "joint":
-        return sample(context, job, numbers)
+        return drawn(context, numbers, place)
     draws, layout = context.draws(numbers), context.layout
     rolls, latents = [], []
     for _ in layout.parts:
         z = context.space.latent(draws.noise())
-        rolls.append(context.decode(z, draws.cells()))
-        latents.append(z)
+        conditions = Conditions(place=np.broadcast_to(place, (len(z), *place.shape)))
+        rolls.append(context.decode(z, draws.cells(), conditions))
+        latents.append(context.kept(z))
     keys = [best_scale(chroma(planes, layout))[0] for planes in rolls]  # of all parts of each sample
     merged = np.empty_like(rolls[0])
     for part, (planes, key) in enumerate(zip(rolls, keys, strict=True)):

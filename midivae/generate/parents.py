@@ -8,7 +8,7 @@ Shapes:
     B  samples    T  steps of a window    N  parts    P  pitches    S  steps of all parents
     X  bytes of a packed step             Z  latent
 
-Offers: `write_pool`, `Pool` (`open`, `windows`, `begins`), `ParentSample`; `usable`.
+Offers: `write_pool`, `Pool` (`open`, `windows`, `places`, `begins`), `ParentSample`; `usable`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ from midivae.storage import schema, tables
 from midivae.storage.files import write_file
 from midivae.storage.paths import PIECES_TABLE
 from midivae.windows.corpus import layout_of, load_corpus
+from midivae.windows.place import piece_places
 from midivae.windows.windows import cut_windows, find_windows, least_steps
 
-STEPS, WINDOWS = "steps.npy", "windows.parquet"
+WITH_GIVEN = ("infill", "accompany", "replace")  # modes whose samples keep cells of their parents
+STEPS, PLACES, WINDOWS = "steps.npy", "places.npy", "windows.parquet"
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,22 @@ class ParentSample:
         cls,
         planes: Bool[np.ndarray, "T N 2 P"],
         z: Float32[np.ndarray, " Z"] | None,
+        mode: str,
         method: str | None,
-        transpose: int,
-        lead_steps: int,
+        moved: bool,
     ) -> ParentSample:
-        """A sample as its row in the catalog describes it; `z` None: its latents are of another model.
+        """A sample as its row in the catalog describes it.
 
-        Latents are used if the first window is the music that the first latent was decoded to. It is not for a
-        transposed sample, for a continuation that begins with its lead, and for merged parts.
+        Latents are used if the first window is the music that the first latent was decoded to. It is not for merged
+        parts and for modes that keep cells of a parent.
+
+        Args:
+            planes: its music.
+            z: its latents; None: they are of another model.
+            mode, method: that made it.
+            moved: whether it is transposed, or begins with music of its parent.
         """
-        return cls(planes, None if transpose or lead_steps or method == "merged" else z)
+        return cls(planes, None if moved or method == "merged" or mode in WITH_GIVEN else z)
 
 
 # --- from texts to a pool ---------------------------------------------------------------------------------------------
@@ -74,11 +82,13 @@ class _Windows:
     """The windows that one text stands for, in a bit matrix of their own.
 
     Attributes:
+        place: of each step (`windows.place`).
         start: first step of each window.
         first, stop: first step of its piece, and the step after its last.
     """
 
     packed: UInt8[np.ndarray, "S X"]
+    place: UInt8[np.ndarray, "S 4"]
     start: Int[np.ndarray, " W"]
     first: Int[np.ndarray, " W"]
     stop: Int[np.ndarray, " W"]
@@ -87,10 +97,16 @@ class _Windows:
 
     @classmethod
     def one(
-        cls, packed: UInt8[np.ndarray, "S X"], start: int, label: str, z: Float32[np.ndarray, " Z"] | None = None
+        cls,
+        packed: UInt8[np.ndarray, "S X"],
+        bar_starts: Int[np.ndarray, " R"],
+        start: int,
+        label: str,
+        z: Float32[np.ndarray, " Z"] | None = None,
     ) -> _Windows:
         """One window of a piece."""
-        return cls(packed, np.array([start]), np.array([0]), np.array([len(packed)]), [label], z)
+        place = piece_places(bar_starts, len(packed))
+        return cls(packed, place, np.array([start]), np.array([0]), np.array([len(packed)]), [label], z)
 
 
 def write_pool(
@@ -133,7 +149,9 @@ def write_pool(
     offset_of = dict(zip(by_text, offsets.tolist(), strict=False))
     rows = [_rows(number, by_text[text], offset_of[text]) for number, text in enumerate(texts)]
     steps = np.concatenate([windows.packed for windows in by_text.values()])
+    places = np.concatenate([windows.place for windows in by_text.values()])
     write_file(folder / STEPS, lambda file: np.save(file, steps, allow_pickle=False))
+    write_file(folder / PLACES, lambda file: np.save(file, places, allow_pickle=False))
     tables.write(folder / WINDOWS, pa.concat_tables(rows), schema.PARENTS, {"layout": layout.to_json()})
 
 
@@ -162,7 +180,9 @@ def _split(parent: Parent, rolls: Path, view: View) -> _Windows:
         f"piece:{corpus.piece_ids[piece]}@{int(np.searchsorted(corpus.bar_starts[piece], step)) + 1}"
         for piece, step in zip(windows.piece.tolist(), (windows.start - first).tolist(), strict=True)
     ]
-    return _Windows(corpus.packed, windows.start, first, windows.stop, labels)
+    lengths = np.diff(corpus.starts).tolist()
+    place = np.concatenate([piece_places(bars, n) for bars, n in zip(corpus.bar_starts, lengths, strict=True)])
+    return _Windows(corpus.packed, place, windows.start, first, windows.stop, labels)
 
 
 _Piece = tuple[UInt8[np.ndarray, "S X"], Int[np.ndarray, " R"], str]  # steps, bar lines and name of a piece
@@ -231,7 +251,7 @@ def _at_bar(
             f"parent {label}: {len(packed) - start} steps are left from there, and a window of {view.steps} needs "
             f"{least} (train.view.min_fill); name an earlier bar"
         )
-    return _Windows.one(packed, start, f"{parent.kind}:{name}@{parent.bar}")
+    return _Windows.one(packed, bars, start, f"{parent.kind}:{name}@{parent.bar}")
 
 
 def _sample(parent: Parent, sample: ParentSample, layout: Layout) -> _Windows:
@@ -241,7 +261,8 @@ def _sample(parent: Parent, sample: ParentSample, layout: Layout) -> _Windows:
             f"parent sample:{parent.name}: its music has {parts} part(s), the corpus {len(layout.parts)}; samples of a "
             "model that merges parts cannot be parents"
         )
-    return _Windows.one(pack(sample.planes), 0, f"sample:{parent.name}", sample.z)
+    bars = np.arange(0, len(sample.planes), 4 * layout.steps_per_beat)
+    return _Windows.one(pack(sample.planes), bars, 0, f"sample:{parent.name}", sample.z)
 
 
 # --- the pool ---------------------------------------------------------------------------------------------------------
@@ -250,13 +271,14 @@ class Pool:
     """All windows that a job may come from, the ones of each parent together.
 
     Attributes:
-        packed: steps of all pieces, mapped into memory.
+        packed, place: steps of all pieces and their places, mapped into memory.
         of_parent: per parent the windows that its text stands for.
         labels: of each window: which piece and bar, which file, which sample.
         z: the latent of each window that has one of its own.
     """
 
     packed: UInt8[np.ndarray, "S X"]
+    place: UInt8[np.ndarray, "S 4"]
     layout: Layout
     start: Int[np.ndarray, " W"]
     stop: Int[np.ndarray, " W"]
@@ -278,6 +300,7 @@ class Pool:
         start, stop, first = (table[name].to_numpy() for name in ("start", "stop", "first"))
         return cls(
             packed=np.load(folder / STEPS, mmap_mode="r", allow_pickle=False),
+            place=np.load(folder / PLACES, mmap_mode="r", allow_pickle=False),
             layout=Layout.from_json(tables.read_extra(folder / WINDOWS, schema.PARENTS, "layout")),
             start=start,
             stop=stop,
@@ -291,6 +314,12 @@ class Pool:
         """Windows as a model of this view sees them, with both planes; silence behind the end of a piece."""
         both = view.model_copy(update={"planes": "onset+frame"})
         return cut_windows(self.packed, self.layout, self.start[index], self.stop[index], both)
+
+    def places(self, index: Int[np.ndarray, " B"], n_steps: int) -> UInt8[np.ndarray, "B {n_steps} 4"]:
+        """The places of the steps of windows; 0 behind the end of a piece."""
+        rows = self.start[index, None] + np.arange(n_steps)
+        inside = rows < self.stop[index, None]
+        return np.asarray(self.place[np.where(inside, rows, 0)]) * inside[..., None].astype(np.uint8)
 
     def any_window(self, parent: int, rng: np.random.Generator) -> int:
         """One of the windows that a parent stands for."""

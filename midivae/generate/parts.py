@@ -98,10 +98,12 @@ def write_pools(requests: Mapping[str, Request], params: Params, rolls: Path) ->
         """A sample of an earlier job; its block is made up to it."""
         name, _, index = sample_id.rpartition("-")
         request, first = requests[name], int(index) // coding.BLOCK * coding.BLOCK
-        samples = modes.generate(request.context(), range(first, int(index) + 1))
-        z = samples.z[-1] if request.model_sha256 == model_sha256 else None
+        context = request.context()
+        samples = modes.generate(context, range(first, int(index) + 1))
+        z = samples.z[-1][: context.n_kept] if request.model_sha256 == model_sha256 else None
         lead_steps = samples.origin.get("lead_steps", [0])[-1]
-        return ParentSample.of(samples.planes[-1], z, method_of(request.job), request.job.transpose, lead_steps)
+        job, moved = request.job, bool(request.job.transpose or lead_steps)
+        return ParentSample.of(samples.planes[-1], z, job.mode, method_of(job), moved)
 
     for job, request in requests.items():
         if request.pool is None or tables.is_whole(request.pool / WINDOWS, schema.PARENTS):

@@ -13,16 +13,17 @@ from functools import lru_cache
 from pathlib import Path
 
 from midivae import models
-from midivae.config.jobs import Continue, Edit, Ensemble, Job, Parent, Song
+from midivae.config.jobs import Accompany, Continue, Edit, Ensemble, Infill, Job, Parent, Replace, Song
 from midivae.config.params import Params
 from midivae.config.train import View
 from midivae.errors import InputError, ParamsError
 from midivae.generate.context import Context
+from midivae.generate.given import gap_of
 from midivae.generate.parents import Pool
 from midivae.generate.sequences import windows_of
 from midivae.models import coding
 from midivae.models.base import Chance
-from midivae.models.controls import CONTROLS_FILE, Controls
+from midivae.models.controls import Controls, controls_file
 from midivae.music.roll import Layout
 from midivae.storage import folders
 from midivae.storage.code import code_version
@@ -44,9 +45,11 @@ class Request:
         view: how the model's windows are cut.
         model_sha256: of its weights.
         chance: how cells are decided.
+        steps_per_bar: the metre of samples without parents.
         tempo_qpm: quarter notes a minute.
         programs: General MIDI program of each part of the model's layout.
         fitted: whether moves are made in the noise of the model's fitted prior.
+        fidelity: share of the fine latent dimensions that are used; None: the model has one latent.
         parents: the texts of the job's parents.
         pool: folder of the windows that the job's parents stand for; None: the job has no parents.
         params_sha256: of the job's parameters, in 16 hex digits.
@@ -61,9 +64,11 @@ class Request:
     view: View
     layout: Layout
     chance: Chance
+    steps_per_bar: int
     tempo_qpm: float
     programs: tuple[int, ...]
     fitted: bool
+    fidelity: float | None
     parents: tuple[str, ...]
     pool: Path | None
     beats_per_bar: int
@@ -72,15 +77,15 @@ class Request:
 
     def context(self) -> Context:
         """What the modes need; the model is loaded once per process."""
+        model = _model(self.folder, self.model_sha256)
         return Context(
             job=self.job,
             seed=self.seed,
-            model=_model(self.folder, self.model_sha256),
+            model=model,
             chance=self.chance,
             fitted=self.fitted,
-            beats_per_bar=self.beats_per_bar,
             parents=Pool.open(self.pool) if self.pool is not None else None,
-            attributes=Controls.read(self.folder) if _needs_controls(self.job) else None,
+            attributes=Controls.read(self.folder, _is_coarse(self.job, model)) if _needs_controls(self.job) else None,
         )
 
 
@@ -127,7 +132,7 @@ def _request(job: Job, params: Params, data: Path, rolls: str, earlier: Mapping[
     params_sha256 = job.digest(exclude={"count", "midi_files"})  # neither decides what a sample is
     if config.data_sha256 != rolls:
         log.warning("%s was trained on other rolls than those in %s: novelty is against these", folder, data / "rolls")
-    _check_mode(job, model, folder, params.evaluate.beats_per_bar)
+    _check_mode(job, model, folder)
     parents = getattr(job, "parents", ())
     identities = [_identity(job, text, earlier) for text in parents]
     facts = {
@@ -135,7 +140,7 @@ def _request(job: Job, params: Params, data: Path, rolls: str, earlier: Mapping[
         "seed": params.generate.seed,
         "weights": weights,
         "config": file_sha256(folder / CONFIG),
-        "controls": file_sha256(folder / CONTROLS_FILE) if _needs_controls(job) else None,
+        "controls": file_sha256(folder / controls_file(_is_coarse(job, model))) if _needs_controls(job) else None,
         "rolls": rolls,
         "parents": identities,
         "ingest": params.ingest.digest() if identities else None,
@@ -153,9 +158,11 @@ def _request(job: Job, params: Params, data: Path, rolls: str, earlier: Mapping[
         view=config.view,
         layout=config.layout,
         chance=_chance(job, model),
+        steps_per_bar=config.steps_per_bar,
         tempo_qpm=job.tempo_qpm if job.tempo_qpm is not None else config.tempo_qpm,
         programs=_programs(job, config.layout, config.programs),
         fitted=_fitted(job, model),
+        fidelity=getattr(job, "fidelity", 0.0) if model.coarse < model.latent else None,
         parents=parents,
         pool=work_folder() / f"parents-{key}" if identities else None,
         beats_per_bar=params.evaluate.beats_per_bar,
@@ -169,7 +176,12 @@ def _needs_controls(job: Job) -> bool:
     return isinstance(job, Edit) or (isinstance(job, Continue | Song) and job.one_key)
 
 
-def _check_mode(job: Job, model: models.WindowModel, folder: Path, beats_per_bar: int) -> None:
+def _is_coarse(job: Job, model: models.WindowModel) -> bool:
+    """Whether the job uses the coarse latent alone, of a model that has two."""
+    return model.coarse < model.latent and not getattr(job, "fidelity", 0.0)
+
+
+def _check_mode(job: Job, model: models.WindowModel, folder: Path) -> None:
     """Whether the model has what the mode needs."""
     parts, prefix = model.config.layout.parts, f"generate job {job.name!r}"
     if isinstance(job, Continue | Song) and model.prior is None:
@@ -178,14 +190,40 @@ def _check_mode(job: Job, model: models.WindowModel, folder: Path, beats_per_bar
             "not; set its model to transformer"
         )
     if isinstance(job, Song):
-        windows_of(job, model, beats_per_bar)
+        windows_of(job, model)
+    if isinstance(job, Infill | Accompany | Replace):
+        _check_given(job, model, prefix)
     if isinstance(job, Ensemble) and len(parts) < 2:
         raise ParamsError(
             f"{prefix}: mode ensemble needs a model with several parts, and {model.name!r} has one, {parts[0]!r}; set "
             "train.view.merge_parts to false, or ingest more parts"
         )
     if isinstance(job, Edit):
-        _check_changes(job, Controls.read(folder), prefix)
+        _check_changes(job, Controls.read(folder, _is_coarse(job, model)), prefix)
+
+
+def _check_given(job: Infill | Accompany | Replace, model: models.WindowModel, prefix: str) -> None:
+    """Whether the model can keep what the job gives, and has something left to make."""
+    config = model.config
+    if model.name != "transformer":
+        raise ParamsError(
+            f"{prefix}: mode {job.mode} needs a model that sees given notes, and {model.name!r} does not; set its "
+            "model to transformer"
+        )
+    if isinstance(job, Infill):
+        bars = -(-config.view.steps // config.steps_per_bar)
+        if gap_of(job, config.view.steps, config.steps_per_bar)[1] > bars:
+            raise ParamsError(f"{prefix}: a window has {bars} bars; set bars to numbers from 1 to {bars}")
+        return
+    parts = config.layout.parts
+    unknown = sorted(set(job.parts or ()) - set(parts))
+    if unknown:
+        raise ParamsError(f"{prefix}: no part {unknown[0]!r}; the model plays {list(parts)}")
+    if len(parts) < 2 or set(job.parts or parts[:1]) == set(parts):
+        raise ParamsError(
+            f"{prefix}: mode {job.mode} keeps some parts and makes the others; of {list(parts)} nothing would be left "
+            "to do; name fewer parts, or train on several"
+        )
 
 
 def _check_changes(job: Edit, controls: Controls, prefix: str) -> None:

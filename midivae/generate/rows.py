@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, UInt64
+from jaxtyping import UInt64
 
-from midivae.config.jobs import Job, Song
+from midivae.config.jobs import Accompany, Infill, Job, Replace, Song
 from midivae.config.params import Params
 from midivae.generate.context import Samples
 from midivae.generate.requests import Request, requests, rolls_sha256, work_folder
@@ -26,7 +26,7 @@ from midivae.measures import cadences, features, harmony
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
 from midivae.music import midi, roll
-from midivae.music.notes import TimeSignature
+from midivae.music.grid import time_signature
 from midivae.storage import schema, tables
 from midivae.storage.code import code_version
 from midivae.windows.corpus import load_corpus
@@ -61,6 +61,7 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
         "parents": [],
         "weights": [],
         "radius": None,
+        "fidelity": request.fidelity,
         "edits": None,
         **dict.fromkeys(schema.ENDINGS),
         "transpose": job.transpose,
@@ -82,7 +83,7 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
         "z": pa.array(list(samples.z), table.field("z").type),
         "key": pa.array(key_names(planes, layout), pa.string()),
         "novelty": pa.array(novelty(hashes, bars), from_pandas=True),
-        "midi": _midi_column(request, names, planes),
+        "midi": _midi_column(request, names, samples),
     }
     measures = [measure(planes, layout, request.beats_per_bar) for measure in (features.measure, harmony.measure)]
     if isinstance(job, Song):
@@ -92,15 +93,25 @@ def rows(request: Request, numbers: range, samples: Samples, bars: Hashes) -> pa
 
 
 def method_of(job: Job) -> str | None:
-    """The method of a job, as the catalog has it: the form of a song."""
-    return job.form if isinstance(job, Song) else getattr(job, "method", None)
+    """The method of a job, as the catalog has it: the form of a song, the bars that are filled in, the named parts."""
+    if isinstance(job, Song):
+        return job.form
+    if isinstance(job, Infill):
+        return None if job.bars is None else f"{job.bars[0]}-{job.bars[1]}"
+    if isinstance(job, Accompany | Replace):
+        return None if job.parts is None else "+".join(job.parts)
+    return getattr(job, "method", None)
 
 
-def _midi_column(request: Request, names: Sequence[str], planes: Bool[np.ndarray, "B V N 2 P"]) -> pa.Array:
+def _midi_column(request: Request, names: Sequence[str], samples: Samples) -> pa.Array:
     """The samples as MIDI files, and the path of each below `data/samples`, also if no file is written there."""
-    metre = (TimeSignature(0, request.beats_per_bar, 4),)
-    music = roll.batch_to_notes(planes, request.layout, request.tempo_qpm, request.programs, metre)
-    files = [midi.write(notes) for notes in music]
+    layout, bars = request.layout, samples.steps_per_bar
+    music = roll.batch_to_notes(samples.planes, layout, request.tempo_qpm, request.programs)
+    lengths = [request.steps_per_bar] * len(names) if bars is None else bars.tolist()
+    files = [
+        midi.write(replace(notes, time_signatures=(time_signature(length, layout.steps_per_beat),)))
+        for notes, length in zip(music, lengths, strict=True)
+    ]
     paths = [f"midi/{request.job.name}/{name}.mid" for name in names]
     return pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.array(paths)], fields=list(schema.MIDI))
 

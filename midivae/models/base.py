@@ -39,7 +39,7 @@ from midivae.storage.files import file_sha256, read_json, write_bytes, write_jso
 from midivae.storage.paths import CONFIG, WEIGHTS
 from midivae.windows.batch import Batch
 
-FORMAT, VERSION = "midivae-model", 2  # of config.json
+FORMAT, VERSION = "midivae-model", 3  # of config.json
 DIGEST = f"{WEIGHTS}.sha256"
 Kind = TypeVar("Kind", bound="WindowModel")
 CARD = "README.md"  # for readers; it is not hashed
@@ -54,6 +54,7 @@ class Config:
         layout: of the windows, after parts are merged.
         view: how windows are cut from rolls.
         network: the layers, and how they were fitted.
+        steps_per_bar: of the most frequent bar of the training pieces.
         tempo_qpm: median tempo of the training pieces, quarter notes per minute.
         programs: of each part of `layout`, the most frequent General MIDI program in the training pieces.
         data_sha256: of the manifest of the rolls that it was trained on.
@@ -63,6 +64,7 @@ class Config:
     layout: Layout
     view: View
     network: Dense | Transformer
+    steps_per_bar: int
     tempo_qpm: float
     programs: tuple[int, ...]
     data_sha256: str
@@ -102,6 +104,7 @@ class Config:
                 layout=Layout(**{**layout, "parts": tuple(layout["parts"])}),
                 view=View.model_validate(values["view"]),
                 network=section.model_validate(values["network"]),
+                steps_per_bar=int(values["steps_per_bar"]),
                 tempo_qpm=float(values["tempo_qpm"]),
                 programs=tuple(values["programs"]),
                 data_sha256=values["data_sha256"],
@@ -162,7 +165,14 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
     @property
     def latent(self) -> int:
         """The number of latent dimensions, Z."""
+        if isinstance(self.config.network, Transformer):
+            raise NotImplementedError("models with the settings of the transformer define it themselves")
         return self.config.network.latent
+
+    @property
+    def coarse(self) -> int:
+        """How many of the latent dimensions, the first ones, are coarse: all of them where a model has one level."""
+        return self.latent
 
     @property
     def beta(self) -> float:
@@ -183,8 +193,10 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
         """Mean and log-variance of the latent's posterior; a log-variance of minus infinity: no noise."""
 
     @abstractmethod
-    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
-        """-log p(x | z, before) of each window."""
+    def nats(
+        self, batch: Batch, z: Float[Tensor, "B Z"], fidelity: Float[Tensor, " B"] | None = None
+    ) -> Float[Tensor, " B"]:
+        """-log p(x | z, before, given) of each window; `fidelity` as for `cells`."""
 
     @abstractmethod
     def cells(
@@ -192,15 +204,19 @@ class WindowModel(nn.Module, ModelHubMixin, ABC):
         z: Float[Tensor, "B Z"],
         chance: Chance,
         uniform: Float[Tensor, "B T N K P"] | None = None,
-        before: Batch | None = None,
+        batch: Batch | None = None,
+        fidelity: Float[Tensor, " B"] | None = None,
     ) -> Bool[Tensor, "B T N K P"]:
         """The windows that are decoded from latents.
 
         Args:
             chance: how a cell is decided.
             uniform: numbers in [0, 1), needed if `chance` has a temperature.
-            before: a batch whose `before` and `n_before` precede these windows; None: no step before them is known.
-                Models that see no steps before a window ignore it.
+            batch: what precedes these windows, where they lie, and which of their cells are given; None: nothing
+                precedes them, and they begin at a bar line of a piece of which nothing is known. Models that see none
+                of this ignore it.
+            fidelity: share of each beat's fine latent dimensions that are used, the most important ones first. 0: the
+                coarse latent alone; None: all. Models with one latent ignore it.
         """
 
     @abstractmethod
@@ -300,12 +316,15 @@ class CellwiseModel(WindowModel):
         z: Float[Tensor, "B Z"],
         chance: Chance,
         uniform: Float[Tensor, "B T N K P"] | None = None,
-        before: Batch | None = None,
+        batch: Batch | None = None,
+        fidelity: Float[Tensor, " B"] | None = None,
     ) -> Bool[Tensor, "B T N K P"]:
         """The windows that are decoded from latents; each cell is decided independently."""
         return self.decode(z) > chance.limits(uniform)
 
-    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
+    def nats(
+        self, batch: Batch, z: Float[Tensor, "B Z"], fidelity: Float[Tensor, " B"] | None = None
+    ) -> Float[Tensor, " B"]:
         """-log p(x | z) of each window, also if the model was trained with another reconstruction term."""
         return elbo.bernoulli(self.decode(z), batch.x)
 

@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float32
 
 from midivae.models import WindowModel
 from midivae.models.base import Chance
+from midivae.models.conditions import Conditions
 from midivae.models.flow import Prior
 from midivae.music.roll import FRAME, ONSET, sounding, starts
-from midivae.windows.batch import Batch
 
 DEFAULT_THRESHOLD, DEFAULT_TOP_P = 0.3, 0.9  # as in the jobs of params
 BLOCK = 32  # rows: larger blocks are a tenth faster for many samples, and waste more on a single song
@@ -45,17 +45,17 @@ def decode(
     z: Float32[np.ndarray, "B Z"],
     chance: Chance = Chance(),  # noqa: B008  frozen
     uniform: Float32[np.ndarray, "B T N K P"] | None = None,
-    before: Bool[np.ndarray, "B L N 2 P"] | None = None,
+    conditions: Conditions = Conditions(),  # noqa: B008  frozen
     block: int | None = None,
 ) -> Bool[np.ndarray, "B T N 2 P"]:
-    """The planes of each latent, onset and frame, made consistent by `complete`.
+    """The planes of each latent, onset and frame, made consistent by `complete`; given cells are as they were.
 
     Args:
         z: row i has place i modulo `BLOCK` in its block. To get the same row alone and among others, keep its place.
         chance: how cells are decided.
         uniform: numbers in [0, 1), needed if `chance` has a temperature: a cell is set where its number is below its
             probability.
-        before: the steps before each window, all of them known; None: nothing is known.
+        conditions: what else decides the windows.
         block: rows of a block, for callers that need one sample soon; None: `BLOCK`.
 
     Raises:
@@ -63,20 +63,21 @@ def decode(
     """
     if (chance.temperature is None) != (uniform is None):
         raise ValueError("temperature and uniform go together: give both to draw cells, neither to threshold them")
-    before = before if before is not None and before.shape[1] else None
-    arrays = [z]
-    if uniform is not None:
-        arrays.append(uniform)
-    if before is not None:
-        arrays.append(_shown(model, before))
+    size = BLOCK if block is None else block
 
-    def cells(z: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        numbers = others[0] if uniform is not None else None
-        return model.cells(z, chance, numbers, None if before is None else _with_context(others[-1]))
+    def cells(z: torch.Tensor, *uniform: torch.Tensor) -> torch.Tensor:
+        return model.cells(z, chance, uniform[0] if uniform else None, *next(conditions_of_blocks))
 
+    conditions_of_blocks = (
+        conditions.of_rows(slice(first, first + size), size, model) for first in range(0, len(z), size)
+    )
+    arrays = [z] if uniform is None else [z, uniform]
     planes = np.empty((len(z), *model.config.window_shape), bool)
     _in_blocks(cells, planes, arrays, model.device, block)
-    return complete(planes, None if before is None else before[:, -1:])
+    planes = complete(planes, None if conditions.before is None else conditions.before[:, -1:])
+    if conditions.given is None or conditions.x is None:
+        return planes
+    return np.where(conditions.given[:, :, :, None], conditions.x, planes)
 
 
 def encode(model: WindowModel, planes: Bool[np.ndarray, "B T N 2 P"]) -> Float32[np.ndarray, "B Z"]:
@@ -90,12 +91,6 @@ def _shown(model: WindowModel, planes: Bool[np.ndarray, "B T N 2 P"]) -> Bool[np
     return planes if model.config.view.n_planes == 2 else planes[:, :, :, FRAME:]
 
 
-def _with_context(before: Float32[torch.Tensor, "B L N K P"]) -> Batch:
-    """Windows without steps of their own, after these steps."""
-    n_before = torch.full((len(before),), before.shape[1], device=before.device)
-    return Batch(before[:, :0], before, n_before, torch.zeros_like(n_before))
-
-
 # --- the fitted prior -------------------------------------------------------------------------------------------------
 def from_noise(
     prior: Prior, noise: Float32[np.ndarray, "B Z"], state: Float32[np.ndarray, "B D"] | None = None
@@ -107,7 +102,7 @@ def from_noise(
 def to_noise(prior: Prior, z: Float32[np.ndarray, "B Z"]) -> Float32[np.ndarray, "B Z"]:
     """Inverts `from_noise`, if nothing is known."""
     arrays = [z, _state(prior, None, len(z))]
-    return _in_blocks(lambda z, state: prior.to_noise(z, state)[0], np.empty_like(z), arrays, _device(prior))
+    return _in_blocks(prior.to_noise, np.empty_like(z), arrays, _device(prior))
 
 
 def start_state(prior: Prior, n: int) -> Float32[np.ndarray, "{n} D"]:

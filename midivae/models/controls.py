@@ -43,7 +43,7 @@ REACH = 1.5  # standard deviations up to which an attribute is usually changed
 KEY_SD = 2.0  # steps on the circle of fifths that count as one standard deviation
 OTHERS_WEIGHT = 1 / 3  # in `deviations`: of the attributes that should stay
 LEAST_SD = 1e-3  # an attribute that varies less counts as constant
-CONTROLS_FILE, CONTROLS_VERSION = "controls.json", 1
+CONTROLS_FILE, COARSE_FILE, CONTROLS_VERSION = "controls.json", "controls-coarse.json", 2
 _ARRAYS = ("directions", "weights", "bias", "sd", "correlation", "explained", "response")
 Changes = Mapping[str, Float[np.ndarray, " B"]]
 
@@ -77,6 +77,11 @@ def attribute_names(computed: Sequence[str]) -> tuple[str, ...]:
     names = [name for name in computed if name not in KEY_AXES]
     last = max((i for i, name in enumerate(names) if not name.startswith("balance:")), default=-1) + 1
     return (*names[:last], "key", *names[last:])
+
+
+def controls_file(coarse: bool) -> str:
+    """The file of controls in a model's folder; `coarse`: of those of the coarse latent alone."""
+    return COARSE_FILE if coarse else CONTROLS_FILE
 
 
 @dataclass(frozen=True)
@@ -198,8 +203,8 @@ class Controls:
         return by_definition or bool(abs(self.correlation[k, j]) >= COUPLED)
 
     # --- on disk
-    def write(self, folder: Path) -> None:
-        """Writes `controls.json` into a model's folder."""
+    def write(self, folder: Path, coarse: bool = False) -> None:
+        """Writes `controls.json` into a model's folder, or `controls-coarse.json`: of the coarse latent alone."""
         values = {
             "format": "midivae-controls",
             "version": CONTROLS_VERSION,
@@ -207,17 +212,17 @@ class Controls:
             **{name: _digits(getattr(self, name)) for name in _ARRAYS},
             "model_sha256": self.model_sha256,
         }
-        write_bytes(folder / CONTROLS_FILE, (json.dumps(values) + "\n").encode())
+        write_bytes(folder / controls_file(coarse), (json.dumps(values) + "\n").encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Controls:
-        """The controls in a model's folder.
+    def read(cls, folder: Path, coarse: bool = False) -> Controls:
+        """The controls in a model's folder; `coarse`: of the coarse latent alone, of a model that has two.
 
         Raises:
             InputError: there are none.
             CorruptError: they have another version, or belong to other weights.
         """
-        path = folder / CONTROLS_FILE
+        path = folder / controls_file(coarse)
         if not path.is_file():
             raise InputError(f"{path}: no such file, so attributes cannot be changed; rerun stage `train`")
         values = read_json(path)

@@ -1,16 +1,17 @@
-"""The draft of the `transformer`: a small variational autoencoder of single beats.
+"""The fine latent of the transformer: the notes of each beat, written and read by two dense layers each way.
 
-Each beat of a window has latent dimensions of its own: the first dimensions belong to the first beat. They are encoded
-from the beat's cells and decoded to a draft, a logit for each of these cells. Both directions are the sum of a linear
-map and two dense layers. The transformer's decoder then sees the draft.
+Each beat of a window has `settings.fine` dimensions. The encoder writes them from the cells of the beat alone; the
+decoder makes of them a *draft* of the beat, a logit for each cell. A draft has nothing but the latent. So it is fitted
+first, as a model of its own, within minutes, and the transformer is fitted with it afterwards. Fitted together with a
+decoder that sees the music before, it would learn little: that decoder needs few of the notes to be told.
 
-The draft is fitted first, alone, by its own `elbo`. A decoder that sees the earlier music needs little of its latent,
-so its gradient takes hours to make the latent describe the window. The draft sees nothing but the latent, and takes
-minutes.
+The dimensions of a beat are ordered by importance (nested dropout; Rippel, Gelbart & Adams 2014, "Learning ordered
+representations with nested dropout"): in half of the training windows only the first k dimensions of each beat are
+used, with k drawn evenly. So the first dimensions alone give an outline of the beat.
 
 Shapes:
-    B  windows    T  steps    N  parts    K  planes    P  pitches    Z  latent    Q  beats    S  steps of a beat
-    O  dimensions of a beat
+    B  windows    T  steps    N  parts    K  planes    P  pitches    F  fine latent of a window    Q  beats
+    S  steps of a beat    O  dimensions of a beat    H  hidden units
 
 Offers: `Draft`.
 """
@@ -21,7 +22,7 @@ import math
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  its usual name
 
@@ -32,6 +33,8 @@ from midivae.models.elbo import Elbo
 from midivae.windows.batch import Batch
 
 FIRST_LOGVAR = -2.0  # of the posterior; dimensions that begin with more noise come into use late
+FREE_NATS = 0.05  # KL of each dimension that is not charged
+WHOLE = 0.5  # share of the training windows that use all dimensions
 
 
 class Draft(CellwiseModel):
@@ -48,12 +51,12 @@ class Draft(CellwiseModel):
         steps, *of_step = config.window_shape
         self.beat = config.layout.steps_per_beat
         self.beats = -(-steps // self.beat)
-        self.own = -(-settings.latent // self.beats)
-        cells, hidden, own = self.beat * math.prod(of_step), settings.draft, self.own
-        self.read, self.write = nn.Linear(cells, hidden), nn.Linear(hidden, 2 * own)
-        self.write_linear = nn.Linear(cells, 2 * own, bias=False)
-        self.recall, self.cell = nn.Linear(own, hidden), nn.Linear(hidden, cells)
-        self.cell_linear = nn.Linear(own, cells, bias=False)
+        self.fine = settings.fine
+        cells, hidden = self.beat * math.prod(of_step), settings.draft
+        self.read, self.write = nn.Linear(cells, hidden), nn.Linear(hidden, 2 * self.fine)
+        self.write_linear = nn.Linear(cells, 2 * self.fine, bias=False)
+        self.recall, self.cell = nn.Linear(self.fine, hidden), nn.Linear(hidden, cells)
+        self.cell_linear = nn.Linear(self.fine, cells, bias=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Gives every weight its first value: normal with the variance at which layers keep the size of their input."""
@@ -64,27 +67,44 @@ class Draft(CellwiseModel):
                 nn.init.normal_(weight, std=weight.shape[-1] ** -0.5, generator=generator)
         with torch.no_grad():
             self.read.weight.mul_(4.0)  # most of its inputs are 0
-            self.write.bias[self.own :] = FIRST_LOGVAR
+            self.write.bias[self.fine :] = FIRST_LOGVAR
             self.cell.bias.fill_(-3.0)  # most cells are silent
 
-    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
-        """Mean and log-variance of the latent's posterior."""
+    @property
+    def latent(self) -> int:
+        """F, the number of fine dimensions of a window."""
+        return self.beats * self.fine
+
+    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B F"]]:
+        """Mean and log-variance of the fine latent's posterior, beat after beat."""
         steps = F.pad(x.flatten(2), (0, 0, 0, self.beats * self.beat - x.shape[1]))
         cells = steps.view(len(x), self.beats, -1)  # [B, Q, S * N * K * P]
         both = self.write_linear(cells) + self.write(torch.relu(self.read(cells)))  # [B, Q, 2 * O]
-        mu, logvar = (half.flatten(1)[:, : self.latent].float() for half in both.chunk(2, -1))
+        mu, logvar = (half.flatten(1).float() for half in both.chunk(2, -1))
         return mu, logvar
 
-    def decode(self, z: Float[Tensor, "B Z"]) -> Float[Tensor, "B T N K P"]:
+    def first_dimensions(self, count: Int[Tensor, " B"]) -> Float[Tensor, "B F"]:
+        """1 for so many dimensions of each beat of a window, the most important ones, and 0 for the others."""
+        return (torch.arange(self.fine, device=count.device) < count[:, None]).float().repeat(1, self.beats)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot follow generators
+    def random_counts(self, n: int, generator: torch.Generator) -> Int[Tensor, " {n}"]:
+        """How many dimensions of each beat `n` training windows use."""
+        draw = torch.rand(2, n, generator=generator, device=generator.device)
+        return torch.where(draw[0] < WHOLE, self.fine, 1 + (draw[1] * self.fine).long())
+
+    def decode(self, z: Float[Tensor, "B F"]) -> Float[Tensor, "B T N K P"]:
         """Logits of the cells."""
-        own = F.pad(z, (0, self.beats * self.own - z.shape[1])).view(len(z), self.beats, -1)
-        cells: Tensor = self.cell_linear(own) + self.cell(torch.relu(self.recall(own)))
+        beats = z.view(len(z), self.beats, self.fine)
+        cells: Tensor = self.cell_linear(beats) + self.cell(torch.relu(self.recall(beats)))
         steps, *of_step = self.config.window_shape
         return cells.view(len(z), -1, *of_step)[:, :steps]
 
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
         """The parts of the bound, with one draw of the latent; without `generator` at the posterior's mean."""
         mu, logvar = self.encode(batch.x)
-        kl = elbo.kl_per_dimension(mu, logvar)
-        nats = self.nats(batch, elbo.reparameterise(mu, logvar, generator))
-        return Elbo(nats, kl.sum(1), self.settings.beta, elbo.charged(kl, self.settings.free_nats))
+        z, kl = elbo.reparameterise(mu, logvar, generator), elbo.kl_per_dimension(mu, logvar)
+        if self.training and generator is not None:
+            used = self.first_dimensions(self.random_counts(len(z), generator))
+            z, kl = z * used, kl * used
+        return Elbo(self.nats(batch, z), kl.sum(1), self.settings.fine_beta, elbo.charged(kl, FREE_NATS))

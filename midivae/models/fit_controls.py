@@ -30,6 +30,7 @@ from midivae.config.streams import Stream
 from midivae.measures import features
 from midivae.models import coding
 from midivae.models.base import Chance, WindowModel
+from midivae.models.conditions import Conditions
 from midivae.models.controls import LEAST_SD, REACH, RELATIVE, Controls
 from midivae.models.moves import Latents
 from midivae.windows.corpus import Corpus
@@ -43,17 +44,27 @@ _AT_ONCE = 256  # windows
 
 
 def fit_controls(
-    model: WindowModel, train: Corpus, valid: Corpus | None, seed: int, model_sha256: str, chance: Chance
+    model: WindowModel,
+    train: Corpus,
+    valid: Corpus | None,
+    seed: int,
+    model_sha256: str,
+    chance: Chance,
+    coarse: bool = False,
 ) -> Controls:
     """Directions fitted to windows of `train`, calibrated by decoding; their response is measured on `valid`.
 
     Args:
         valid: None: the response is measured on `train`.
         chance: how cells are decided when windows are decoded.
+        coarse: whether directions lie in the coarse dimensions alone, and windows are decoded without the fine ones.
     """
     rng = Stream.CONTROLS.rng(seed)
     z, values, names = _encode_windows(model, train, rng)
     test_z, test_values, _ = _encode_windows(model, valid, rng) if valid is not None else (z, values, names)
+    if coarse:
+        for latents in (z, test_z):
+            latents[:, model.coarse :] = 0
     defined = ~np.isnan(values).any(axis=1)
     z, values = z[defined], values[defined]
     sd = values.std(axis=0)
@@ -77,9 +88,9 @@ def fit_controls(
     controls = replace(controls, explained=np.where(varies, np.clip(explained, 0, 1), 0))
     controls = replace(controls, directions=_directions(controls, _covariance(z.astype(np.float64))))
     # only lengths are calibrated: the response of other attributes is too noisy to be removed
-    response = np.diag(_response(controls, model, z, rng, chance)).clip(0.25, 4)
+    response = np.diag(_response(controls, model, z, rng, chance, coarse)).clip(0.25, 4)
     controls = replace(controls, directions=controls.directions / response[:, None])
-    return replace(controls, response=_response(controls, model, test_z, rng, chance))
+    return replace(controls, response=_response(controls, model, test_z, rng, chance, coarse))
 
 
 def _encode_windows(
@@ -136,16 +147,18 @@ def _directions(controls: Controls, covariance: Float[np.ndarray, "Z Z"]) -> Flo
 
 
 def _response(
-    controls: Controls, model: WindowModel, z: Latents, rng: np.random.Generator, chance: Chance
+    controls: Controls, model: WindowModel, z: Latents, rng: np.random.Generator, chance: Chance, coarse: bool
 ) -> Float[np.ndarray, "K K"]:
     """How attributes of decoded music change, [changed, measured], in standard deviations per standard deviation."""
     z = z[rng.permutation(len(z))[:CALIBRATED_ON]]
     uniform = None
     if chance.temperature is not None:
         uniform = rng.random((len(z), *model.config.window_shape), dtype=np.float32)
+    conditions = Conditions(fidelity=np.full(len(z), 0.0 if coarse else 1.0))
 
     def decoded(z: Latents) -> Float[np.ndarray, "B K"]:
-        return _columns(features.attributes(coding.decode(model, z, chance, uniform), model.config.layout))
+        planes = coding.decode(model, z, chance, uniform, conditions)
+        return _columns(features.attributes(planes, model.config.layout))
 
     unchanged = decoded(z)
     response, unit = np.eye(len(controls.names)), np.maximum(controls.sd, LEAST_SD)

@@ -8,8 +8,8 @@ Shapes:
     D  width of a vector    C, E  channels of a field    P  pitches    A  heads    K  width of a head's keys
     V  width of a head's values    M  matrices    O  distances between pitches, 2 * P - 1
 
-Offers: `EncoderLayer`, `DecoderLayer`, `KeyValues`; `lag_bucket`, `distance_matrix`, `map_channels`,
-`add_mapped_channels`, `normalise_field`.
+Offers: `EncoderLayer`, `DecoderLayer`, `KeyValues`; `lag_bucket`, `distance_buckets`, `distance_matrix`,
+`map_channels`, `add_mapped_channels`, `normalise_field`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def lag_bucket(lag: Int[Tensor, "*S"]) -> Int[Tensor, "*S"]:
     exact = BUCKETS // 2
     wide = exact + (torch.log(lag.clamp(min=1) / exact) / math.log(FARTHEST / exact) * exact).long()
     return torch.where(lag < exact, lag, wide.clamp(max=BUCKETS - 1))
+
+
+def distance_buckets(steps: int, device: torch.device) -> Int[Tensor, "{steps} {steps}"]:
+    """The bucket of each distance between two steps of a window: those forward in time after those back."""
+    at = torch.arange(steps, device=device)
+    lag = at[:, None] - at
+    return lag_bucket(lag.abs()) + BUCKETS * (lag < 0)
 
 
 def distance_matrix(weight: Float[Tensor, "*M O"]) -> Float[Tensor, "*M P P"]:

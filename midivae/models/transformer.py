@@ -7,9 +7,18 @@ the pitches of a field by their distance. Weights that hold in every key need le
 
 The head (`models.head`) then decides the cells of the step one after the other.
 
-Each window has one latent. A linear map turns it into a *plan*, `PLAN` numbers for each beat, which is added to the
-vectors and fields of that beat's steps. With `settings.draft`, a *draft* of each beat's cells (`models.draft`) is also
-decoded from the latent and shown to fields and head. The draft's encoder then replaces `models.encoder`.
+What the decoder knows of a window beforehand is its *plan*, which is added to the states of its steps:
+
+    the coarse latent   some numbers for the whole window: its idea. A linear map turns it into `PLAN` numbers a beat
+    the fine latent     some numbers for each beat: its notes, as a draft (`models.draft`) that field and head see
+    the place           of each step in its bar, and of the bar in the piece (`windows.place`)
+    given cells         that are decided beforehand (`models.given`)
+    the shift           in semitones, if training transposed the window. Samples have shift 0: the registers and keys of
+                        the corpus, although the model learned from transposed music
+
+A latent that brings the notes back cannot be predicted by a prior, and a latent that a prior can predict cannot bring
+the notes back; so there are two. In training some windows have none of them, some both, most the coarse one, and the
+decoder is told which. So it is a model that writes music with an idea, and an autoencoder.
 
 The decoder sees the steps before the window as they are. So windows continue each other, and their bounds add up. With
 z_w the latent of window w:
@@ -19,7 +28,8 @@ z_w the latent of window w:
 Shapes:
     B  windows    L  steps before the window    T  steps of the window    S  steps that are computed, at most L + T
     N  parts      K  planes    P  pitches       Z  latent    Q  beats     D  width of a vector    C  channels of a field
-    M  rows of a draft, N * K or 0
+    C_ coarse latent
+    M  rows of cells of a plan: the draft's N * K, and those of given cells
 
 Offers: `Transformer`.
 """
@@ -40,27 +50,32 @@ from midivae.models.draft import Draft
 from midivae.models.elbo import Elbo
 from midivae.models.encoder import PLAN, Encoder
 from midivae.models.flow import Prior
+from midivae.models.given import GivenEncoder, random_given
 from midivae.models.head import Head
 from midivae.models.layers import DecoderLayer, KeyValues, lag_bucket, map_channels
 from midivae.music.roll import FRAME, ONSET
 from midivae.windows.batch import Batch
+from midivae.windows.place import BEFORE, PLACES, UNKNOWN, grid_places
 
 RECENT = 4  # last steps whose cells enter a field directly; attention provides the others
 DRAFT_SCALE = 4.0  # a draft is shown as tanh(logit / DRAFT_SCALE)
 MASKED = -1e9  # added to the attention's score of a step that must not be seen
 
 
+NO_LATENT, COARSE, BOTH = range(3)  # what the decoder has of a window's latent
+
+
 class Plan(NamedTuple):
-    """What is decoded from a latent alone.
+    """What is known of a window beforehand.
 
     Attributes:
-        vector, field: added to the states of the steps; 0 for the steps before the window.
-        draft: of each cell of the window, from -1 to 1; no rows if the model has no draft.
+        vector, field: added to the states of the steps.
+        rows: the draft of each cell of the window, from -1 to 1, and its given cells.
     """
 
     vector: Float[Tensor, "B S D"]
     field: Float[Tensor, "B S C P"]
-    draft: Float[Tensor, "B T M P"]
+    rows: Float[Tensor, "B T M P"]
 
 
 class Transformer(WindowModel):
@@ -79,23 +94,27 @@ class Transformer(WindowModel):
         self.beat = config.layout.steps_per_beat
         beats = -(-t // self.beat)
 
-        self.draft = Draft(config) if settings.draft else None
-        self.encoder = None if settings.draft else Encoder(config, settings, beats)
-        self.plan = nn.Linear(settings.latent, beats * PLAN)
+        self.draft, self.encoder = Draft(config), Encoder(config, settings, beats)
+        self.given = GivenEncoder(config, settings)
+        self.plan = nn.Linear(settings.coarse, beats * PLAN)
         self.plan_vector, self.plan_field = nn.Linear(PLAN, d), nn.Linear(PLAN, c * p)
-        draft_rows = n * k if settings.draft else 0
-        self.draft_field = nn.Parameter(torch.empty(c, draft_rows)) if settings.draft else None
+        self.draft_field = nn.Parameter(torch.empty(c, n * k))
+        self.level = nn.Embedding(3, d)  # NO_LATENT, COARSE or BOTH
+        self.share = nn.Parameter(torch.empty(d))  # times the share of the fine dimensions that are used
+        self.places = nn.Embedding(sum(PLACES), d)
+        self.shift = nn.Embedding(2 * settings.transpose + 1, d)  # semitones by which a window is transposed
         self.embed = nn.Linear(n * k * p + 1, d)  # the cells of the previous step, and whether there is none
-        self.place = nn.Parameter(torch.empty(settings.context + t, d))
+        self.place = nn.Parameter(torch.empty(settings.context + t, d))  # relative to the window's start
         self.recent = nn.Parameter(torch.empty(c, RECENT * n * k))
         self.pitch = nn.Parameter(torch.empty(c, p))
         self.layers = nn.ModuleList(DecoderLayer(settings, p) for _ in range(settings.layers))
-        self.head = Head(settings, n, p, n * k + draft_rows)
-        self.prior: Prior = Prior(settings.latent, beats if settings.draft else 1)
+        self.head = Head(settings, n, p, 2 * n * k + self.given.rows)
+        self.prior: Prior = Prior(settings.coarse, self.draft.latent)
         self.prior.requires_grad_(False)  # it is fitted afterwards
 
     def initialise(self, generator: torch.Generator) -> None:
         """Gives every weight its first value, normal with the variance at which layers keep the size of their input."""
+        small = ("now", "distance", "begun", "place", "pitch", "share")
         for name, weight in self.named_parameters():
             if name.startswith(("prior.", "draft.")):
                 continue
@@ -104,7 +123,7 @@ class Transformer(WindowModel):
                 nn.init.ones_(weight)
             elif kind in ("bias", "inner_bias"):
                 nn.init.zeros_(weight)
-            elif kind in ("now", "distance", "begun", "place", "pitch") or "lag" in name:
+            elif kind in small or "lag" in name or name.startswith(("level.", "places.", "shift.")):
                 nn.init.normal_(weight, std=0.05, generator=generator)
             else:
                 nn.init.normal_(weight, std=weight.shape[-1] ** -0.5, generator=generator)
@@ -112,45 +131,70 @@ class Transformer(WindowModel):
             for layer in self._decoder:
                 for residual in (layer.field_out, layer.field_down, layer.out.weight, layer.down.weight):
                     residual.mul_(0.5)
-            self._assign_dimensions_to_beats()
+            for start in (self.encoder.posterior.weight, self.given.out.weight):
+                start.mul_(0.5)
             self.plan_field.weight.mul_(0.1)
             self.head.bias.fill_(-3.0)  # most cells are silent
-        if self.draft is not None:
-            self.draft.initialise(generator)
+        self.draft.initialise(generator)
         self.prior.initialise(generator)
-
-    def _assign_dimensions_to_beats(self) -> None:
-        """At first each beat mainly writes and reads its own latent dimensions.
-
-        Training may use any dimension for any beat, but from this start the latent comes into use far sooner.
-        """
-        beats, latent = self.plan.out_features // PLAN, self.settings.latent
-        beat_of_dimension = torch.arange(latent) * beats // latent
-        own = (torch.arange(beats).repeat_interleave(PLAN)[:, None] == beat_of_dimension).float()  # [Q * PLAN, Z]
-        self.plan.weight.mul_(own * beats**0.5 + 0.1)
-        if self.encoder is not None:
-            self.encoder.posterior.weight.mul_(0.3 * (own.T * beats**0.5 + 0.1).repeat(2, 1))
 
     @property
     def _decoder(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.layers))
 
     # --- latent
-    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
-        """Mean and log-variance of the latent's posterior."""
-        return (self.draft or cast("Encoder", self.encoder)).encode(x)
+    @property
+    def latent(self) -> int:
+        """Z, the number of latent dimensions."""
+        return self.coarse + self.draft.latent
 
-    def _plan(self, z: Float[Tensor, "B Z"], context: int) -> Plan:
-        """The plan of a window with so many steps before it."""
+    @property
+    def coarse(self) -> int:
+        """The number of coarse dimensions, the first ones of a latent."""
+        return self.settings.coarse
+
+    def encode(self, x: Float[Tensor, "B T N K P"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Mean and log-variance of the posterior of both latents."""
+        mu, logvar = (torch.cat(both, 1) for both in zip(self.encoder.encode(x), self.draft.encode(x), strict=True))
+        return mu, logvar
+
+    def _plan(self, batch: Batch, z: Float[Tensor, "B Z"], level: Int[Tensor, " B"], count: Int[Tensor, " B"]) -> Plan:
+        """The plan of windows.
+
+        Args:
+            level: what the decoder has of each latent.
+            count: how many fine dimensions of each beat are used at level `BOTH`.
+        """
         steps, n, k, pitches = self.config.window_shape
-        beats = torch.tanh(self.plan(z)).view(len(z), -1, PLAN)  # [B, Q, PLAN]
+        context = batch.before.shape[1]
+        coarse, fine = z[:, : self.coarse], z[:, self.coarse :] * self.draft.first_dimensions(count)
+        has_coarse, has_fine = (level >= COARSE).to(z.dtype), (level == BOTH).to(z.dtype)
+
+        beats = torch.tanh(self.plan(coarse)).view(len(z), -1, PLAN) * has_coarse[:, None, None]
         field = self.plan_field(beats).view(*beats.shape[:2], -1, pitches)
         vector, field = (x.repeat_interleave(self.beat, 1)[:, :steps] for x in (self.plan_vector(beats), field))
-        draft = field[:, :, :0]
-        if self.draft is not None:
-            draft = torch.tanh(self.draft.decode(z) / DRAFT_SCALE).view(len(z), steps, n * k, pitches)
-            field = field + map_channels(cast("Tensor", self.draft_field), draft)
-        return Plan(F.pad(vector, (0, 0, context, 0)), F.pad(field, (0, 0, 0, 0, context, 0)), draft)
+        share = has_fine * count / self.draft.fine
+        shift = self.shift((batch.shift + self.settings.transpose).clamp(0, 2 * self.settings.transpose))
+        vector = vector + (self.level(level) + share[:, None] * self.share + shift)[:, None]
+        draft = torch.tanh(self.draft.decode(fine) / DRAFT_SCALE).view(len(z), steps, n * k, pitches)
+        draft = draft * has_fine[:, None, None, None]
+        nothing = torch.zeros(len(z), steps, n, pitches, dtype=torch.bool, device=z.device)
+        given = self.given(batch.x, nothing if batch.given is None else batch.given)
+        vector, field = vector + given.vector, field + given.field + map_channels(self.draft_field, draft)
+
+        first = torch.tensor((0, *PLACES[:-1]), device=z.device).cumsum(0)  # of the rows of each of the four numbers
+        places = self.places(batch.place + first).sum(2)  # [B, L + T, D]
+        vector = F.pad(vector, (0, 0, context, 0)) + places
+        return Plan(vector, F.pad(field, (0, 0, 0, 0, context, 0)), torch.cat([draft, given.rows], 2))
+
+    def _levels(
+        self, z: Float[Tensor, "B Z"], fidelity: Float[Tensor, " B"] | None
+    ) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """Level and count, as `_plan` takes them, of a fidelity."""
+        if fidelity is None:
+            fidelity = torch.ones(len(z), device=z.device)
+        count = torch.ceil(fidelity * self.draft.fine).long()
+        return torch.where(count > 0, BOTH, COARSE), count
 
     # --- states
     def _first_states(
@@ -190,7 +234,7 @@ class Transformer(WindowModel):
         """
         last = first + cells.shape[1] - RECENT + 1
         total = plan.vector.shape[1]
-        context = total - plan.draft.shape[1]
+        context = total - plan.rows.shape[1]
         steps = torch.arange(last, device=cells.device)
         now, begin = steps[first:], (context - n_before)[:, None]
         place = self.place[now + self.settings.context - context]  # relative to the window's start
@@ -211,12 +255,15 @@ class Transformer(WindowModel):
         return vector, field
 
     # --- likelihood
-    def nats(self, batch: Batch, z: Float[Tensor, "B Z"]) -> Float[Tensor, " B"]:
-        """-log p(x | z, before) of each window, over the steps inside the piece.
+    def nats(
+        self, batch: Batch, z: Float[Tensor, "B Z"], fidelity: Float[Tensor, " B"] | None = None
+    ) -> Float[Tensor, " B"]:
+        """-log p(x | z, before, given) of each window, over the steps inside the piece and the cells not given.
 
         If a window has no steps before it, a note that is held at its first step counts as one that begins there.
         """
-        return self._nats(batch, self._plan(z, batch.before.shape[1]), torch.cat([batch.before, batch.x], 1))
+        plan = self._plan(batch, z, *self._levels(z, fidelity))
+        return self._nats(batch, plan, torch.cat([batch.before, batch.x], 1))
 
     def _nats(self, batch: Batch, plan: Plan, cells: Float[Tensor, "B S N K P"]) -> Float[Tensor, " B"]:
         """As `nats`; `cells`: what the decoder sees of the batch."""
@@ -225,42 +272,63 @@ class Transformer(WindowModel):
         # the head sees the true previous step, because it decides whether a hold is possible
         previous = F.pad(torch.cat([batch.before, x], 1), (0, 0, 0, 0, 0, 0, 1, 0))[:, context:-1]  # [B, T, N, K, P]
         frame, onset = x[..., -1, :], x[..., ONSET, :] if x.shape[3] == 2 else None
-        inputs = torch.cat([previous.flatten(2, 3), plan.draft], 2)
-        logits = self.head(vector[:, context:], field[:, context:], inputs, frame, onset)
+        rows = torch.cat([previous.flatten(2, 3), plan.rows], 2)
+        logits = self.head(vector[:, context:], field[:, context:], rows, frame, onset)
         frame_logit, onset_logit = logits.float().unbind(2)
         nats = F.softplus(frame_logit) - frame * frame_logit  # [B, T, N, P]
         if onset is not None:
             nats = nats + previous[..., FRAME, :] * frame * (F.softplus(onset_logit) - onset * onset_logit)
+        if batch.given is not None:
+            nats = nats * ~batch.given
         inside = torch.arange(x.shape[1], device=x.device) < batch.n_inside[:, None]
         total: Tensor = (nats.sum((2, 3)) * inside).sum(1)
         return total
 
     def elbo(self, batch: Batch, generator: torch.Generator | None) -> Elbo:
-        """The parts of the bound, with one draw of the latent; without `generator` at the posterior's mean."""
-        mu, logvar = self.encode(batch.x)
-        z = elbo.reparameterise(mu, logvar, generator)
-        kl = elbo.kl_per_dimension(mu, logvar)
-        cells = torch.cat([batch.before, batch.x], 1)
-        if self.training and generator is not None:
-            batch, cells = self._hide_cells(batch, cells, generator)
-        nats = self._nats(batch, self._plan(z, batch.before.shape[1]), cells)
-        return Elbo(nats, kl.sum(1), self.settings.beta, elbo.charged(kl, self.settings.free_nats))
+        """The parts of the bound with the coarse latent, drawn once; without `generator` at the posterior's mean.
 
-    def _hide_cells(
-        self, batch: Batch, cells: Float[Tensor, "B S N K P"], generator: torch.Generator
+        In training, what the decoder has of each window is drawn too, by the shares of the settings. A window without a
+        latent then counts no KL.
+        """
+        mu, logvar = self.encoder.encode(batch.x)
+        coarse, kl = elbo.reparameterise(mu, logvar, generator), elbo.kl_per_dimension(mu, logvar)
+        free = self.settings.free_nats
+        if not self.training or generator is None:
+            z = torch.cat([coarse, coarse.new_zeros(len(coarse), self.draft.latent)], 1)
+            nats = self.nats(batch, z, torch.zeros(len(z), device=z.device))
+            return Elbo(nats, kl.sum(1), self.settings.beta, elbo.charged(kl, free))
+        with torch.no_grad():
+            fine = elbo.reparameterise(*self.draft.encode(batch.x), generator)
+        z = torch.cat([coarse, fine], 1)
+        draw = torch.rand(len(z), generator=generator, device=z.device)
+        level = (draw >= self.settings.no_latent).long() + (draw >= 1 - self.settings.both_latents).long()
+        batch, cells = self._hide(batch, level, generator)
+        nats = self._nats(batch, self._plan(batch, z, level, self.draft.random_counts(len(z), generator)), cells)
+        has_coarse = (level >= COARSE).float()[:, None]
+        n = has_coarse.sum()
+        charged = elbo.charged(kl * has_coarse * len(z) / n.clamp(min=1), free) * n / len(z)
+        return Elbo(nats, (kl * has_coarse).sum(1), self.settings.beta, charged)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot follow generators
+    def _hide(
+        self, batch: Batch, level: Int[Tensor, " B"], generator: torch.Generator
     ) -> tuple[Batch, Float[Tensor, "B S N K P"]]:
-        """What the decoder sees in training, by the shares `drop_*` of the settings."""
+        """What the decoder sees in training, by the shares of the settings: the batch, and its cells."""
 
         def kept(share: float, *shape: int) -> Bool[Tensor, "*shape"]:
-            return torch.rand(shape, generator=generator, device=cells.device) >= share
+            return torch.rand(shape, generator=generator, device=batch.x.device) >= share
 
-        b, s, n, _, p = cells.shape
-        with_context = kept(self.settings.drop_context, b)
-        windows = kept(self.settings.drop_window, b, 1, 1, 1, 1)
+        settings, (b, t, n, _, p) = self.settings, batch.x.shape
+        s = t + batch.before.shape[1]
+        with_context = kept(settings.drop_context, b)
         before = batch.before * with_context[:, None, None, None, None]
-        batch = batch._replace(before=before, n_before=batch.n_before * with_context)
-        notes = kept(self.settings.drop_steps, b, s, 1, 1, 1) & kept(self.settings.drop_notes, b, s, n, 1, p)
-        return batch, torch.cat([before, batch.x], 1) * (notes & windows)
+        bars = kept(settings.drop_bars, b, 1, 2)
+        place = torch.cat([batch.place[..., :BEFORE], torch.where(bars, batch.place[..., BEFORE:], UNKNOWN)], 2)
+        given = random_given(batch.x, self.config.steps_per_bar, self.beat, settings.given, generator)
+        batch = batch._replace(before=before, n_before=batch.n_before * with_context, place=place, given=given)
+        windows = kept(settings.drop_window, b) | (level == NO_LATENT)
+        notes = kept(settings.drop_steps, b, s, 1, 1, 1) & kept(settings.drop_notes, b, s, n, 1, p)
+        return batch, torch.cat([before, batch.x], 1) * (notes & windows[:, None, None, None, None])
 
     # --- samples
     @torch.inference_mode()
@@ -269,24 +337,29 @@ class Transformer(WindowModel):
         z: Float[Tensor, "B Z"],
         chance: Chance,
         uniform: Float[Tensor, "B T N K P"] | None = None,
-        before: Batch | None = None,
+        batch: Batch | None = None,
+        fidelity: Float[Tensor, " B"] | None = None,
     ) -> Bool[Tensor, "B T N K P"]:
         """The windows that are decoded from latents, step by step; keys and values of earlier steps are kept."""
         shape = (len(z), *self.config.window_shape)
-        if before is None:
-            before = Batch.of(torch.zeros(shape, device=z.device))
-        context = before.before.shape[1]
-        plan = self._plan(z, context)
-        cells = F.pad(torch.cat([before.before, torch.zeros(shape, device=z.device)], 1), (0, 0) * 3 + (RECENT, 0))
+        if batch is None:
+            place = torch.from_numpy(grid_places(0, shape[1], self.config.steps_per_bar)).to(z.device)
+            batch = Batch.of(torch.zeros(shape, device=z.device))._replace(place=place.long().expand(len(z), -1, -1))
+        context = batch.before.shape[1]
+        plan = self._plan(batch, z, *self._levels(z, fidelity))
+        cells = F.pad(torch.cat([batch.before, torch.zeros(shape, device=z.device)], 1), (0, 0) * 3 + (RECENT, 0))
         limits, additions = chance.limits(uniform).to(z.device).expand(shape), self.head.additions()
+        if batch.given is not None:  # no logit is above infinity, and each is above minus infinity
+            decided = torch.where(batch.x > 0, -torch.inf, torch.inf)
+            limits = torch.where(batch.given[:, :, :, None], decided, limits)
         memory: list[KeyValues] = []
         if context:
-            self._states(cells[:, : context + RECENT - 1], plan, before.n_before, 0, memory)
+            self._states(cells[:, : context + RECENT - 1], plan, batch.n_before, 0, memory)
         for t in range(shape[1]):
             first = context + t
-            vector, field = self._states(cells[:, first : first + RECENT], plan, before.n_before, first, memory)
+            vector, field = self._states(cells[:, first : first + RECENT], plan, batch.n_before, first, memory)
             previous = cells[:, first + RECENT - 1]
-            rows = torch.cat([previous.flatten(1, 2), plan.draft[:, t]], 1)
+            rows = torch.cat([previous.flatten(1, 2), plan.rows[:, t]], 1)
             inputs = self.head.prepare(vector, field, rows[:, None])[:, 0]
             cells[:, first + RECENT] = self.head.sample_step(inputs, previous, limits[:, t], additions)
         return cells[:, RECENT + context :] > 0

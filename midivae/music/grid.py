@@ -4,7 +4,8 @@ Conventions: a *tick* is the MIDI file's own unit, `ticks_per_quarter` of them t
 the grid, `steps_per_beat` of them to a quarter note (4 by default: sixteenths). One beat is one quarter note, whatever
 the time signature. Results are exact integers, so that no platform rounds differently.
 
-Offers: `to_steps`, `to_ticks`, `quantise` (onsets and durations together), `bar_starts` (in steps) and `bar_ticks`.
+Offers: `to_steps`, `to_ticks`, `quantise` (onsets and durations together), `bar_starts` (in steps) and
+`bar_ticks`; `time_signature`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
+
+from midivae.music.notes import TimeSignature
 
 Ints = Int[np.ndarray, "..."]
 
@@ -80,3 +83,14 @@ def bar_ticks(
         bars.append(tick + np.arange(n_bars + 1) * (whole * numerator) // denominator)
     ticks = np.concatenate([*(of_signature[:-1] for of_signature in bars[:-1]), bars[-1]])
     return np.asarray(ticks[: np.searchsorted(ticks, end_tick) + 1])
+
+
+def time_signature(steps_per_bar: int, steps_per_beat: int) -> TimeSignature:
+    """The time signature of bars of so many steps: in quarters where that is a whole number of them, else in eighths.
+
+    Bars that hold no whole number of eighths are in sixty-fourths, rounded.
+    """
+    for denominator in (4, 8):
+        if steps_per_bar * denominator % (4 * steps_per_beat) == 0:
+            return TimeSignature(0, steps_per_bar * denominator // (4 * steps_per_beat), denominator)
+    return TimeSignature(0, max(1, round(steps_per_bar * 16 / steps_per_beat)), 64)

@@ -229,13 +229,16 @@ CATALOG = _table(
     ("temperature", pa.float32(), "null"),  # null: thresholded
     ("prior", pa.string()),  # over the latents: normal or fitted
     ("method", pa.string(), "null"),  # blend: slerp or barycentre; song: its form; ensemble: joint or merged
-    ("z", FLOATS),  # the latent; several latents (windows, merged parts) are concatenated
+    # the latent, without its fine dimensions where fidelity is 0; several latents (windows, merged parts) are
+    # concatenated
+    ("z", FLOATS),
     ("parents", STRINGS),  # "piece:<piece_id>@<bar>", "sample:<sample_id>", "file:<name>@<bar>"; bars count from 1
     ("weights", FLOATS),  # of the parents in a blend
     ("radius", pa.float32(), "null"),  # vary, explore: distance from the parent, in standard deviations of the prior
     # edit: JSON {"asked": {attribute: change}, "measured": {attribute: change, of every attribute}}, see
     # models/controls.py
     ("edits", pa.string(), "null"),
+    ("fidelity", pa.float32(), "null"),  # share of the fine latent dimensions that are used; null: one latent
     ("transpose", pa.int32()),  # semitones by which the decoded music was transposed
     ("lead_steps", pa.int32()),  # continue: number of first steps that are the parent's; otherwise 0
     ("tail_steps", pa.int32()),  # number of last steps that are the parent's, if a gap in it is filled; otherwise 0

@@ -46,6 +46,8 @@ def write_card(
     card = environment.get_template("model_card.md").render(
         config=config,
         inputs=math.prod(config.window_shape),
+        latent=trained.model.latent,
+        coarse=trained.model.coarse,
         metrics=metrics,
         params=json.dumps(_params(trained, settings), indent=2),
         sources=sources,

@@ -21,8 +21,10 @@ import torch
 from midivae import __version__
 from midivae.config.streams import Stream
 from midivae.config.train import Fit, Train
+from midivae.config.train import Transformer as TransformerSettings
 from midivae.errors import InputError, TrainingError
 from midivae.models.base import Config, WindowModel, create, read_config, read_weights
+from midivae.models.transformer import Transformer
 from midivae.storage import folders
 from midivae.storage.code import code_version
 from midivae.storage.files import file_sha256
@@ -33,6 +35,7 @@ from midivae.train.devices import Machine, torch_rng
 from midivae.train.trainer import Trainer, slices
 from midivae.windows.corpus import Corpus, load_corpus
 from midivae.windows.device import BitMatrix
+from midivae.windows.place import usual_bar
 from midivae.windows.windows import find_windows, sample_layout
 
 log = logging.getLogger(__name__)
@@ -132,13 +135,14 @@ def fit(name: str, settings: Train, splits: Splits, machine: Machine) -> Trained
         checkpoints = Checkpoints(work_dir() / "train" / key)
         return Trainer(module, windows["train"], windows["valid"], network, settings.seed, checkpoints, machine)
 
-    draft = getattr(model, "draft", None)
-    if draft is not None and settings.transformer.draft_steps:
+    if isinstance(model, Transformer):
         if not all_loaded:
-            trainer = run_of(draft, _draft_settings(settings), f"{key}-draft")
+            trainer = run_of(
+                model.draft, _draft_settings(settings.transformer, len(splits.windows["train"])), f"{key}-draft"
+            )
             trainer.fit()
-            draft.load_state_dict(trainer.best)
-        draft.requires_grad_(False)  # the decoder learns from its latents, so they must not change
+            model.draft.load_state_dict(trainer.best)
+        model.draft.requires_grad_(False)  # the decoder learns from its latents, so they must not change
     trainer = run_of(model, settings.network(name), key)
     start, first_step = time.monotonic(), trainer.progress.step
     trainer.fit()
@@ -155,6 +159,7 @@ def _config(name: str, settings: Train, splits: Splits) -> Config:
         layout=sample_layout(corpus.layout, settings.view),
         view=settings.view,
         network=settings.network(name),
+        steps_per_bar=usual_bar(corpus.bar_starts, 4 * corpus.layout.steps_per_beat),
         tempo_qpm=round(float(np.median(corpus.tempo_qpm)), 3),
         programs=_programs(corpus, settings.view.merge_parts),
         data_sha256=splits.rolls_sha256,
@@ -170,17 +175,19 @@ def _programs(corpus: Corpus, merge_parts: bool) -> tuple[int, ...]:
     return tuple(int(counts.argmax()) for counts in used)
 
 
-def _draft_settings(settings: Train) -> Fit:
-    """How the draft of a transformer is fitted, before the whole model."""
-    steps = settings.transformer.draft_steps
+def _draft_settings(settings: TransformerSettings, n_windows: int) -> Fit:
+    """How the draft of a transformer is fitted, before the whole model: as its figures were measured."""
     changes: dict[str, object] = {
-        "max_steps": steps,
+        "max_steps": settings.draft_steps,
         "epochs": sys.maxsize,
         "patience": None,
-        "anneal_steps": steps // 4,
-        "optimizer": "adamw",  # as its figures in docs/benchmarks.md were measured
+        "anneal_steps": settings.draft_steps // 4,
+        "optimizer": "adamw",
+        "learning_rate": 3e-3,
+        "weight_decay": 0.0,
+        "batch_size": settings.batch_size * (4 if n_windows >= 4 * settings.batch_size else 1),
     }
-    return settings.transformer.model_copy(update=changes)
+    return settings.model_copy(update=changes)
 
 
 def _earlier(name: str, settings: Train) -> Path | None:

@@ -1,15 +1,15 @@
 """Fits the prior over a trained model's latents (`models.flow`) to the training pieces.
 
 The pieces are encoded as chains of windows, one chain from each window start within the first window's length. They are
-encoded several times, each time with every chain transposed by a random number of semitones. Every step draws new
-latents from the posteriors, so the prior is fitted to the aggregate posterior, not to single points. A step uses parts
-of chains, in which each latent is predicted from those before it, and single windows, with nothing known before them.
-The weights that predict the `valid` pieces best are kept. The numbers of windows and of steps are bounded, so it takes
-a minute or two for any corpus.
+not transposed: samples have the keys and registers of the corpus. Every step draws new latents from the posteriors, so
+the prior is fitted to the aggregate posterior, not to single points. A step uses parts of chains, in which each latent
+is predicted from those before it, and single windows, with nothing known before them. The weights that predict the
+`valid` pieces best are kept. The numbers of windows and of steps are bounded, so it takes a minute or two for any
+corpus.
 
 Shapes:
     C  chains, C1 = C + 1    W  consecutive windows of a chain    E  encoded windows of all chains
-    R  times that windows are encoded    Z  latent
+    Z  coarse latent    F  fine latent
 
 Offers: `fit_model_prior`, `fit`, `Encoded`, `encode_chains`, `measure`.
 """
@@ -50,8 +50,7 @@ LINKS = 8  # windows of a chain in a step
 KNOWN = 0.75  # share of the chains from a piece's start whose start the prior knows
 LEARNING_RATE = 1e-3
 CHECKS = 10  # how often the weights are measured on `valid`
-MOST_ENCODED = 65_536  # encoded windows, all times together
-MOST_TIMES = 4
+MOST_ENCODED = 65_536  # windows
 _WINDOWS_AT_ONCE = 64  # so many that the encoder's arrays stay in the cache
 CURVE = ("step", "normal", "anywhere", "sequence")
 
@@ -61,46 +60,46 @@ class Encoded:
     """The posteriors of chains of windows.
 
     Attributes:
-        mu, sigma: R times, each time in another key.
+        mu, sigma: of the coarse latents.
+        fine_mean, fine_sd: of all fine latents together.
         starts: chain i is the windows `starts[i]` to `starts[i + 1] - 1`.
         at_start: whether the first window of a chain is the first of its piece.
     """
 
-    mu: Float[Tensor, "R E Z"]
-    sigma: Float[Tensor, "R E Z"]
+    mu: Float[Tensor, "E Z"]
+    sigma: Float[Tensor, "E Z"]
+    fine_mean: Float[Tensor, " F"]
+    fine_sd: Float[Tensor, " F"]
     starts: Int[Tensor, " C1"]
     at_start: Bool[Tensor, " C"]
 
 
 @torch.inference_mode()
-def encode_chains(model: WindowModel, corpus: Corpus, view: View, transpose: int, seed: int) -> Encoded:
+def encode_chains(model: WindowModel, corpus: Corpus, view: View, seed: int) -> Encoded:
     """The posteriors of the chains of a corpus.
 
     Args:
         model: the encoder.
         corpus: its pieces.
         view: how windows are cut.
-        transpose: maximum semitones by which a chain is transposed in all times but the first; 0: it is encoded once.
         seed: of the stage.
     """
     rng = Stream.PRIOR.rng(seed)
     chains = _at_most(find_chains(corpus, view), MOST_ENCODED, rng)
     matrix = BitMatrix(corpus, chains.windows, view, model.device)
-    n, device = len(matrix), model.device
-    times = max(1, min(MOST_TIMES, MOST_ENCODED // max(1, n))) if transpose else 1
-    chain = torch.from_numpy(np.repeat(np.arange(len(chains)), np.diff(chains.starts))).to(device)  # of each window
-    down, up = _chain_room(matrix, chain, len(chains), transpose)
-    posteriors = []
-    with tqdm(total=times * n, desc=f"{model.name}: latents", unit="window", disable=None, file=sys.stderr) as bar:
-        for time in range(times):
-            draw = torch.from_numpy(rng.random(len(chains), np.float32)).to(device)
-            shift = ((draw * (down + up + 1)).long() - down)[chain] * (time > 0)
-            for index in matrix.in_order(_WINDOWS_AT_ONCE):
-                posteriors.append(model.encode(matrix.moved(matrix.batch(index), shift[index]).x))
-                bar.update(len(index))
-    mu, logvar = (torch.cat(blocks).view(times, n, -1) for blocks in zip(*posteriors, strict=True))
+    device, coarse, posteriors = model.device, model.coarse, []
+    moments = torch.zeros(3, model.latent - coarse, device=device)  # sums of fine means, of their squares, of variances
+    with tqdm(total=len(matrix), desc=f"{model.name}: latents", unit="window", disable=None, file=sys.stderr) as bar:
+        for index in matrix.in_order(_WINDOWS_AT_ONCE):
+            mu, logvar = model.encode(matrix.batch(index).x)
+            moments += torch.stack([mu, mu.square(), logvar.exp()])[:, :, coarse:].sum(1)
+            posteriors.append((mu[:, :coarse], logvar[:, :coarse]))
+            bar.update(len(index))
+    mu, logvar = (torch.cat(blocks) for blocks in zip(*posteriors, strict=True))
     starts, at_start = (torch.from_numpy(array).to(device) for array in (chains.starts, chains.at_start))
-    return Encoded(mu, (0.5 * logvar).exp(), starts, at_start)
+    mean, square, variance = moments / len(matrix)
+    fine_sd = (square - mean.square() + variance).clamp(min=1e-6).sqrt()
+    return Encoded(mu, (0.5 * logvar).exp(), mean, fine_sd, starts, at_start)
 
 
 def _at_most(chains: Chains, n: int, rng: np.random.Generator) -> Chains:
@@ -113,16 +112,6 @@ def _at_most(chains: Chains, n: int, rng: np.random.Generator) -> Chains:
     keep[order[np.cumsum(counts[order]) <= n]] = True
     starts = np.concatenate([[0], np.cumsum(counts[keep])])
     return Chains(chains.windows.take(np.flatnonzero(np.repeat(keep, counts))), starts, chains.at_start[keep])
-
-
-def _chain_room(
-    matrix: BitMatrix, chain: Int[Tensor, " E"], n_chains: int, most: int
-) -> tuple[Int[Tensor, " C"], Int[Tensor, " C"]]:
-    """Semitones by which all windows of a chain can move down and up, each at most `most`."""
-    rooms = [matrix.room(matrix.batch(index)) for index in matrix.in_order(_WINDOWS_AT_ONCE)]
-    limit = torch.full((n_chains,), most, device=matrix.device)
-    down, up = (limit.scatter_reduce(0, chain, torch.cat(room), "amin") for room in zip(*rooms, strict=True))
-    return down, up
 
 
 def fit_model_prior(
@@ -142,8 +131,8 @@ def fit_model_prior(
     checkpoints = Checkpoints(work_dir() / "train" / f"{key}-prior-{steps}-{code_version(__name__)}")
     state = checkpoints.load()
     if state is None:
-        train_latents = encode_chains(model, train, settings.view, settings.transformer.transpose, seed)
-        valid_latents = encode_chains(model, valid, settings.view, 0, seed) if valid is not None else None
+        train_latents = encode_chains(model, train, settings.view, seed)
+        valid_latents = encode_chains(model, valid, settings.view, seed) if valid is not None else None
         fitted, curve = fit(model.prior, train_latents, valid_latents, steps, seed)
         state = State(Progress(step=steps, curves=tuple(curve), finished=True), fitted.state_dict())
         checkpoints.save(*state)
@@ -165,11 +154,14 @@ def fit(first: Prior, train: Encoded, valid: Encoded | None, steps: int, seed: i
         TrainingError: a loss that is not finite.
     """
     device = train.mu.device
-    prior = copy.deepcopy(first).requires_grad_(True)
+    prior = copy.deepcopy(first).requires_grad_(True).train()  # cuDNN has no backward pass of a GRU in evaluation mode
+    prior.next.flatten_parameters()
     with torch.no_grad():
-        variance = train.mu.var((0, 1), correction=0) + train.sigma.square().mean((0, 1))
-        prior.center.copy_(train.mu.mean((0, 1)))
+        variance = train.mu.var(0, correction=0) + train.sigma.square().mean(0)
+        prior.center.copy_(train.mu.mean(0))
         prior.spread.copy_(variance.sqrt().clamp(min=1e-3))
+        prior.fine_center.copy_(train.fine_mean)
+        prior.fine_spread.copy_(train.fine_sd)
     rng = torch_rng(device, Stream.PRIOR.seeds(seed))
     optimizer = torch.optim.AdamW(prior.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     best, curve, measured, lowest = copy.deepcopy(prior), list[Row](), valid or train, math.inf
@@ -191,12 +183,12 @@ def fit(first: Prior, train: Encoded, valid: Encoded | None, steps: int, seed: i
             if total < lowest:
                 best, lowest = copy.deepcopy(prior), total
             curve.append({"step": step, **nats})
-    return best.requires_grad_(False), curve
+    return best.requires_grad_(False).eval(), curve
 
 
 def _loss(prior: Prior, train: Encoded, rng: torch.Generator) -> Float[Tensor, ""]:
     """Nats a window: of parts of chains, each latent given those before it, plus those of single windows."""
-    device, (times, n, _) = train.mu.device, train.mu.shape
+    device, n = train.mu.device, len(train.mu)
 
     def below(limit: Int[Tensor, "*B"]) -> Int[Tensor, "*B"]:
         """Random integers from 0 to `limit` - 1."""
@@ -209,21 +201,18 @@ def _loss(prior: Prior, train: Encoded, rng: torch.Generator) -> Float[Tensor, "
     link = begin[:, None] + torch.arange(LINKS, device=device)
     inside = link < length[:, None]
     index = train.starts[chain, None] + link.minimum(length[:, None] - 1)  # [B, W]
-    time = below(torch.full((CHAIN,), times, device=device))[:, None]
     is_known = torch.rand(CHAIN, generator=rng, device=device) < KNOWN
     known_start = (train.at_start[chain] & (begin == 0) & is_known).float()
-    chained = prior.nats_of_chains(_draw(train, time, index, rng), known_start) * inside
+    chained = prior.nats_of_chains(_draw(train, index, rng), known_start) * inside
 
     single = below(torch.full((SINGLE,), n, device=device))
-    z = _draw(train, below(torch.full((SINGLE,), times, device=device)), single, rng)
+    z = _draw(train, single, rng)
     return chained.sum() / inside.sum() + prior.nats(z, prior.state(SINGLE)).mean()
 
 
-def _draw(
-    encoded: Encoded, time: Int[Tensor, "*#B"], index: Int[Tensor, "*#B"], rng: torch.Generator
-) -> Float[Tensor, "*#B Z"]:
-    """Latents drawn from the posteriors of the windows `index`, each as it was encoded in time `time`."""
-    mu, sigma = encoded.mu[time, index], encoded.sigma[time, index]
+def _draw(encoded: Encoded, index: Int[Tensor, "*B"], rng: torch.Generator) -> Float[Tensor, "*B Z"]:
+    """Latents drawn from the posteriors of these windows."""
+    mu, sigma = encoded.mu[index], encoded.sigma[index]
     return mu + sigma * torch.randn(mu.shape, generator=rng, device=mu.device)
 
 
@@ -236,10 +225,10 @@ def measure(prior: Prior, encoded: Encoded, seed: int) -> dict[str, float]:
         anywhere: under the prior, with nothing known.
         sequence: under the prior, given all windows before in the chain.
     """
-    n, device = encoded.mu.shape[1], encoded.mu.device
+    n, device = len(encoded.mu), encoded.mu.device
     rng = torch_rng(device, Stream.PRIOR.seeds(seed))
     index = torch.arange(n, device=device)
-    z = _draw(encoded, torch.zeros_like(index), index, rng)  # time 0 is not transposed
+    z = _draw(encoded, index, rng)
     sequence = torch.empty(n, device=device)
     lengths = encoded.starts.diff()
     for length in torch.unique(lengths).tolist():  # all chains of one length at once: no padding

@@ -1,7 +1,7 @@
 """How well a trained model describes windows of pieces that it never saw.
 
 Shapes:
-    W  measured windows    Z  latent
+    W  measured windows    Z  latent    C  its coarse dimensions
 
 Offers: `measure_held_out`, `measure_prior`, `latent_statistics`, `ACTIVE`.
 """
@@ -39,11 +39,12 @@ def measure_held_out(model: WindowModel, windows: BitMatrix, seed: int) -> dict[
 
     Returns:
         windows: how many were measured; if 0, there is nothing else.
-        reconstruction_nats, kl_nats, elbo_nats: nats a window with one draw of the latent, whatever `reconstruction`
-            the model was trained with; kl and elbo only if the model samples its latent.
+        reconstruction_nats, kl_nats, elbo_nats: nats a window with one draw of the coarse latent, whatever
+            `reconstruction` the model was trained with; kl and elbo only if the model samples its latent.
         reconstruction_nats_per_step ...: the same per step of music.
-        frame_f1, onset_f1, step_accuracy: of reconstructions from the latent's mean, at a threshold of one half.
-        active_units ...: statistics of the latent (`latent_statistics`).
+        both_...: the same with both latents, of a model that has two.
+        frame_f1, onset_f1, step_accuracy: of reconstructions from the mean of both latents, at a threshold of one half.
+        active_units ...: statistics of the coarse latent (`latent_statistics`).
     """
     if not len(windows):
         return {"windows": 0}
@@ -54,21 +55,25 @@ def measure_held_out(model: WindowModel, windows: BitMatrix, seed: int) -> dict[
         for numbers in torch.split(index, _MEASURED_AT_ONCE):
             batch = windows.batch(numbers)
             mu, logvar = model.encode(batch.x)
-            nats = model.nats(batch, elbo.reparameterise(mu, logvar, noise))
-            columns.append((nats, mu, logvar, batch.n_inside))
-            reconstructed = coding.complete(model.cells(mu, Chance()).cpu().numpy())
+            z = elbo.reparameterise(mu, logvar, noise)
+            nats = model.nats(batch, z, torch.zeros(len(z), device=z.device))
+            both_nats = model.nats(batch, z) if model.coarse < model.latent else nats
+            columns.append((nats, both_nats, mu, logvar, batch.n_inside))
+            reconstructed = coding.complete(model.cells(mu, Chance(), batch=batch.alone()).cpu().numpy())
             counts += matched(reconstructed, coding.complete((batch.x > 0).cpu().numpy()))
             bar.update(len(numbers))
-    nats, mu, logvar, inside = (torch.cat(column) for column in zip(*columns, strict=True))
-    kl = elbo.kl_per_dimension(mu, logvar).sum(1) if model.samples_latent else None
+    nats, both_nats, mu, logvar, inside = (torch.cat(column) for column in zip(*columns, strict=True))
+    kl, steps, coarse = elbo.kl_per_dimension(mu, logvar), int(inside.sum()), model.coarse
+    both = _likelihood(both_nats, kl.sum(1), steps) if coarse < model.latent else {}
     match = Match.of(counts)
     return {
         "windows": len(index),
-        **_likelihood(nats, kl, int(inside.sum())),
+        **_likelihood(nats, kl[:, :coarse].sum(1) if model.samples_latent else None, steps),
+        **{f"both_{name}": value for name, value in both.items()},
         "frame_f1": rounded(match.frame_f1),
         "onset_f1": rounded(match.onset_f1),
         "step_accuracy": rounded(match.exact_steps),
-        **latent_statistics(mu, logvar),
+        **latent_statistics(mu[:, :coarse], logvar[:, :coarse]),
     }
 
 
@@ -108,6 +113,6 @@ def latent_statistics(mu: Float[Tensor, "W Z"], logvar: Float[Tensor, "W Z"]) ->
 def measure_prior(model: WindowModel, corpus: Corpus, settings: Train) -> dict[str, float | int]:
     """How well each prior predicts the latents of held-out windows, nats a window; the model has a fitted prior."""
     assert model.prior is not None  # noqa: S101 - the caller checks it
-    encoded = fit_prior.encode_chains(model, corpus, settings.view, 0, settings.seed)
+    encoded = fit_prior.encode_chains(model, corpus, settings.view, settings.seed)
     nats = fit_prior.measure(model.prior, encoded, settings.seed)
     return {f"{name}_nats": rounded(value) for name, value in nats.items()}

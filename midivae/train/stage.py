@@ -121,4 +121,6 @@ def _fit_controls(model: WindowModel, splits: Splits, settings: Train, folder: P
     log.info("%s: attributes in its latent space", model.name)
     weights_sha256 = file_sha256(folder / WEIGHTS)
     train, chance = splits.corpora["train"], coding.default_chance(model)
-    fit_controls(model, train, splits.valid_corpus, settings.seed, weights_sha256, chance).write(folder)
+    for coarse in (False, True) if model.coarse < model.latent else (False,):
+        controls = fit_controls(model, train, splits.valid_corpus, settings.seed, weights_sha256, chance, coarse)
+        controls.write(folder, coarse)

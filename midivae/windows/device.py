@@ -21,6 +21,7 @@ from midivae.music.parts import DRUMS
 from midivae.music.roll import pack, unpack
 from midivae.windows.batch import Batch
 from midivae.windows.corpus import Corpus
+from midivae.windows.place import BEHIND, piece_places
 from midivae.windows.windows import Windows, least_steps, sample_layout, select_planes
 
 _ROWS_AT_ONCE = 65_536  # rows that are converted at once: so few that the unpacked bits stay in the cache
@@ -46,10 +47,13 @@ class BitMatrix:
         padding = max(context, view.steps - least_steps(view))
         shown = _packed_view(corpus, view)
         padded = np.zeros((context + len(shown) + len(corpus) * padding + view.steps, shown.shape[1]), np.uint8)
+        place = np.tile(BEHIND, (len(padded), 1))
         for piece, (first, last) in enumerate(pairwise(corpus.starts.tolist())):
             at = context + first + piece * padding
             padded[at : at + last - first] = shown[first:last]
+            place[at : at + last - first] = piece_places(corpus.bar_starts[piece], last - first)
         self._packed = torch.from_numpy(padded).to(device)  # [S, X]
+        self._place = torch.from_numpy(place).to(device)  # [S, 4]
         self._start = torch.from_numpy(windows.start + windows.piece * padding).to(device)  # of the steps before
         first = windows.start - corpus.starts[windows.piece]
         self._n_before = torch.from_numpy(np.minimum(context, first)).to(device)
@@ -66,8 +70,8 @@ class BitMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Size of the bits in memory."""
-        return self._packed.nbytes
+        """Memory that bits and places take."""
+        return self._packed.nbytes + self._place.nbytes
 
     def in_order(self, size: int) -> tuple[Int[torch.Tensor, " B"], ...]:
         """Numbers of all windows, in order, at most `size` at a time."""
@@ -83,7 +87,11 @@ class BitMatrix:
         bits = self._table.index_select(0, packed.reshape(-1).int()).view(len(index), steps, 8 * width)
         both = bits[..., : self._bits_per_step].reshape(len(index), steps, *self.shape[1:])
         n_before, n_inside = self._n_before[index], self._n_inside[index]
-        return Batch(both[:, self.context :], both[:, : self.context], n_before, n_inside)
+        rows = self._start[index, None] + torch.arange(steps, device=self.device)
+        place = self._place[rows].long()
+        return Batch(
+            both[:, self.context :], both[:, : self.context], n_before, n_inside, place, torch.zeros_like(n_before)
+        )
 
     def transposed(self, batch: Batch, most: int, generator: torch.Generator) -> Batch:
         """Each window, with the steps before it, transposed by a random number of semitones.
@@ -112,7 +120,7 @@ class BitMatrix:
         source = (place - shift[:, None]) % pitches  # pitches that wrap around are silent
         moved = both.gather(-1, source[:, None, None, None].expand_as(both))
         moved = torch.where(self._pitched[:, None, None], moved, both)
-        return batch._replace(before=moved[:, : self.context], x=moved[:, self.context :])
+        return batch._replace(before=moved[:, : self.context], x=moved[:, self.context :], shift=batch.shift + shift)
 
 
 def _bits_of_bytes(device: torch.device) -> Float[torch.Tensor, "256 8"]:

@@ -61,7 +61,7 @@ def piece(rng: np.random.Generator, bars: int) -> Planes:
 def write_model(folder: Path, name: str) -> None:
     """An untrained model."""
     dense = Dense(hidden=(8,), latent=LATENT)
-    config = models.Config(name, LAYOUT, VIEW, dense, 120.0, (0, 0), "0" * 64)
+    config = models.Config(name, LAYOUT, VIEW, dense, 16, 120.0, (0, 0), "0" * 64)
     models.create(config, torch.Generator().manual_seed(0)).save_pretrained(folder)
 
 
@@ -88,6 +88,7 @@ def write_job(
         "parents": [[]] * n,
         "weights": [[]] * n,
         "radius": [None] * n,
+        "fidelity": [None] * n,
         "edits": [None] * n,
         "transpose": [0] * n,
         "lead_steps": [0] * n,

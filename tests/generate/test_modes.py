@@ -27,15 +27,19 @@ from midivae.generate.one_key import to_key
 from midivae.ingest import stage as ingest
 from midivae.measures import cadences, features
 from midivae.measures.keys import best_scale, fifths, in_scale
+from midivae.measures.likeness import Match, matched
 from midivae.measures.notes import chroma, transposed
 from midivae.models import coding, fit_controls
+from midivae.models.conditions import Conditions
 from midivae.models.controls import Controls, measure_changes
 from midivae.music import midi
+from midivae.music.notes import TimeSignature
 from midivae.music.parts import assign_parts
 from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
 from midivae.storage import schema, tables
 from midivae.train import stage as train
 from midivae.windows.corpus import load_corpus
+from midivae.windows.place import AFTER, BEFORE, SINCE, UNKNOWN, piece_places
 from midivae.windows.windows import cut_planes, find_windows
 
 pytestmark = [pytest.mark.numerical, pytest.mark.xdist_group("modes")]  # one process trains the model for all
@@ -45,7 +49,7 @@ LAYOUT = Layout(NAMES, 38, 42, 2)  # the music has quavers, from pitch 41 to 77
 BAR = 8
 STEPS = 2 * BAR  # of a window
 CELLS = (len(NAMES), 2, LAYOUT.pitches)  # of a step
-LATENT = 32
+COARSE = 24
 VALUES: dict[str, Any] = {
     "compute": {"workers": 1},
     "ingest": {"steps_per_beat": LAYOUT.steps_per_beat, "pitch_low": LAYOUT.pitch_low, "pitches": LAYOUT.pitches},
@@ -59,7 +63,7 @@ VALUES: dict[str, Any] = {
             "heads": 2,
             "layers": 1,
             "cell": 8,
-            "latent": LATENT,
+            **{"coarse": COARSE, "fine": 8, "draft": 32, "draft_steps": 80},
             "context": 4,
             "batch_size": 16,
             "max_steps": 140,
@@ -94,7 +98,7 @@ def write_components(data: Path, folder: Path) -> None:
     squares, columns = np.linalg.eigh(away @ away.T)  # the largest are the last
     squares, columns = squares[-settings.dense.latent :], columns[:, -settings.dense.latent :]
     rows, sd = (columns / squares**0.5).T @ away, (squares / len(x)) ** 0.5
-    config = models.Config("mlp", LAYOUT, settings.view, settings.dense, 96.0, (52,) * 4, "0" * 64)
+    config = models.Config("mlp", LAYOUT, settings.view, settings.dense, 16, 96.0, (52,) * 4, "0" * 64)
     model = models.create(config, torch.Generator().manual_seed(0))
     weights = {
         "mu.weight": rows / sd[:, None],
@@ -164,6 +168,18 @@ def window(data: Path, label: str) -> np.ndarray:
     planes[: len(rows)] = unpack(rows, LAYOUT)
     planes[0, :, ONSET] |= planes[0, :, FRAME]
     return planes
+
+
+def places(data: Path, label: str) -> np.ndarray:
+    """The places of the steps of that window; 0 behind the end of the piece."""
+    piece_id, bar = label.removeprefix("piece:").split("@")
+    corpus = load_corpus(data / "rolls", ["train", "valid", "test"])
+    i = corpus.piece_ids.index(piece_id)
+    bars, length = corpus.bar_starts[i], int(corpus.starts[i + 1] - corpus.starts[i])
+    found = np.zeros((STEPS, 4), np.uint8)
+    rows = piece_places(bars, length)[bars[int(bar) - 1] :][:STEPS]
+    found[: len(rows)] = rows
+    return found
 
 
 def f1(a: np.ndarray, b: np.ndarray) -> float:
@@ -272,7 +288,8 @@ def test_an_edit_does_what_was_asked_and_says_what_it_did(data: Path) -> None:
     uniform = context.draws(range(1))
     uniform.noise()
     z = coding.encode(model, window(data, row["parents"][0])[None])
-    before = coding.decode(model, z, context.chance, uniform.cells())
+    place = Conditions(place=places(data, row["parents"][0])[None])
+    before = coding.decode(model, z, context.chance, uniform.cells(), place)
     change = measure_changes(*(features.attributes(p, LAYOUT) for p in (before, row["planes"][None])))
     assert change["register"][0] == pytest.approx(edits[0]["measured"]["register"], abs=1e-4)
     moves = [controls.move(z, {"register": np.array([edits[0]["asked"]["register"]])}, s)[0] for s in STRENGTHS]
@@ -302,7 +319,7 @@ def test_continue_goes_on_from_its_parent(data: Path) -> None:
     assert (bare["lead_steps"] == 0).all()
     for row in lead.to_dict("records"):
         assert np.array_equal(row["planes"][:STEPS], window(data, row["parents"][0]))
-    assert lead["z"].map(len).unique().tolist() == [2 * LATENT]
+    assert lead["z"].map(len).unique().tolist() == [2 * COARSE]
     # its key is more often that of its parent than of another: pieces of this corpus stay in one key
     keys = [
         best_scale(chroma(np.stack(list(lead["planes"]))[:, part], LAYOUT))[0]
@@ -328,7 +345,7 @@ def test_a_continuation_keeps_the_key_of_its_lead(data: Path) -> None:
 def test_a_model_that_cannot_change_the_key_keeps_to_the_scale(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     controls = Controls.read(data / "model")
     fixed = replace(controls, directions=0 * controls.directions, explained=0 * controls.explained)
-    monkeypatch.setattr(Controls, "read", lambda _: fixed)
+    monkeypatch.setattr(Controls, "read", lambda *_: fixed)
     job = {"name": "a", "mode": "continue", "count": 24}
     kept, free = made(data, job), made(data, {**job, "one_key": False})
     assert np.array_equal(np.stack(list(kept["z"])), np.stack(list(free["z"])))
@@ -357,12 +374,12 @@ def test_a_song_has_its_form_and_one_key(data: Path) -> None:
         np.testing.assert_array_equal(found[name], endings[name].astype(np.float32))
     assert found.query("method.notna()")["job"].unique().tolist() == ["a"]
     assert found.query("job == 'a'")["method"].unique().tolist() == ["ABAB"]
-    formed = np.stack(list(found.query("job == 'a'")["z"])).reshape(8, 4, 2, LATENT)  # sections of two windows
+    formed = np.stack(list(found.query("job == 'a'")["z"])).reshape(8, 4, 2, COARSE)  # sections of two windows
     assert np.array_equal(formed[:, 0], formed[:, 2])
     assert np.array_equal(formed[:, 1], formed[:, 3])
     assert not np.array_equal(formed[:, 0], formed[:, 1])
     varied = made(data, {"name": "a", **job, "form": "AA", "radius": 0.4})
-    sections = np.stack(list(varied["z"])).reshape(8, 2, 4 * LATENT)
+    sections = np.stack(list(varied["z"])).reshape(8, 2, 4 * COARSE)
     apart = np.linalg.norm(sections[:, 0] - sections[:, 1], axis=1)
     strangers = np.linalg.norm(sections[:, 0] - np.roll(sections[:, 0], 1, axis=0), axis=1)
     assert (apart > 0).all()
@@ -375,14 +392,16 @@ def test_a_song_has_its_form_and_one_key(data: Path) -> None:
 def test_merged_parts_come_from_samples_of_their_own_in_one_key(data: Path) -> None:
     found = made(data, {"name": "a", "mode": "ensemble", "method": "merged", "count": 12})
     model = models.load(data / "model")
-    z = np.stack(list(found["z"])).reshape(12, 4, LATENT)
-    assert len({latent.tobytes() for sample in z for latent in sample}) == 48
-    draws = Draws(0, "a", range(12), LATENT, model.config.window_shape)
+    kept = np.stack(list(found["z"])).reshape(12, 4, COARSE)
+    assert len({latent.tobytes() for sample in kept for latent in sample}) == 48
+    draws = Draws(0, "a", range(12), model.latent, model.config.window_shape)
+    coarse = Conditions(fidelity=np.zeros(12))
     apart = []
     for part in range(4):
         assert model.prior is not None
-        assert close(coding.from_noise(model.prior, draws.noise()), z[:, part])
-        apart.append(coding.decode(model, z[:, part], coding.default_chance(model), draws.cells()))
+        z = coding.from_noise(model.prior, draws.noise())
+        assert close(z[:, :COARSE], kept[:, part])
+        apart.append(coding.decode(model, z, coding.default_chance(model), draws.cells(), coarse))
     keys = [best_scale(chroma(planes, LAYOUT))[0] for planes in apart]
     for row, planes in enumerate(found["planes"]):
         for part in range(4):
@@ -398,6 +417,122 @@ def test_joint_is_a_sample_with_its_instruments(data: Path) -> None:
     assert joint["programs"].map(list).tolist() == [[73, 71, 60, 70]] * 3
     assert joint["method"].tolist() == ["joint"] * 3
     assert (joint["notes"] > 0).all()
+
+
+# --- given cells ------------------------------------------------------------------------------------------------------
+def test_infill_keeps_the_bars_around_the_gap_to_the_note(data: Path) -> None:
+    found = made(
+        data, {"name": "a", "mode": "infill", "count": 24, "bars": [2, 2]}, {"name": "b", "mode": "infill", "count": 2}
+    )
+    parents = np.stack([window(data, row[0]) for row in found.query("job == 'a'")["parents"]])
+    planes = np.stack(list(found.query("job == 'a'")["planes"]))
+    assert np.array_equal(planes[:, :BAR, :, FRAME], parents[:, :BAR, :, FRAME])
+    new = (planes[:, BAR:, :, FRAME] != parents[:, BAR:, :, FRAME]).reshape(24, -1).any(1)
+    assert new.mean() > 0.9
+    assert found.query("job == 'a'")["method"].unique().tolist() == ["2-2"]
+    assert (found["lead_steps"] == BAR).all()
+    assert (found["tail_steps"] == 0).all()
+    assert found["z"].map(len).unique().tolist() == [COARSE]
+
+
+@pytest.mark.parametrize(("mode", "stays"), [("accompany", True), ("replace", False)])
+def test_named_parts_stay_or_are_made_anew(data: Path, mode: str, stays: bool) -> None:
+    names = [NAMES[0], NAMES[3]]
+    found = made(data, {"name": "a", "mode": mode, "count": 24, "parts": names})
+    parents = np.stack([window(data, row[0]) for row in found["parents"]])
+    planes = np.stack(list(found["planes"]))
+    for part, name in enumerate(NAMES):
+        same = (planes[:, :, part, FRAME] == parents[:, :, part, FRAME]).reshape(24, -1).all(1)
+        if (name in names) == stays:
+            assert same.all()
+        else:
+            assert same.mean() < 0.2
+    assert found["method"].unique().tolist() == ["+".join(names)]
+
+
+def test_samples_have_the_metre_of_their_parent(data: Path, tmp_path: Path) -> None:
+    notes = replace(piece(77), time_signatures=(TimeSignature(0, 3, 4),))
+    path = tmp_path / "waltz.mid"
+    path.write_bytes(midi.write(notes))
+    job = {"count": 1, "parents": [f"file:{path}"]}
+    found = made(
+        data, {"name": "a", "mode": "vary", **job}, {"name": "b", "mode": "accompany", **job}, {"name": "c", "count": 1}
+    )
+    metres = [midi.read(row["bytes"]).time_signatures[0][1:] for row in found["midi"]]
+    assert metres == [(3, 4), (3, 4), (4, 4)]
+
+
+def test_a_window_with_everything_given_comes_back_to_the_bit(data: Path) -> None:
+    model = models.load(data / "model")
+    labels = made(data, {"name": "a", "mode": "reconstruct", "count": 8})["parents"]
+    x = np.stack([window(data, row[0]) for row in labels])
+    x[0, 0, :, ONSET] = False  # a note that is held from before the window stays a held one
+    given = np.ones(x[:, :, :, 0].shape, bool)
+    z = np.zeros((8, model.latent), np.float32)
+    for fidelity in (0.0, 1.0):
+        conditions = Conditions(x=x, given=given, fidelity=np.full(8, fidelity))
+        assert np.array_equal(coding.decode(model, z, conditions=conditions), x)
+
+
+# --- fidelity and place -----------------------------------------------------------------------------------------------
+def test_fidelity_1_is_nearer_to_the_parent_than_0(data: Path) -> None:
+    job = {"mode": "reconstruct", "count": 24}
+    found = made(data, {"name": "a", **job}, {"name": "b", **job, "fidelity": 0.3}, {"name": "c", **job, "fidelity": 0})
+    score = {}
+    for name in "abc":
+        rows = found.query(f"job == '{name}'")
+        parents = np.stack([window(data, row[0]) for row in rows["parents"]])
+        score[name] = Match.of(matched(np.stack(list(rows["planes"])), parents)).frame_f1
+    assert score["a"] > 1.2 * max(score["b"], score["c"])  # a small model's outline of a beat is little more than none
+    assert found.groupby("job")["fidelity"].first().tolist() == pytest.approx([1, 0.3, 0])
+    assert found.groupby("job")["z"].first().map(len).tolist() == [COARSE + 8 * 8, COARSE + 8 * 8, COARSE]
+
+
+def test_a_sample_is_told_its_place_and_a_song_goes_from_start_to_end(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[np.ndarray] = []
+    decode = coding.decode
+
+    def watched(*arguments: Any) -> np.ndarray:
+        told.append(arguments[4].place[0])
+        return decode(*arguments)
+
+    monkeypatch.setattr(coding, "decode", watched)
+    for place, bars in ((None, [UNKNOWN] * 2), ("start", [0, 1]), ("middle", [7, 8]), ("end", [10, 10])):
+        told.clear()
+        made(data, {"name": "a", "count": 1, "place": place})
+        assert told[0][::BAR, BEFORE].tolist() == bars  # of 16 bars; 14 and 15 are of one class
+    told.clear()
+    made(data, {"name": "a", "mode": "song", "count": 1, "bars": 8, "one_key": False})
+    windows = [place[-STEPS:] for place in told]
+    assert [place[0, BEFORE] for place in windows] == [0, 2, 4, 6]
+    assert [place[-1, AFTER] for place in windows] == [6, 4, 2, 0]
+    assert all((place[:, SINCE] == np.arange(STEPS) % BAR).all() for place in windows)
+
+
+# --- any number of samples --------------------------------------------------------------------------------------------
+ALL_MODES: list[dict[str, Any]] = [
+    {"mode": "sample"},
+    {"mode": "reconstruct"},
+    {"mode": "vary"},
+    {"mode": "blend"},
+    {"mode": "blend", "method": "barycentre"},
+    {"mode": "edit"},
+    {"mode": "infill"},
+    {"mode": "accompany"},
+    {"mode": "replace"},
+    {"mode": "continue"},
+    {"mode": "song", "bars": 4},
+    {"mode": "ensemble", "method": "merged"},
+]
+
+
+@pytest.mark.parametrize("job", ALL_MODES, ids=lambda job: "-".join(map(str, job.values())))
+def test_a_sample_depends_on_its_number_alone(data: Path, job: dict[str, Any]) -> None:
+    few, many = made(data, {"name": "a", **job, "count": 3}), made(data, {"name": "a", **job, "count": 35})
+    for column in ("z", "planes", "parents"):
+        assert all(np.array_equal(one, other) for one, other in zip(few[column], many[column][:3], strict=True)), column
 
 
 # --- transposition ----------------------------------------------------------------------------------------------------
@@ -429,7 +564,7 @@ def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> Non
         ["file:mine @ home.kar@4"], [same], [same], ["sample:s-0000005"], ["file:mine @ home.kar@4"]
     ]  # fmt: skip
     sample = found.query("sample_id == 's-0000005'").iloc[0]
-    assert np.array_equal(mine["z"].iloc[3], sample["z"])  # its own latent, not what it is encoded to
+    assert np.array_equal(mine["z"].iloc[3][:COARSE], sample["z"])  # its own coarse latent, not what it is encoded to
     notes = piece(77)
     part = assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
     roll = from_notes(notes, part, LAYOUT).planes[3 * BAR : 3 * BAR + STEPS]  # from bar 4
@@ -449,6 +584,10 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mode": "song", "bars": 16, "form": "AABBA"}, ParamsError, "a multiple of 10$"),
     ({"mode": "song", "model": "mlp"}, ParamsError, "mode song needs a model that knows which window follows"),
     ({"mode": "continue", "model": "mlp"}, ParamsError, "'mlp' does not; set its model to transformer"),
+    ({"mode": "infill", "bars": [2, 3]}, ParamsError, "a window has 2 bars; set bars to numbers from 1 to 2"),
+    ({"mode": "accompany", "parts": ["violin"]}, ParamsError, "no part 'violin'; the model plays"),
+    ({"mode": "replace", "parts": list(NAMES)}, ParamsError, "nothing would be left to do"),
+    ({"mode": "infill", "model": "mlp"}, ParamsError, "'mlp' does not; set its model to transformer"),
     ({"mode": "edit", "changes": {"balance:violin": 0.1}}, ParamsError, "cannot change 'balance:violin' on purpose"),
 ]
 
@@ -538,8 +677,9 @@ def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(data: Pat
         model, mine = models.load(folder), found.query(f"job == '{name}'")
         for row, parent in zip(mine.to_dict("records"), "cms", strict=True):
             encoded = coding.encode(model, music[parent]["planes"][None, :STEPS])[0]
-            own = name == "r" and parent == "s"
-            assert close(row["z"], music[parent]["z"] if own else encoded)
+            if name == "r" and parent == "s":
+                encoded[:COARSE] = music[parent]["z"]
+            assert close(row["z"], encoded)
 
 
 def test_a_change_of_a_parent_makes_samples_anew(data: Path, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ VALUES: dict[str, Any] = {
         "compare": ["autoencoder", "transformer"],
         "view": {"steps": 32},
         "dense": {"hidden": [16], "latent": 4},
-        "transformer": {"width": 16, "channels": 8, "heads": 2, "layers": 1, "cell": 4, "latent": 6, "context": 8},
+        "transformer": {"width": 16, "channels": 8, "heads": 2, "layers": 1, "cell": 4, "context": 8}
+        | {"coarse": 6, "fine": 4, "draft": 16, "draft_steps": 20},
     },
 }
 
@@ -80,6 +81,7 @@ def write_model(data: Path, name: str, folder: Path, loudness: float = -3.0) -> 
         layout=layout,
         view=values.train.view,
         network=values.train.network(name),
+        steps_per_bar=16,
         tempo_qpm=90.0,
         programs=(52, -1),
         data_sha256=file_sha256(data / "rolls" / folders.MANIFEST),
@@ -148,12 +150,13 @@ def test_latents_come_from_the_fitted_prior_or_from_a_standard_normal(data: Path
     }
     prior = models.load(data / "model" / "compare" / "transformer").prior
     assert prior is not None
-    noise = Draws(0, "a", range(70), 6, None).noise()
+    latent = 6 + 8 * 4  # a coarse one, and a fine one for each of eight beats, which samples do not use
+    noise = Draws(0, "a", range(70), latent, None).noise()
     # its couplings do nothing yet: center and spread alone
-    assert close(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise)
+    assert close(np.stack(made.loc["a"]["z"].to_list()), 3 + 0.5 * noise[:, :6])
     assert np.array_equal(coding.from_noise(prior, noise)[64:], coding.from_noise(prior, noise[64:]))
-    for job, latent in (("b", 6), ("c", 4)):
-        noise = Draws(0, job, range(2), latent, None).noise()
+    for job, n_drawn, n_kept in (("b", latent, 6), ("c", 4, 4)):
+        noise = Draws(0, job, range(2), n_drawn, None).noise()[:, :n_kept]
         assert np.array_equal(np.stack(made.loc[job]["z"].to_list()), noise)
     assert (made.loc["a"]["temperature"] == 1).all()
     assert made.loc["c"]["temperature"].isna().all()

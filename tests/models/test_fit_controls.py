@@ -35,7 +35,7 @@ class Linear(models.WindowModel):
         z = torch.stack([(count - 16) / 4, (row - 24) / 4, torch.zeros(len(x))], 1)
         return z, torch.full_like(z, -9.0)
 
-    def cells(self, z, chance, uniform=None, before=None):  # type: ignore[no-untyped-def]
+    def cells(self, z, chance, uniform=None, batch=None, fidelity=None):  # type: ignore[no-untyped-def]
         cells = torch.zeros(len(z), *self.config.window_shape, dtype=torch.bool)
         count = (16 + 4 * z[:, 0]).round().long().clamp(1, 32)
         row = (24 + 4 * z[:, 1]).round().long().clamp(0, 47)
@@ -43,7 +43,7 @@ class Linear(models.WindowModel):
             cells[i, : count[i], 0, :, row[i]] = True
         return cells
 
-    def nats(self, batch, z): ...  # type: ignore[no-untyped-def]
+    def nats(self, batch, z, fidelity=None): ...  # type: ignore[no-untyped-def]
     def elbo(self, batch, generator): ...  # type: ignore[no-untyped-def]
 
 
@@ -55,7 +55,7 @@ def controls() -> tuple[Linear, Controls]:
     values = params([{"name": "a", "count": 1}], train={**VALUES["train"], "view": {"steps": 32}})
     layout = Layout(("merged",), 36, 48, 4)
     network = values.train.dense.model_copy(update={"latent": 3})
-    model = Linear(models.Config("linear", layout, values.train.view, network, 90.0, (0,), "0" * 64)).eval()
+    model = Linear(models.Config("linear", layout, values.train.view, network, 16, 90.0, (0,), "0" * 64)).eval()
     model.register_parameter("nothing", torch.nn.Parameter(torch.zeros(1)))
     rng = np.random.default_rng(0)
     z = rng.standard_normal((400, 3)).astype(np.float32)

@@ -60,7 +60,7 @@ def test_barycentre_by_hand() -> None:
 
 
 def test_a_space_is_the_noise_of_the_prior_and_back() -> None:
-    prior = Prior(6)
+    prior = Prior(4, 2)
     prior.initialise(torch.Generator().manual_seed(1))
     with torch.no_grad():
         for name, weight in prior.named_parameters():
@@ -68,6 +68,7 @@ def test_a_space_is_the_noise_of_the_prior_and_back() -> None:
                 weight.normal_(std=0.2, generator=torch.Generator().manual_seed(2))
         prior.center.fill_(2.0)
         prior.spread.fill_(0.5)
+        prior.fine_spread.fill_(0.5)
     z = normal(40, 6)
     space = Space(prior)
     assert close(space.latent(space.noise(z)), z)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from midivae.music import grid
+from midivae.music.notes import TimeSignature
 
 
 def test_nearest_step_halves_up() -> None:
@@ -92,3 +94,12 @@ def test_bars_follow_each_other_from_the_start_to_the_end(
     assert {tick for tick, _, _ in by_tick if tick < end_tick} <= set(ticks)
     starts = bars(by_tick, n_steps, resolution)
     assert starts == sorted({s for tick in ticks if (s := (2 * 4 * tick + resolution) // (2 * resolution)) < n_steps})
+
+
+@pytest.mark.parametrize(
+    ("steps_per_bar", "steps_per_beat", "numerator", "denominator"),
+    [(16, 4, 4, 4), (12, 4, 3, 4), (6, 4, 3, 8), (14, 4, 7, 8), (48, 12, 4, 4), (3, 2, 3, 8), (5, 4, 20, 64)],
+)
+def test_the_time_signature_of_a_bar(steps_per_bar: int, steps_per_beat: int, numerator: int, denominator: int) -> None:
+    found = grid.time_signature(steps_per_bar, steps_per_beat)
+    assert found == TimeSignature(0, numerator, denominator)

@@ -67,8 +67,8 @@ def test_a_move_has_the_size_of_one_of_adamw() -> None:
 
 def test_each_trained_weight_has_one_optimiser() -> None:
     layout, view = Layout(("a", "b"), 60, 12, 4), View(steps=8)
-    settings = Transformer(width=16, channels=8, heads=2, cell=4, latent=3, layers=1)
-    model = models.create(Config("transformer", layout, view, settings, 120.0, (0, 0), "0" * 64), rng())
+    settings = Transformer(width=16, channels=8, heads=2, cell=4, coarse=3, fine=2, draft=8, layers=1)
+    model = models.create(Config("transformer", layout, view, settings, 16, 120.0, (0, 0), "0" * 64), rng())
     adamw, muon = optimizers.build(model, settings)
     names = {id(weight): name for name, weight in model.named_parameters()}
     by_muon, by_adamw = (

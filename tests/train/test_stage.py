@@ -131,7 +131,19 @@ def test_the_articles_shapes_run_to_the_end(tmp_path: Path, steps: int, low: int
 
 def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Transformer(
-        width=16, channels=8, layers=1, heads=2, cell=4, latent=3, context=4, epochs=3, batch_size=8, prior_steps=40
+        width=16,
+        channels=8,
+        layers=1,
+        heads=2,
+        cell=4,
+        coarse=3,
+        fine=2,
+        draft=8,
+        draft_steps=20,
+        context=4,
+        epochs=3,
+        batch_size=8,
+        prior_steps=40,
     )
     settings = params(model="transformer", compare=("mlp",), transformer=network)
     train.run(settings, data)
@@ -143,7 +155,7 @@ def test_a_transformer_gets_a_prior_fitted_to_its_latents(data: Path, monkeypatc
     model = models.load(data / "model")
     assert model.prior is not None
     corpus = load_corpus(data / "rolls", ["test"])
-    chains = fit_prior.encode_chains(model, corpus, settings.train.view, 0, 0)
+    chains = fit_prior.encode_chains(model, corpus, settings.train.view, 0)
     found = json.loads((data / "model" / "metrics.json").read_text())["prior"]
     assert found == pytest.approx(
         {f"{k}_nats": v for k, v in fit_prior.measure(model.prior, chains, 0).items()}, rel=RTOL

@@ -37,8 +37,8 @@ CPU = torch.device("cpu")
 VIEW = View(steps=16)
 SETTINGS = Dense(hidden=(32,), latent=4, epochs=6, batch_size=8, learning_rate=3e-3)
 SMALL = Transformer(
-    width=16, channels=8, layers=1, heads=2, cell=8, latent=4, context=4, epochs=6, batch_size=8, warmup_steps=4,
-    average=0.5, anneal_steps=8, learning_rate=1e-2,
+    width=16, channels=8, layers=1, heads=2, cell=8, coarse=4, fine=2, draft=8, context=4, epochs=6, batch_size=8,
+    warmup_steps=4, average=0.5, anneal_steps=8, learning_rate=1e-2,
 )  # fmt: skip
 FITS = {"mlp": SETTINGS, "autoencoder": SETTINGS, "transformer": SMALL}
 
@@ -56,7 +56,7 @@ def trainer(
     seed: int = 0,
     machine: Machine | None = None,
 ) -> Trainer:
-    config = Config(name, LAYOUT, VIEW, settings, 120.0, (0, 0), "0" * 64)
+    config = Config(name, LAYOUT, VIEW, settings, 16, 120.0, (0, 0), "0" * 64)
     model = models.create(config, torch_rng(CPU, Stream.WEIGHTS.seeds(seed)))
     return Trainer(model, matrix(12), matrix(n_valid, 1), settings, seed, Checkpoints(folder), machine)
 
