@@ -33,7 +33,7 @@ from midivae.measures import features
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
 from midivae.models import coding
-from midivae.music import midi, roll
+from midivae.music import roll, smf
 from midivae.storage import schema, tables
 from midivae.storage.paths import compared_folders
 
@@ -87,7 +87,7 @@ def _round(model: models.WindowModel, n: int) -> dict[str, float]:
         novelty(hashes, np.zeros(0, np.uint64))
         lap("measure")
         notes = roll.batch_to_notes(planes, layout, 100.0, (0,) * len(layout.parts), ())
-        files = [midi.write(piece) for piece in notes]
+        files = [smf.write(piece) for piece in notes]
         lap("midi")
         copies = [piece.to_pretty_midi() for piece in notes]
         clock = time.perf_counter()  # the bridge is ours: not counted

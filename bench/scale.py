@@ -33,7 +33,7 @@ from midivae.config.compute import Compute
 from midivae.config.ingest import Ingest, Parts
 from midivae.config.params import Params
 from midivae.ingest import stage as ingest
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import Notes
 from midivae.storage import tables
 from midivae.storage.schema import CORPUS
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, LAKH])
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    originals = [midi.read(data) for source in args.sources for data in _files(source)]
+    originals = [smf.read(data).notes for source in args.sources for data in _files(source)]
     print(
         f"{len(originals)} files to begin with, {sum(map(len, originals)) / len(originals):.0f} notes each on average\n"
     )
@@ -76,7 +76,7 @@ def _copy(original: Notes, number: int) -> bytes:
     shift = (number * 5) % 12 - 5 if number else 0
     pitch = np.clip(original.pitch.astype(np.int64) + shift, 0, 127).astype(np.uint8)
     later = original.onset_tick + np.int32(number * original.ticks_per_quarter // 4)
-    return midi.write(replace(original, pitch=pitch, onset_tick=later))
+    return smf.write(replace(original, pitch=pitch, onset_tick=later))
 
 
 def _one(originals: list[Notes], count: int, workers: int) -> dict[str, float]:

@@ -3,14 +3,14 @@
     MidivaeError                1   base class
     ├── ParamsError             2   a parameter or an argument breaks a rule
     ├── InputError              3   an input is missing or cannot be used
-    │   ├── MidiError           3   one MIDI file; carries a reason code (see `midi.REASONS`)
+    │   ├── MidiError           3   one MIDI file; carries a reason code (see `music/reasons.py`)
     │   ├── SchemaError         3   a table of another format or version
     │   └── FolderError         3   a folder is read-only or forbidden, or its disk is full
     ├── CorruptError            4   a hash or a page checksum does not match
     ├── TrainingError           5   training cannot start, or failed
     └── WorkerError             6   a worker process crashed, hung or ran out of memory
 
-A message gives the value, the rule, the reason and the remedy. Exceptions of libraries (pyarrow, symusic, zipfile ...)
+A message gives the value, the rule, the reason and the remedy. Exceptions of libraries (pyarrow, verovio, zipfile ...)
 are translated in the one module that uses the library.
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import Notes, Tempo, TimeSignature
 
 PARTS = ("Soprano", "Alto", "Tenor", "Bass")
@@ -52,4 +52,4 @@ def write_corpus(folder: Path, pieces: int = 24) -> None:
     """Writes that many pieces as .mid files."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(pieces):
-        (folder / f"piece-{number:03}.mid").write_bytes(midi.write(piece(number)))
+        (folder / f"piece-{number:03}.mid").write_bytes(smf.write(piece(number)))

@@ -22,7 +22,7 @@ from midivae.evaluate import stage as evaluate
 from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
-from midivae.music import midi
+from midivae.music import smf
 from midivae.storage import schema, tables
 from midivae.train import stage as train
 
@@ -64,8 +64,8 @@ def params(**sections: Any) -> Params:
 
 def build(data: Path) -> None:
     """A data folder after all stages but `report`."""
-    files = {f"{i}.mid": midi.write(piece(i)) for i in range(23)} | {"bad.mid": b"no music"}
-    files[PIECE] = midi.write(piece(23))
+    files = {f"{i}.mid": smf.write(piece(i)) for i in range(23)} | {"bad.mid": b"no music"}
+    files[PIECE] = smf.write(piece(23))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
         as_fetched(data, files)

@@ -22,7 +22,7 @@ from nights import Prefect, Project, outcomes, until
 
 from flows import process
 from midivae.champion import versions
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import Notes, Tempo, TimeSignature
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(10 * WAIT_S)]
@@ -67,7 +67,7 @@ def clusters(seed: int, bars: int = 12) -> bytes:
         tempos=(Tempo.from_qpm(96.0),),
         time_signatures=(TimeSignature(0, 4, 4),),
     )
-    return midi.write(notes.sorted())
+    return smf.write(notes.sorted())
 
 
 def telling(file: Path) -> list[str]:

@@ -32,7 +32,7 @@ from midivae.ingest import stage as ingest
 from midivae.models import coding, controls, fit_controls
 from midivae.models.controls import COUPLED, KEY_SD, LEAST_EXPLAINED, REACH
 from midivae.models.fit_controls import MOST_WINDOWS
-from midivae.music import midi
+from midivae.music import smf
 from midivae.train import stage as train
 
 slow = pytest.mark.slow  # a transformer plays a note at a time
@@ -86,8 +86,8 @@ def asking_for(jobs: list[dict[str, Any]]) -> Params:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `tune.mid`, and `data` of a run whose jobs are all of the page."""
     folder = tmp_path_factory.mktemp("manual")
-    (folder / "tune.mid").write_bytes(midi.write(piece(99)))
-    files = {"bwv1.6.mid": midi.write(piece(50))} | {f"{i:02}.mid": midi.write(piece(i)) for i in range(24)}
+    (folder / "tune.mid").write_bytes(smf.write(piece(99)))
+    files = {"bwv1.6.mid": smf.write(piece(50))} | {f"{i:02}.mid": smf.write(piece(i)) for i in range(24)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(folder / "work"))
         patch.chdir(folder)

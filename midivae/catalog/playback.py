@@ -1,7 +1,7 @@
 """Catalog -> rolls: the planes of samples, from the MIDI bytes in their rows.
 
 The tracks of these files are named after the parts, and every tick is a whole step. So the planes are exactly those
-that were written: this is the inverse of `roll.to_notes` and `midi.write`.
+that were written: this is the inverse of `roll.to_notes` and `smf.write`.
 
 Shapes:
     B  samples    T  steps    N  parts    K  planes    P  pitches    X  bytes of a packed step
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
-from midivae.music import grid, midi, roll
+from midivae.music import grid, roll, smf
 from midivae.music.notes import Notes
 from midivae.music.roll import Layout
 
@@ -61,7 +61,7 @@ def play(
     packed = np.zeros((len(files), int(n_steps.max(initial=0)), layout.bytes_per_step), np.uint8)
     for index, data in enumerate(files):
         try:
-            in_parts, rows = _roll(midi.read(data, _LIMITS), int(n_steps[index]), layout)
+            in_parts, rows = _roll(smf.read(data, _LIMITS).notes, int(n_steps[index]), layout)
         except MidiError as error:
             if error.code != "no_notes":
                 reasons[index] = str(error)

@@ -19,7 +19,7 @@ from midivae.config.compute import Compute
 from midivae.config.ingest import Ingest
 from midivae.errors import InputError
 from midivae.generate.parents import usable
-from midivae.music import midi
+from midivae.music import smf
 from midivae.storage.files import write_bytes
 from midivae.workers.child import Beat
 from midivae.workers.parallel import fan_out
@@ -53,6 +53,7 @@ class Uploads:
         if len(data) > MOST_BYTES:
             raise InputError(f"{len(data)} bytes; a MIDI file may have {MOST_BYTES}")
         limits = self._ingest.limits
+        smf.compile_loops()  # here, so that the child need not under its time limit
         ((_, outcome),) = fan_out(
             check_file,
             [(data, self._ingest)],
@@ -90,7 +91,7 @@ def check_file(spec: tuple[bytes, Ingest], _beat: Beat) -> dict[str, Any]:
         InputError: it cannot be read, is too long, or has no notes for the parts of the rolls.
     """
     data, ingest = spec
-    notes = midi.read(data, ingest.limits)
+    notes = smf.read(data, ingest.limits).notes
     _, steps = usable(notes, ingest)
     return {"steps": steps, "notes": len(notes.pitch)}
 

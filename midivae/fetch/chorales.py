@@ -16,7 +16,7 @@ from tqdm import tqdm
 from midivae.config.params import Params
 from midivae.errors import InputError
 from midivae.fetch import musicxml
-from midivae.music import midi
+from midivae.music import smf
 from midivae.workers import parallel
 from midivae.workers.child import Beat
 from midivae.workers.outcome import Failure
@@ -46,6 +46,7 @@ def convert_all(params: Params) -> Iterator[tuple[str, bytes | str]]:
     """The file name of each chorale, with its MIDI bytes or the reason why it could not be converted."""
     paths = [str(path) for path in sorted(folder().glob("*.mxl"))]
     specs = [Scores(tuple(paths[i : i + SCORES_PER_SPEC])) for i in range(0, len(paths), SCORES_PER_SPEC)]
+    smf.compile_loops()  # here, so that no child has to under its time limit
     outcomes = parallel.fan_out(
         convert,
         specs,
@@ -81,7 +82,7 @@ def convert(scores: Scores, beat: Beat) -> list[bytes | str]:
     for index, path in enumerate(scores.paths):
         beat(index)
         try:
-            results.append(failed.get(index) or midi.write(musicxml.read(Path(path).read_bytes())))
+            results.append(failed.get(index) or smf.write(musicxml.read(Path(path).read_bytes())))
         except (InputError, OSError) as error:
             results.append(str(error))
     return results

@@ -35,7 +35,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from midivae.errors import InputError
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import Notes, TimeSignature
 
 READER_VERSION = f"verovio {version('verovio')}"  # the notes depend on it
@@ -50,7 +50,7 @@ def read(data: bytes) -> Notes:
     toolkit = _toolkit()
     if not toolkit.loadData(_without_grace_notes(_musicxml(data))):
         raise InputError("verovio cannot read the score; is it MusicXML?")
-    raw = midi.read(base64.b64decode(toolkit.renderToMIDI()))
+    raw = smf.read(base64.b64decode(toolkit.renderToMIDI())).notes
     moments = toolkit.renderToTimemap({"includeMeasures": True})
     ticks = [round(moment["qstamp"] * raw.ticks_per_quarter) for moment in moments]
     starts = [tick for tick, moment in zip(ticks, moments, strict=True) if "measureOn" in moment]

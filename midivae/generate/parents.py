@@ -27,7 +27,7 @@ from midivae.config.ingest import Ingest
 from midivae.config.jobs import Parent
 from midivae.config.train import View
 from midivae.errors import InputError, MidiError, ParamsError
-from midivae.music import grid, midi
+from midivae.music import grid, smf
 from midivae.music.notes import Notes
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, from_notes, pack
@@ -206,7 +206,7 @@ def _piece(parent: Parent, rolls: Path) -> _Piece:
 def _file(path: Path, ingest: Ingest, layout: Layout) -> _Piece:
     """A MIDI file as a piece, with the parts that the rolls have."""
     try:
-        notes = midi.read(path.read_bytes(), ingest.limits)
+        notes = smf.read(path.read_bytes(), ingest.limits).notes
     except (OSError, MidiError) as error:
         raise InputError(f"parent file:{path}: {error}; name a MIDI file that can be read") from error
     try:

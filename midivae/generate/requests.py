@@ -33,7 +33,7 @@ from midivae.storage.workdir import key_of, work_dir
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES = ("numpy", "torch", "symusic", "pyarrow")
+_LIBRARIES = ("numpy", "torch", "pyarrow")
 
 
 @dataclass(frozen=True)

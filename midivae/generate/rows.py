@@ -25,7 +25,7 @@ from midivae.generate.requests import Request, requests, rolls_sha256, work_fold
 from midivae.measures import cadences, features, harmony
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
-from midivae.music import midi, roll
+from midivae.music import roll, smf
 from midivae.music.grid import time_signature
 from midivae.storage import schema, tables
 from midivae.storage.code import code_version
@@ -109,7 +109,7 @@ def _midi_column(request: Request, names: Sequence[str], samples: Samples) -> pa
     music = roll.batch_to_notes(samples.planes, layout, request.tempo_qpm, request.programs)
     lengths = [request.steps_per_bar] * len(names) if bars is None else bars.tolist()
     files = [
-        midi.write(replace(notes, time_signatures=(time_signature(length, layout.steps_per_beat),)))
+        smf.write(replace(notes, time_signatures=(time_signature(length, layout.steps_per_beat),)))
         for notes, length in zip(music, lengths, strict=True)
     ]
     paths = [f"midi/{request.job.name}/{name}.mid" for name in names]

@@ -17,7 +17,7 @@ from midivae.config.ingest import Ingest, IngestLimits, Parts
 from midivae.errors import InputError, MidiError
 from midivae.ingest import sketches
 from midivae.measures.keys import KEYS, best_scale
-from midivae.music import grid, midi, roll
+from midivae.music import grid, roll, smf
 from midivae.music.notes import Notes
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, Raster
@@ -38,16 +38,13 @@ def describe_file(sha256: str, data: bytes, ingest: Ingest) -> tuple[Row, Row | 
     facts = _UNKNOWN | {"piece_id": sha256[:16], "sha256": sha256, "accepted": True}
     layout = layout_of(ingest)
     try:
-        notes, reader = midi.read_with_name(data, ingest.limits)
-        facts |= {"reader": reader, "tracks": len(notes.track_names), "notes_found": len(notes)}
-        placed = _place(notes, layout, ingest)
+        file = smf.read(data, ingest.limits)
+        facts |= _facts_of_file(file)
+        placed = _place(file.notes, layout, ingest)
+        facts |= _facts_of(placed, layout.steps_per_beat)
+        _check_notes(placed.raster.kept, ingest)
     except MidiError as error:
         return facts | rejection(sha256, error), None
-    facts |= _facts_of(placed)
-    least, kept = ingest.limits.min_notes, placed.raster.kept
-    if kept < least:
-        few = MidiError("few_notes", f"{kept} notes in the roll; ingest.limits.min_notes is {least}")
-        return facts | rejection(sha256, few), None
     return facts, {name: facts[name] for name in ("piece_id", "tempo_qpm")} | _roll_of(placed, layout)
 
 
@@ -56,11 +53,12 @@ def compile_loops() -> None:
 
     Without this the first file would wait for the compiler, some seconds, and might break its time limit.
     """
+    smf.compile_loops()
     zero = np.zeros(1, np.int32)
     small = np.zeros(1, np.uint8)
     notes = Notes(small, small, zero, zero + 480, zero, small, np.zeros(1, bool), ("",), ticks_per_quarter=480)
     settings = Ingest(parts=Parts(rule="merged"), limits=IngestLimits(min_steps=1, min_notes=1))
-    describe_file("", midi.write(notes), settings)
+    describe_file("", smf.write(notes), settings)
 
 
 def rejection(sha256: str, error: MidiError) -> Row:
@@ -100,7 +98,18 @@ def _place(notes: Notes, layout: Layout, ingest: Ingest) -> _Placed:
     return _Placed(notes, part, onset, n_steps, bars, raster)
 
 
-def _facts_of(placed: _Placed) -> Row:
+def _facts_of_file(file: smf.File) -> Row:
+    return {
+        "detail": "; ".join(file.repairs) or None,
+        "format": file.format,
+        "tracks_declared": file.tracks_declared,
+        "tracks": len(file.notes.track_names),
+        "notes_found": len(file.notes),
+        "notes_unended": file.notes_unended,
+    }
+
+
+def _facts_of(placed: _Placed, steps_per_beat: int) -> Row:
     notes, raster, metre = placed.notes, placed.raster, placed.notes.time_signature
     music, signature = sketches.describe(notes, placed.onset_step)
     return {
@@ -110,6 +119,7 @@ def _facts_of(placed: _Placed) -> Row:
         "notes_unassigned": int(np.count_nonzero(placed.part < 0)),
         "notes_out_of_range": raster.out_of_range,
         "notes_merged": raster.merged,
+        "off_grid": _off_grid(notes, placed.onset_step, steps_per_beat),
         "steps": placed.n_steps,
         "bars": len(placed.bar_starts),
         "duration_s": notes.duration_s,
@@ -129,6 +139,12 @@ def _roll_of(placed: _Placed, layout: Layout) -> Row:
     }
 
 
+def _check_notes(kept: int, ingest: Ingest) -> None:
+    least = ingest.limits.min_notes
+    if kept < least:
+        raise MidiError("few_notes", f"{kept} notes in the roll; ingest.limits.min_notes is {least}")
+
+
 def _check_length(n_steps: int, ingest: Ingest) -> None:
     limits = ingest.limits
     if n_steps == 0:
@@ -145,6 +161,12 @@ def _key(notes: Notes, part: Int64[np.ndarray, " N"]) -> str | None:
     counts = np.bincount(notes.pitch[(part >= 0) & ~notes.is_drum] % 12, minlength=12)
     best = int(best_scale(counts[None])[0][0])
     return KEYS[best] if best >= 0 else None
+
+
+def _off_grid(notes: Notes, onset_step: Int64[np.ndarray, " N"], steps_per_beat: int) -> float:
+    """Mean distance of the onsets from the grid, in steps; summed in integers."""
+    away = notes.onset_tick.astype(np.int64) * steps_per_beat - onset_step * notes.ticks_per_quarter
+    return int(np.abs(away).sum()) / (notes.ticks_per_quarter * len(notes))
 
 
 def _programs(notes: Notes, part: Int64[np.ndarray, " N"], n_parts: int) -> Int64[np.ndarray, " _"]:
@@ -167,9 +189,13 @@ def explain(path: Path, ingest: Ingest) -> str:
         raise InputError(f"{path}: not readable ({error})") from error
     facts, _ = describe_file(hashlib.sha256(data).hexdigest(), data, ingest)
     lines = [f"{path.name}: {facts['piece_id']}, {len(data)} bytes"]
-    if facts["reader"] is not None:
-        lines.append(f"read by {facts['reader']}: {facts['notes_found']} notes in {facts['tracks']} tracks")
-        lines += _tracks_in_words(midi.read(data, ingest.limits), ingest)
+    if facts["notes_found"] is not None:
+        file = smf.read(data, ingest.limits)
+        lines.append(f"format {file.format}: {len(file.notes)} notes in {facts['tracks']} tracks")
+        lines += _tracks_in_words(file.notes, ingest)
+        if file.notes_unended:
+            lines.append(f"{file.notes_unended} of the notes are never switched off; see docs/ingest.md")
+        lines += [f"repaired: {sentence}" for sentence in file.repairs]
     if facts["notes_kept"] is not None:
         lines.append(
             f"of its notes {facts['notes_kept']} are in the roll, {facts['notes_unassigned']} belong to no part, "
@@ -177,20 +203,19 @@ def explain(path: Path, ingest: Ingest) -> str:
         )
         lines.append(
             f"{facts['steps']} steps, {facts['bars']} bars, {facts['duration_s']:.1f} s, {facts['tempo_qpm']:.1f} BPM, "
-            f"{facts['time_signature']}, {facts['key'] or 'no key'}"
+            f"{facts['time_signature']}, {facts['key'] or 'no key'}, onsets {facts['off_grid']:.3f} steps off the grid"
         )
     verdict = "accepted" if facts["accepted"] else f"rejected as {facts['reason']}: {facts['detail']}"
     return "\n".join([*lines, verdict])
 
 
 def _tracks_in_words(notes: Notes, ingest: Ingest) -> list[str]:
-    """A line per track: its notes, and the part they go to."""
+    """A line per track and instrument: how many notes, and the part they go to."""
     part = assign_parts(notes, ingest.parts)
+    rows, counts = np.unique([notes.track, notes.is_drum, notes.program, part], axis=1, return_counts=True)
     lines = []
-    for track, name in enumerate(notes.track_names):
-        own = np.flatnonzero(notes.track == track)
-        first = own[0]  # a track has one program and one part
-        played = "drums" if notes.is_drum[first] else f"program {notes.program[first]}"
-        goes_to = ingest.parts.names[part[first]] if part[first] >= 0 else "no part"
-        lines.append(f"  track {name[:60]!r}: {len(own)} notes, {played}, to {goes_to}")
+    for (track, is_drum, program, index), count in zip(rows.T.tolist(), counts.tolist(), strict=True):
+        played = "drums" if is_drum else f"program {program}"
+        goes_to = ingest.parts.names[index] if index >= 0 else "no part"
+        lines.append(f"  track {notes.track_names[track][:60]!r}: {count} notes, {played}, to {goes_to}")
     return lines

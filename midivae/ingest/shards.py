@@ -26,7 +26,7 @@ from midivae.config.ingest import Ingest
 from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError, MidiError
 from midivae.ingest.facts import Row, compile_loops, describe_file, layout_of, rejection
-from midivae.music import midi
+from midivae.music.reasons import REASONS
 from midivae.storage import folders, tables
 from midivae.storage.code import code_version
 from midivae.storage.schema import FACTS, SHARD
@@ -153,7 +153,7 @@ def shard_of(sha256: str, n_shards: int) -> int:
 def _folder_of(ingest: Ingest) -> Path:
     """The folder of the work directory for what these params, formats and this code make."""
     settings = ingest.digest(exclude={"split", "duplicates", "pieces_per_shard"})
-    made_by = f"{settings} {code_version(__name__)} {midi.READER_VERSION}"
+    made_by = f"{settings} {code_version(__name__)}"
     return work_dir().absolute() / "ingest" / hashlib.sha256(made_by.encode()).hexdigest()[:16]
 
 
@@ -212,7 +212,7 @@ def make_shard(shard: Shard, beat: Beat) -> int:
 def _describe(file: File, shard: Shard) -> tuple[Row, Row | None]:
     if file.sha256 in shard.condemned:
         code = shard.condemned[file.sha256]
-        return rejection(file.sha256, MidiError(code, midi.REASONS[code])), None
+        return rejection(file.sha256, MidiError(code, REASONS[code])), None
     path = shard.corpus / file.path
     try:
         data = path.read_bytes()
@@ -235,5 +235,5 @@ def blame(shard: Shard, failure: Failure) -> Shard | None:
         return replace(shard, suspects=shard.suspects | {culprit.sha256})
     if not at_file:
         return None
-    log.warning("%s: %s (%s)", culprit.path, midi.REASONS[failure.kind], failure.detail)
+    log.warning("%s: %s (%s)", culprit.path, REASONS[failure.kind], failure.detail)
     return replace(shard, condemned={**shard.condemned, culprit.sha256: failure.kind})

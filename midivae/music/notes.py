@@ -64,8 +64,8 @@ class Notes:
         pitch, velocity: 0 to 127.
         onset_tick, duration_tick: when the note starts and how long it sounds.
         track: index into `track_names`.
-        program: the General MIDI program of the note's track, 0 to 127.
-        is_drum: whether the note's track plays on the percussion channel.
+        program: the General MIDI program of the note's channel when it starts, 0 to 127.
+        is_drum: whether that channel plays percussion when it starts.
         track_names: one name per track that has notes, as the file gives them.
         ticks_per_quarter: the file's resolution.
         tempos, time_signatures: changes, in order of their ticks.
@@ -136,7 +136,7 @@ class Notes:
         return seconds
 
     def to_pretty_midi(self) -> pretty_midi.PrettyMIDI:
-        """The same notes as a `pretty_midi.PrettyMIDI`, one instrument per track."""
+        """The same notes as a `pretty_midi.PrettyMIDI`, one instrument per track and program."""
         import pretty_midi
 
         midi = pretty_midi.PrettyMIDI(resolution=self.ticks_per_quarter, initial_tempo=DEFAULT_TEMPO)
@@ -149,14 +149,12 @@ class Notes:
         ]
         onsets = self.seconds(self.onset_tick)
         offsets = self.seconds(self.onset_tick.astype(np.int64) + self.duration_tick)
-        for index, name in enumerate(self.track_names):
-            notes = np.flatnonzero(self.track == index)
-            if len(notes) == 0:
-                continue
-            instrument = pretty_midi.Instrument(int(self.program[notes[0]]), bool(self.is_drum[notes[0]]), name)
+        instruments = np.unique([self.track, self.is_drum, self.program], axis=1, return_inverse=True)
+        for index, (track, is_drum, program) in enumerate(instruments[0].T.tolist()):
+            instrument = pretty_midi.Instrument(program, bool(is_drum), self.track_names[track])
             instrument.notes = [
                 pretty_midi.Note(int(self.velocity[i]), int(self.pitch[i]), float(onsets[i]), float(offsets[i]))
-                for i in notes
+                for i in np.flatnonzero(instruments[1].ravel() == index)
             ]
             midi.instruments.append(instrument)
         return midi

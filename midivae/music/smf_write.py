@@ -2,16 +2,17 @@
 
 Source: RP-001, "Standard MIDI Files 1.0". Rules:
     1. Format 1 ("MIDI File Formats 0, 1 and 2"): one track for each track of the notes; two where some of its notes are
-       drums and others are not. The first has the tempi and the time signatures ("Meta-Events"); each its name and, on
-       tick 0, its first program.
+       drums and others are not. The first begins with the time signatures and the tempi of tick 0 ("Meta-Events"), and
+       has the later ones among its events; each track has its name and, on tick 0, its first program.
     2. A melodic track has a channel for itself: 1 to 9 and 11 to 16 of port 0, then of port 1, and so on. Drums play on
        channel 10, those with other programs on that of the next port. With more than one port each track names its own
        (meta event 21, in no standard; readers that do not know it play all ports on the same 16 channels).
     3. On one tick: note-offs of notes that began before; then notes in their order, each behind its program if that is
        another than the one before, and a note of length 0 with its note-off.
-    4. Every track ends on `end_tick`, or with its last event where that comes later.
-    5. Velocity 0 would be a note-off: it is written as 1.
-    6. No running status: the same notes give the same bytes, and any reader takes them.
+    4. Every track ends on `end_tick`, or with its last event where that comes later; without `end_tick` one tick
+       behind its last event.
+    5. Velocity 0 would be a note-off: it is written as 1. A note-off has the velocity of its note.
+    6. Running status ("MTrk Events"): a status byte that repeats the one of the event before it is left out.
 
 `read(write(notes, end))` gives the notes back if those of a track have one `is_drum`, and no note of a pitch starts and
 ends within another of that pitch and track: such notes exchange their ends (first on, first off).
@@ -27,7 +28,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Bool, Int, Int64, UInt8
 
 from midivae.errors import MidiError
 from midivae.music.notes import Notes
@@ -51,7 +52,7 @@ def write(notes: Notes, end_tick: int | None = None) -> bytes:
 
     Args:
         notes: what to write; the tracks in the order of their names, those without notes too.
-        end_tick: where the tracks end, if no event of theirs comes later; None: each with its last event.
+        end_tick: where the tracks end, if no event of theirs comes later; None: one tick behind their last events.
 
     Raises:
         MidiError: the format cannot hold the notes; nothing is written.
@@ -153,12 +154,16 @@ def _bodies(notes: Notes, places: list[_Place], end_tick: int | None) -> list[by
     order = np.lexsort((phase, tick, track))
     tick, data, length = tick[order], data[order], length[order]
     bounds = np.searchsorted(track[order], np.arange(max(1, len(places)) + 1))
-    encoded, ends = _encoded(_deltas(tick, bounds), data, length)
+    opens = bounds[:-1][bounds[:-1] < bounds[1:]]
+    encoded, ends = _encoded(_deltas(tick, opens), data, length, _repeated_status(data, opens))
+    n_setup = sum(tick == 0 for tick, *_ in (*notes.tempos, *notes.time_signatures))
     bodies = []
     for index, (begin, end) in enumerate(pairwise(bounds.tolist())):
         last = int(tick[end - 1]) if end > begin else 0
-        body = _opening(notes, places, index) + encoded[ends[begin] : ends[end]].tobytes()
-        bodies.append(body + _quantity(max(0, (end_tick or 0) - last)) + _END_OF_TRACK)
+        rest = 1 if end_tick is None else max(0, end_tick - last)
+        behind = begin + (n_setup if index == 0 else 0)
+        setup, music = encoded[ends[begin] : ends[behind]].tobytes(), encoded[ends[behind] : ends[end]].tobytes()
+        bodies.append(setup + _opening(notes, places, index) + music + _quantity(rest) + _END_OF_TRACK)
     return bodies
 
 
@@ -199,7 +204,7 @@ def _ons_and_offs(notes: Notes, channel: UInt8[np.ndarray, " N"]) -> tuple[_Even
     velocity = np.maximum(notes.velocity, 1)
     ons = _events(notes.track, notes.onset_tick, 3 * index + 2, (0x90 | channel, notes.pitch, velocity))
     phase = np.where(notes.duration_tick > 0, 0, 3 * index + 3)
-    return ons, _events(notes.track, end, phase, (0x80 | channel, notes.pitch, np.zeros(len(notes), np.uint8)))
+    return ons, _events(notes.track, end, phase, (0x80 | channel, notes.pitch, velocity))
 
 
 def _events(track: Ints, tick: Ints, phase: Ints, data: tuple[UInt8[np.ndarray, " E"], ...]) -> _Events:
@@ -210,22 +215,32 @@ def _events(track: Ints, tick: Ints, phase: Ints, data: tuple[UInt8[np.ndarray, 
     return _Events(track.astype(np.int64), tick.astype(np.int64), phase.astype(np.int64), table, size)
 
 
-def _deltas(tick: Int64[np.ndarray, " E"], bounds: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " E"]:
-    """Ticks from the event before in the track, or from its start.
+def _deltas(tick: Int64[np.ndarray, " E"], opens: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " E"]:
+    """Ticks from the event before in the track, or from its start; `opens`: the first event of each track.
 
     Raises:
         MidiError: one is more than a file can say.
     """
     delta = np.diff(tick, prepend=0)
-    starts = bounds[:-1][bounds[:-1] < bounds[1:]]
-    delta[starts] = tick[starts]
+    delta[opens] = tick[opens]
     if len(delta) and delta.max() > MAX_DELTA:
         raise MidiError("bad_time", f"{delta.max()} ticks without an event; the standard has at most {MAX_DELTA}")
     return delta
 
 
+def _repeated_status(data: UInt8[np.ndarray, "E 7"], opens: Int64[np.ndarray, " K"]) -> Bool[np.ndarray, " E"]:
+    """Which events need no status byte: those of channels with that of the event before in their track."""
+    status = data[:, 0]
+    repeated: np.ndarray = (status == np.append(0, status[:-1])) & (status < 0xF0)
+    repeated[opens] = False
+    return repeated
+
+
 def _encoded(
-    delta: Int64[np.ndarray, " E"], data: UInt8[np.ndarray, "E 7"], length: Int64[np.ndarray, " E"]
+    delta: Int64[np.ndarray, " E"],
+    data: UInt8[np.ndarray, "E 7"],
+    length: Int64[np.ndarray, " E"],
+    without_status: Bool[np.ndarray, " E"],
 ) -> tuple[UInt8[np.ndarray, " _"], list[int]]:
     """Events with their deltas, end to end; and where each begins, with the end of the last."""
     digits = np.stack([delta >> shift & 0x7F for shift in (21, 14, 7, 0)], axis=1)
@@ -233,6 +248,7 @@ def _encoded(
     digits[:, :3] |= 0x80
     table = np.concatenate([digits.astype(np.uint8), data], axis=1)
     used = np.concatenate([used, np.arange(7) < length[:, None]], axis=1)
+    used[without_status, 4] = False
     return table[used], np.append(0, np.cumsum(used.sum(axis=1))).tolist()
 
 

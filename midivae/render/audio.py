@@ -2,7 +2,7 @@
 
 The synthesiser is midirenderer. The sound font is `TimGM6mb.sf2` in the installed pretty_midi; its licence is the GPL,
 so it is never copied. Each file is rendered in a child process: a file that crashes it, hangs or fills the memory does
-not stop the other files. The synthesiser gets the notes that `midi.read` accepts, not the file.
+not stop the other files. The synthesiser gets the notes that `smf.read` accepts, not the file.
 
 Conventions: sound is float, [frames, 2], `RATE` frames a second. A file lasts to the end of the last note and `TAIL_S`
 more, in which that note fades. It is scaled to the peak `PEAK`, so it is never clipped, and all files have about the
@@ -14,7 +14,7 @@ Offers: `render`, `Source` and `Rendered`; `FORMATS`.
 from __future__ import annotations
 
 import io
-import struct
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ from jaxtyping import Float
 from midivae.config.compute import Compute
 from midivae.config.ingest import IngestLimits
 from midivae.errors import InputError, MidiError, MidivaeError
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import DEFAULT_TEMPO, Notes, Tempo
 from midivae.workers.child import Beat
 from midivae.workers.parallel import fan_out
@@ -76,6 +76,7 @@ def render(files: Sequence[Source], compute: Compute) -> Iterator[tuple[int, Ren
     """
     font = sound_font()
     specs = [(str(font), file) for file in files]
+    smf.compile_loops()  # here, so that no child has to under its time limit
     for index, outcome in fan_out(
         _render, specs, compute, time_limit_s=TIME_LIMIT_S, memory_bytes=MEMORY_BYTES, label="render"
     ):
@@ -108,7 +109,7 @@ def _render(spec: tuple[str, Source], beat: Beat) -> Rendered | str:
     """A sound file, or the reason why there is none."""
     font, file = spec
     try:
-        notes = midi.read(file.data, IngestLimits())
+        notes = smf.read(file.data, IngestLimits()).notes
     except MidiError as error:
         if error.code == "no_notes":
             return "silent: it has no notes, so there is nothing to render"
@@ -146,22 +147,12 @@ def _synthesise(font: bytes, notes: Notes) -> Sound:
 
 
 def _with_tail(notes: Notes) -> bytes:
-    """The notes as MIDI, with an empty track that ends `TAIL_S` later: midirenderer stops at the end of all tracks."""
+    """The notes as MIDI whose tracks end `TAIL_S` after the last note: midirenderer stops at the end of all tracks."""
     end = notes.end_tick
     tempos = tuple(tempo for tempo in notes.tempos if tempo.tick <= end) or (Tempo.from_qpm(DEFAULT_TEMPO),)
-    data = midi.write(replace(notes, tempos=tempos))
-    ticks = end + int(np.ceil((TAIL_S + 0.1) * 1e6 / tempos[-1].us_per_quarter * notes.ticks_per_quarter))
-    body = _variable_length(ticks) + b"\xff\x2f\x00"  # the event at the end of a track
-    head, tracks = data[:10], int.from_bytes(data[10:12], "big")
-    return head + struct.pack(">H", tracks + 1) + data[12:] + b"MTrk" + struct.pack(">I", len(body)) + body
-
-
-def _variable_length(value: int) -> bytes:
-    """A variable-length quantity of MIDI files: seven bits a byte; all bytes but the last have the high bit."""
-    groups = [value & 0x7F]
-    while value := value >> 7:
-        groups.append(value & 0x7F | 0x80)
-    return bytes(reversed(groups))
+    tail = math.ceil((TAIL_S + 0.1) * 1e6 / tempos[-1].us_per_quarter * notes.ticks_per_quarter)
+    signatures = tuple(signature for signature in notes.time_signatures if signature.tick <= end)
+    return smf.write(replace(notes, tempos=tempos, time_signatures=signatures), end + tail)
 
 
 def _encode(sound: Sound, form: str) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 
 from midivae.errors import InputError, ParamsError
 from midivae.measures.keys import KEYS, best_scale
-from midivae.music import grid, midi
+from midivae.music import grid, smf
 from midivae.music.notes import DEFAULT_TEMPO, Notes
 from midivae.render import pictures
 
@@ -41,7 +41,7 @@ def draw(data: bytes, name: str, form: str) -> bytes:
         MidiError: the bytes are no MIDI file, or have no notes.
         InputError: the music is too long for a picture.
     """
-    notes = midi.read(data)
+    notes = smf.read(data).notes
     bars = _bar_lines(notes)
     if len(bars) > MOST_BARS:
         raise InputError(f"{name}: has more than {MOST_BARS} bars, the most in a picture; cut it into shorter files")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from midivae.music import midi
+from midivae.music.reasons import REASONS
 from midivae.render import charts
 from midivae.render.charts import number
 from midivae.storage import schema, tables
@@ -49,7 +49,7 @@ def corpus(data: Path) -> dict[str, Any]:
         "found": len(pieces),
         "accepted": len(accepted),
         "rejected": [
-            {"reason": reason, "files": count, "means": midi.REASONS.get(reason, "")}
+            {"reason": reason, "files": count, "means": REASONS.get(reason, "")}
             for reason, count in _most_common(pieces.loc[~pieces["accepted"], "reason"])
         ],
         "copies": len(accepted) - len(originals),

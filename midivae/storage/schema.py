@@ -62,14 +62,17 @@ CORPUS = _table(
 _FACTS: tuple[_Field, ...] = (
     ("accepted", pa.bool_()),
     ("reason", pa.string(), "null"),  # code, if rejected: see docs/ingest.md
-    ("detail", pa.string(), "null"),  # the reason in a sentence
-    ("reader", pa.string(), "null"),  # symusic, symusic-sanitised or pretty_midi; null: no reader could read it
+    ("detail", pa.string(), "null"),  # the reason in a sentence; of accepted files what is wrong with them, if anything
+    ("format", pa.int32(), "null"),  # of the MIDI file: 0 or 1
+    ("tracks_declared", pa.int32(), "null"),  # tracks that its header says it has
     ("tracks", pa.int32(), "null"),  # tracks with notes
     ("notes_found", pa.int64(), "null"),  # notes in the file: kept + unassigned + out_of_range + merged
     ("notes_kept", pa.int64(), "null"),  # notes in the roll
     ("notes_unassigned", pa.int64(), "null"),  # notes of tracks that belong to no part
     ("notes_out_of_range", pa.int64(), "null"),  # notes below or above the roll's pitches
     ("notes_merged", pa.int64(), "null"),  # notes that start at the step of another note of that part and pitch
+    ("notes_unended", pa.int64(), "null"),  # notes that no note-off ends; they are among the others
+    ("off_grid", pa.float64(), "null"),  # mean distance of note onsets from the grid, in steps
     ("steps", pa.int32(), "null"),  # length of the roll
     ("bars", pa.int32(), "null"),
     ("duration_s", pa.float64(), "null"),
@@ -79,7 +82,7 @@ _FACTS: tuple[_Field, ...] = (
 )
 FACTS = _table(
     "facts",
-    1,
+    2,
     ("piece_id", pa.string()),
     ("sha256", pa.string()),
     ("music", pa.uint64(), "null"),  # hash of the notes on the grid, without tempo, names and transposition
@@ -92,7 +95,7 @@ FACTS = _table(
 # one row per file found, accepted or not: found == accepted + rejected
 PIECES = _table(
     "pieces",
-    1,
+    2,
     ("path", pa.string()),  # as in corpus
     ("piece_id", pa.string()),  # first 16 hex digits of the file's sha256; key of the shards
     ("sha256", pa.string()),

@@ -9,14 +9,14 @@ from rolls import planes_of
 
 from midivae.catalog import playback
 from midivae.models.coding import complete
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.roll import Layout, Roll, batch_to_notes, cell_runs, to_notes
 
 LAYOUT = Layout(("drums", "high <b>", "low"), 48, 12, 4)
 
 
 def files_of(planes: np.ndarray) -> list[bytes]:
-    return [midi.write(notes) for notes in batch_to_notes(planes, LAYOUT)]
+    return [smf.write(notes) for notes in batch_to_notes(planes, LAYOUT)]
 
 
 def notes_of(planes: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_what_is_wrong_is_said_and_the_others_stand() -> None:
     files, notes = files_of(planes), notes_of(planes)
     files[1], notes[2] = b"RIFF and nothing", notes[2] + 1
     other = Layout(("drums", "somebody", "low"), 48, 12, 4)
-    files[3] = midi.write(to_notes(Roll(planes[3], other)))
+    files[3] = smf.write(to_notes(Roll(planes[3], other)))
     played = playback.play(files, notes, np.full(5, 16), LAYOUT)
     assert sorted(played.reasons) == [1, 2, 3]  # a silent sample is no error
     assert "begins with" in played.reasons[1]

@@ -15,7 +15,7 @@ from midivae.config.params import Params, parse
 from midivae.errors import SchemaError
 from midivae.fetch import stage as fetch
 from midivae.ingest import stage as ingest
-from midivae.music import midi
+from midivae.music import smf
 from midivae.train import stage as train
 
 pytestmark = pytest.mark.numerical
@@ -65,7 +65,7 @@ def write_high(folder: Path, first: int, count: int) -> None:
     for number in range(first, first + count):
         notes = four_part.piece(number)
         high = replace(notes, pitch=(np.minimum(notes.pitch.astype(int) + 12, 83)).astype(np.uint8))
-        (folder / f"high-{number}.mid").write_bytes(midi.write(high))
+        (folder / f"high-{number}.mid").write_bytes(smf.write(high))
 
 
 def test_nothing_new_is_quiet(champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from midivae.evaluate import stage as evaluate
 from midivae.measures import cadences, features, likeness
 from midivae.measures.keys import key_names
 from midivae.measures.notes import transposed
-from midivae.music import midi, roll
+from midivae.music import roll, smf
 from midivae.storage import schema, tables
 from midivae.windows.corpus import Corpus, load_corpus
 
@@ -302,7 +302,7 @@ def test_both_seams_by_hand(data: Path) -> None:
 
     path = data / "samples" / "catalog" / "infill-00000-of-00001.parquet"
     files = [row["bytes"] for row in tables.read(path, schema.CATALOG, ["midi"]).column("midi").to_pylist()]
-    samples = [roll.from_notes(midi.read(file), midi.read(file).track, LAYOUT, 64).planes for file in files]
+    samples = [roll.from_notes(smf.read(file).notes, smf.read(file).notes.track, LAYOUT, 64).planes for file in files]
     corpus = load_corpus(data / "rolls", ["valid", "test"])
     pieces = [roll.unpack(corpus.packed[a : a + 64], LAYOUT) for a in corpus.starts[:-1]]
     (row,) = (row for row in table(data, "seams", "infill") if row["measure"] == "same_key_both")

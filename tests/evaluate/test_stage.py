@@ -22,7 +22,7 @@ from midivae.evaluate import stage as evaluate
 from midivae.measures import features, harmony
 from midivae.measures.hashes import bar_hashes, novelty
 from midivae.measures.keys import key_names
-from midivae.music import midi, roll
+from midivae.music import roll, smf
 from midivae.music.roll import Layout, Roll
 from midivae.storage import folders, schema, tables
 from midivae.storage.files import read_json, write_json
@@ -103,7 +103,7 @@ def write_job(
         **dict.fromkeys(schema.ENDINGS, [None] * n),
         "key": key_names(planes, LAYOUT),
         "novelty": [None if np.isnan(v) else float(v) for v in share],
-        "midi": [{"bytes": midi.write(roll.to_notes(Roll(p, LAYOUT))), "path": None} for p in planes],
+        "midi": [{"bytes": smf.write(roll.to_notes(Roll(p, LAYOUT))), "path": None} for p in planes],
         **columns_of,
     }
     table = schema.CATALOG
@@ -332,7 +332,7 @@ def test_broken_midi_is_refused_with_a_reason(tmp_path: Path) -> None:
     rows[3]["midi"] = {"bytes": b"RIFF and nothing", "path": None}
     rows[5]["midi"] = rows[6]["midi"]
     rows[7]["midi"] = {
-        "bytes": midi.write(roll.to_notes(Roll(music(np.random.default_rng(1), 1)[0] & False, LAYOUT))),
+        "bytes": smf.write(roll.to_notes(Roll(music(np.random.default_rng(1), 1)[0] & False, LAYOUT))),
         "path": None,
     }
     assert rows[5]["notes"] != rows[6]["notes"]

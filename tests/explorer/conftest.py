@@ -19,7 +19,7 @@ from midivae.generate import parts
 from midivae.generate import stage as generate
 from midivae.ingest import stage as ingest
 from midivae.models import coding, controls, fit_controls
-from midivae.music import midi
+from midivae.music import smf
 from midivae.train import stage as train
 
 
@@ -31,8 +31,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
         patch.setattr(parts, "fan_out", in_this_process)
         patch.setattr(coding, "BLOCK", 8)
-        files = {f"{i:02}.mid": midi.write(piece(i)) for i in range(30)}
-        as_fetched(data, files | {"<script>alert(1)<!--.mid": midi.write(piece(99))})
+        files = {f"{i:02}.mid": smf.write(piece(i)) for i in range(30)}
+        as_fetched(data, files | {"<script>alert(1)<!--.mid": smf.write(piece(99))})
         patch.setattr(fit_controls, "CALIBRATED_ON", 16)
         patch.setattr(controls, "LEAST_EXPLAINED", 0.1)  # the model is small and trained for seconds
         for stage in (ingest, train, generate):

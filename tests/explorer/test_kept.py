@@ -19,7 +19,7 @@ from midivae.cli import main as cli
 from midivae.errors import CorruptError, FolderError, InputError
 from midivae.explorer.session import Session
 from midivae.explorer.settings import Settings
-from midivae.music import midi
+from midivae.music import smf
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256
 
@@ -56,7 +56,7 @@ def test_a_kept_sample_is_in_the_catalog_with_its_lineage(session: Session, data
 
 @pytest.mark.parametrize("parents", [1, 2, 3, 4])
 def test_what_was_kept_can_be_opened_again_and_is_the_same_music(session: Session, data: Path, parents: int) -> None:
-    upload = session.upload("mine.mid", midi.write(piece(78)))
+    upload = session.upload("mine.mid", smf.write(piece(78)))
     values: dict[str, Any] = {"parents": [upload["parent"], "sample:a-0000002", *some(session).parents][:parents]}
     values |= {"at": [0.7, 0.1], "radius": 0.33, "seed": 5, "changes": {"register": -1.7, "key": 1}}
     settings = Settings.parse(values)

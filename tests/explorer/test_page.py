@@ -17,7 +17,7 @@ from limits import WAIT_MS
 from midivae.catalog import read
 from midivae.explorer.server import Server
 from midivae.explorer.session import Session
-from midivae.music import midi
+from midivae.music import smf
 from midivae.storage.paths import MIDI_SUFFIXES
 
 pytestmark = pytest.mark.numerical
@@ -128,7 +128,7 @@ def test_a_person_finds_hears_and_keeps(tab: Any, session: Session, server: Serv
 
 
 def test_a_file_of_ones_own_and_errors_in_words(tab: Any, tmp_path: Path) -> None:
-    (tmp_path / EVIL).write_bytes(midi.write(piece(77)))
+    (tmp_path / EVIL).write_bytes(smf.write(piece(77)))
     tab.get_by_role("button", name="Change parent A").click()
     tab.get_by_role("button", name="A file").click()
     assert {*MIDI_SUFFIXES} < {*tab.locator("#file").get_attribute("accept").split(",")}

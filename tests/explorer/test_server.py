@@ -19,7 +19,7 @@ from midivae.explorer import routes, uploads
 from midivae.explorer.routes import FILE_NAME, TOKEN
 from midivae.explorer.server import Server
 from midivae.explorer.session import Session
-from midivae.music import midi
+from midivae.music import smf
 
 pytestmark = pytest.mark.numerical
 
@@ -86,7 +86,7 @@ def test_a_sample_over_http_and_its_file(server: Server, session: Session) -> No
     assert status == 200
     status, headers, file = request(server, "POST", "/api/midi", body)
     assert headers["content-type"] == "audio/midi"
-    notes = midi.read(file)
+    notes = smf.read(file).notes
     heard = [(36 + row, 120 * start, 120 * (end - start)) for _, row, start, end in made["notes"]]
     written = zip(notes.pitch.tolist(), notes.onset_tick.tolist(), notes.duration_tick.tolist(), strict=True)
     assert sorted(heard) == sorted(written)

@@ -15,7 +15,7 @@ from fetch.test_stage import check_corpus, params, rows, tree
 from midivae.errors import InputError, WorkerError
 from midivae.fetch import chorales
 from midivae.fetch import stage as fetch
-from midivae.music import midi
+from midivae.music import smf
 from midivae.workers import parallel
 from midivae.workers.outcome import Failure, Outcome
 
@@ -44,7 +44,7 @@ def test_chorales_are_the_same_with_one_and_two_workers(few_chorales: Path, tmp_
     assert (row["path"], row["origin"]) == ("bwv1.6.mid", "music21/corpus/bach/bwv1.6.mxl")
     assert str(row["source"]).startswith("bach-chorales (music21 ")
     assert "public domain" in str(row["licence"])
-    notes = midi.read((tmp_path / "one" / "corpus" / "midi" / "bwv269.mid").read_bytes())
+    notes = smf.read((tmp_path / "one" / "corpus" / "midi" / "bwv269.mid").read_bytes()).notes
     assert notes.track_names == ("Soprano", "Alto", "Tenor", "Bass")
 
 

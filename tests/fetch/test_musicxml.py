@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from midivae.errors import InputError
 from midivae.fetch import musicxml
-from midivae.music import grid, midi
+from midivae.music import grid, smf
 from midivae.music.notes import Notes, TimeSignature
 
 BACH = Path(str(importlib.util.find_spec("music21").origin)).parent / "corpus" / "bach"  # type: ignore[union-attr]
@@ -120,7 +120,7 @@ def bar_lines(notes: Notes, end: Fraction) -> list[Fraction]:
 def chorale(request: pytest.FixtureRequest) -> tuple[str, Notes]:
     """A chorale, through the MIDI file and back."""
     notes = musicxml.read((BACH / f"{request.param}.mxl").read_bytes())
-    return request.param, midi.read(midi.write(notes)).sorted()
+    return request.param, smf.read(smf.write(notes)).notes.sorted()
 
 
 # --- against the XML --------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_a_pickup_is_a_short_bar_and_two_halves_are_one() -> None:
 def test_compressed_and_plain_scores_read_alike() -> None:
     data = (BACH / "bwv10.7.mxl").read_bytes()
     plain = ElementTree.tostring(xml_of("bwv10.7"), encoding="utf-8")
-    assert midi.write(musicxml.read(plain)) == midi.write(musicxml.read(data))
+    assert smf.write(musicxml.read(plain)) == smf.write(musicxml.read(data))
 
 
 # --- bar signatures ---------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from midivae.measures.notes import chroma, transposed
 from midivae.models import coding, fit_controls
 from midivae.models.conditions import Conditions
 from midivae.models.controls import Controls, measure_changes
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import TimeSignature
 from midivae.music.parts import assign_parts
 from midivae.music.roll import FRAME, ONSET, Layout, from_notes, unpack
@@ -119,7 +119,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
         patch.setattr(fit_controls, "CALIBRATED_ON", 24)
-        as_fetched(data, {f"{i:02}.mid": midi.write(piece(i)) for i in range(32)})
+        as_fetched(data, {f"{i:02}.mid": smf.write(piece(i)) for i in range(32)})
         settings = params([{"name": "a", "count": 1}])
         ingest.run(settings, data)
         write_components(data, data / "by-hand")
@@ -150,7 +150,7 @@ def made(data: Path, *jobs: dict[str, Any], **sections: Any) -> pd.DataFrame:
 
 def planes_of(data: bytes, n_steps: int) -> np.ndarray:
     try:
-        notes = midi.read(data)
+        notes = smf.read(data).notes
     except MidiError:  # silent
         return np.zeros((n_steps, *CELLS), bool)
     part = assign_parts(notes, params([{"name": "a", "count": 1}]).ingest.parts)
@@ -453,12 +453,12 @@ def test_named_parts_stay_or_are_made_anew(data: Path, mode: str, stays: bool) -
 def test_samples_have_the_metre_of_their_parent(data: Path, tmp_path: Path) -> None:
     notes = replace(piece(77), time_signatures=(TimeSignature(0, 3, 4),))
     path = tmp_path / "waltz.mid"
-    path.write_bytes(midi.write(notes))
+    path.write_bytes(smf.write(notes))
     job = {"count": 1, "parents": [f"file:{path}"]}
     found = made(
         data, {"name": "a", "mode": "vary", **job}, {"name": "b", "mode": "accompany", **job}, {"name": "c", "count": 1}
     )
-    metres = [midi.read(row["bytes"]).time_signatures[0][1:] for row in found["midi"]]
+    metres = [smf.read(row["bytes"]).notes.time_signatures[0][1:] for row in found["midi"]]
     assert metres == [(3, 4), (3, 4), (4, 4)]
 
 
@@ -548,7 +548,7 @@ def test_the_setting_transposes_what_is_decoded(data: Path) -> None:
 # --- parents ----------------------------------------------------------------------------------------------------------
 def test_parents_are_files_pieces_and_samples(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine @ home.kar"
-    path.write_bytes(midi.write(piece(77)))
+    path.write_bytes(smf.write(piece(77)))
     pieces = tables.read(data / "rolls" / "pieces.parquet", schema.PIECES).to_pandas()
     row = pieces.iloc[3]
     parents = [f"file:{path}@4", f"piece:{row['path']}@2", f"piece:{row['piece_id']}@2", "sample:s-0000005"]
@@ -604,7 +604,7 @@ def test_a_file_without_any_of_the_parts_is_refused(data: Path, tmp_path: Path) 
     from pieces import hand_made, notes_of
 
     path = tmp_path / "x.mid"
-    path.write_bytes(midi.write(notes_of([(i * 480, 480, 60) for i in range(16)], names=("Kazoo",))))
+    path.write_bytes(smf.write(notes_of([(i * 480, 480, 60) for i in range(16)], names=("Kazoo",))))
     job = {"name": "a", "mode": "vary", "count": 1, "parents": [f"file:{path}"]}
     with pytest.raises(InputError, match=r"none of its notes belongs to the parts \['soprano'.*Kazoo.*rename them"):
         generate.run(params([job]), data)
@@ -615,7 +615,7 @@ def test_a_file_without_any_of_the_parts_is_refused(data: Path, tmp_path: Path) 
 
 def test_a_file_that_is_too_long_is_refused_before_a_roll_is_made(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "long.mid"
-    path.write_bytes(midi.write(piece(77)))  # 12 bars of 8 steps
+    path.write_bytes(smf.write(piece(77)))  # 12 bars of 8 steps
     job = {"name": "a", "mode": "vary", "count": 1, "parents": [f"file:{path}"]}
     with pytest.raises(InputError, match=r"job 'a': parent file:.*: it is 97 steps long, and the most is 50"):
         generate.run(params([job], ingest=VALUES["ingest"] | {"limits": {"max_steps": 50}}), data)
@@ -684,9 +684,9 @@ def test_a_sample_is_encoded_where_its_latent_is_not_that_of_its_music(data: Pat
 
 def test_a_change_of_a_parent_makes_samples_anew(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.mid"
-    path.write_bytes(midi.write(piece(77)))
+    path.write_bytes(smf.write(piece(77)))
     job = {"name": "a", "mode": "reconstruct", "count": 1, "parents": [f"file:{path}"]}
     first = made(data, job)
     assert generate.run(params([job]), data)["parts_reused"] == 1
-    path.write_bytes(midi.write(piece(78)))
+    path.write_bytes(smf.write(piece(78)))
     assert not np.array_equal(made(data, job)["z"][0], first["z"][0])

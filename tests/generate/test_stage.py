@@ -40,7 +40,7 @@ from midivae.ingest import stage as ingest
 from midivae.measures import harmony
 from midivae.models import coding
 from midivae.models.base import Chance
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, Roll, batch_to_notes, from_notes, to_notes
 from midivae.storage import folders, schema
@@ -104,7 +104,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIDIVAE_HOME", str(data / "work"))
-        as_fetched(data, {f"{i}.mid": midi.write(piece(i)) for i in range(12)})
+        as_fetched(data, {f"{i}.mid": smf.write(piece(i)) for i in range(12)})
         ingest.run(params([{"name": "a", "count": 1}]), data)
     write_model(data, "mlp", data / "model")
     for name in ("autoencoder", "transformer"):
@@ -210,7 +210,7 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
     planes = coding.decode(model, np.stack(list(found["z"])), Chance(params([job]).generate.jobs[0].threshold))
     layout = Layout(PARTS, 36, 48, 4)
     for row, roll in zip(found.to_dict("records"), planes, strict=True):
-        notes = midi.read(row["midi"]["bytes"])
+        notes = smf.read(row["midi"]["bytes"]).notes
         part = assign_parts(notes, params([job]).ingest.parts)
         assert np.array_equal(from_notes(notes, part, layout, 32).planes, roll)
         for name, (value,) in harmony.measure(roll[None], layout, 4).items():
@@ -448,6 +448,6 @@ def test_batch_to_notes_is_to_notes_of_each() -> None:
     layout = Layout(PARTS, 36, 48, 4)
     for roll, notes in zip(planes, batch_to_notes(planes, layout), strict=True):
         alone = to_notes(Roll(roll, layout))
-        assert midi.write(notes) == midi.write(alone)
+        assert smf.write(notes) == smf.write(alone)
         part = np.where(notes.track == 0, 0, 1)
         assert np.array_equal(from_notes(notes, part, layout, 16).planes, roll)

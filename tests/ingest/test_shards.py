@@ -16,7 +16,7 @@ from midivae.config.ingest import Ingest, Parts
 from midivae.ingest import shards
 from midivae.ingest.facts import compile_loops
 from midivae.ingest.shards import Shard
-from midivae.music import midi
+from midivae.music import smf
 from midivae.storage import tables
 from midivae.storage.schema import CORPUS
 from midivae.workers.child import NO_ITEM
@@ -28,7 +28,7 @@ def shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shard:
     """One of five files."""
     monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
     tracks = [[(i * 120, 120, 60 + (i * step) % 12) for i in range(40)] for step in range(5)]
-    as_fetched(tmp_path, {f"{step}.mid": midi.write(notes_of(track)) for step, track in enumerate(tracks)})
+    as_fetched(tmp_path, {f"{step}.mid": smf.write(notes_of(track)) for step, track in enumerate(tracks)})
     corpus = tables.read(tmp_path / "corpus" / "corpus.parquet", CORPUS)
     (only,) = shards.plan(corpus, tmp_path / "corpus" / "midi", Ingest(parts=Parts(rule="merged")))
     return only

@@ -29,7 +29,7 @@ from midivae.config.params import Params
 from midivae.errors import CorruptError, InputError
 from midivae.ingest import stage as ingest
 from midivae.ingest.pieces import split_of
-from midivae.music import midi, roll
+from midivae.music import roll, smf
 from midivae.music.notes import Notes, Tempo
 from midivae.music.roll import Layout
 from midivae.storage import folders, tables
@@ -52,7 +52,7 @@ def tune(seed: int, n_notes: int = 40) -> Notes:
 
 
 def tunes(*seeds: int) -> dict[str, bytes]:
-    return {f"tune-{seed:03d}.mid": midi.write(tune(seed)) for seed in seeds}
+    return {f"tune-{seed:03d}.mid": smf.write(tune(seed)) for seed in seeds}
 
 
 def params(workers: int = 1, **changes: object) -> Params:
@@ -76,11 +76,12 @@ def own_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 BROKEN = {
     "empty.mid": (b"", "empty"),
     "page.mid": (b"<html>", "not_midi"),
-    "cut.mid": (hand_made()[:60], "unreadable"),
-    "piano.mid": (midi.write(notes_of([(i * 120, 120, 60) for i in range(40)], names=("Piano",))), "no_part"),
-    "few.mid": (midi.write(notes_of([(0, 480, 60), (4000, 480, 60)], names=("Alto",))), "few_notes"),
-    "short.mid": (midi.write(notes_of([(0, 120, 40 + i) for i in range(20)], names=("Bass",))), "short"),
-    "long.mid": (midi.write(notes_of([(i * 12_000_000, 120, 60) for i in range(20)], names=("Tenor",))), "too_long"),
+    "cut.mid": (hand_made()[:13], "unreadable"),
+    "torn.mid": (hand_made()[:60], "no_notes"),
+    "piano.mid": (smf.write(notes_of([(i * 120, 120, 60) for i in range(40)], names=("Piano",))), "no_part"),
+    "few.mid": (smf.write(notes_of([(0, 480, 60), (4000, 480, 60)], names=("Alto",))), "few_notes"),
+    "short.mid": (smf.write(notes_of([(0, 120, 40 + i) for i in range(20)], names=("Bass",))), "short"),
+    "long.mid": (smf.write(notes_of([(i * 12_000_000, 120, 60) for i in range(20)], names=("Tenor",))), "too_long"),
 }
 
 
@@ -88,7 +89,7 @@ def test_every_file_is_accepted_or_rejected_with_a_reason(tmp_path: Path) -> Non
     as_fetched(tmp_path, tunes(*range(20)) | {name: data for name, (data, _) in BROKEN.items()})
     summary = ingest.run(params(), tmp_path)
     table = pieces(tmp_path)
-    assert summary["found"] == len(table) == 27
+    assert summary["found"] == len(table) == 28
     assert summary["accepted"] == table.accepted.sum() == 20
     assert {name: table.reason[name] for name in BROKEN} == {name: code for name, (_, code) in BROKEN.items()}
     assert table.detail[list(BROKEN)].str.len().gt(10).all()
@@ -115,7 +116,7 @@ def test_rolls_hold_the_notes_of_their_files(tmp_path: Path) -> None:
             data = pa.decompress(row["planes"], row["n_steps"] * layout.bytes_per_step, codec="zstd", asbytes=True)
             packed = np.frombuffer(data, np.uint8).reshape(layout.bytes_per_step, row["n_steps"]).T
             back = roll.to_notes(roll.Roll(roll.unpack(packed, layout), layout))
-            original = midi.read(files[by_id.path[row["piece_id"]]])
+            original = smf.read(files[by_id.path[row["piece_id"]]]).notes
             assert [e[1:] for e in events_of(back)] == [e[1:] for e in events_of(original)]
             assert row["bar_starts"] == list(range(0, row["n_steps"], 16))
             assert row["programs"] == [0, -1, -1, 0]
@@ -180,9 +181,9 @@ def test_duplicates_share_a_cluster_and_a_split(tmp_path: Path) -> None:
     higher = replace(original, pitch=original.pitch + np.uint8(3), tempos=(Tempo(0, 300_000),))
     later = replace(original, onset_tick=original.onset_tick + np.int32(1920))
     files = tunes(*range(12)) | {
-        "copy.mid": midi.write(original),
-        "higher.mid": midi.write(higher),
-        "later.mid": midi.write(later),
+        "copy.mid": smf.write(original),
+        "higher.mid": smf.write(higher),
+        "later.mid": smf.write(later),
     }
     as_fetched(tmp_path, files)
     summary = ingest.run(params(), tmp_path)
@@ -200,7 +201,7 @@ def test_near_duplicates_share_a_cluster_unless_that_is_switched_off(tmp_path: P
     changed = original.pitch.copy()
     changed[::40] += 2  # 8 of 320 notes
     near = replace(original, pitch=changed)
-    as_fetched(tmp_path, tunes(*range(2, 8)) | {"tune.mid": midi.write(original), "near.mid": midi.write(near)})
+    as_fetched(tmp_path, tunes(*range(2, 8)) | {"tune.mid": smf.write(original), "near.mid": smf.write(near)})
     assert ingest.run(params(), tmp_path)["clusters"] == 7
     table = pieces(tmp_path)
     assert len(set(table.cluster[["tune.mid", "near.mid"]])) == 1
@@ -209,8 +210,8 @@ def test_near_duplicates_share_a_cluster_unless_that_is_switched_off(tmp_path: P
 
 
 def test_a_corpus_may_bring_its_own_split(tmp_path: Path) -> None:
-    higher = midi.write(replace(tune(1), pitch=tune(1).pitch + np.uint8(3)))
-    files = tunes(*range(6)) | {"higher.mid": higher, "same.mid": midi.write(tune(2)), "empty.mid": b""}
+    higher = smf.write(replace(tune(1), pitch=tune(1).pitch + np.uint8(3)))
+    files = tunes(*range(6)) | {"higher.mid": higher, "same.mid": smf.write(tune(2)), "empty.mid": b""}
     said = {f"tune-{i:03d}.mid": split for i, split in enumerate(["train", "train", "valid", "test", "train"])}
     # higher is the music of tune 1, same has the bytes of tune 2; nothing is said of tune 5
     as_fetched(tmp_path, files, said | {"higher.mid": "test", "same.mid": "train", "empty.mid": "train"})

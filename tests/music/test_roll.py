@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pieces import events_of, grid_events, hand_made, notes_of, slow_roll
 
 from midivae.errors import SchemaError
-from midivae.music import grid, midi
+from midivae.music import grid, smf
 from midivae.music.notes import Notes, TimeSignature
 from midivae.music.roll import Layout, Roll, from_notes, pack, rasterise, to_notes, unpack
 
@@ -31,7 +31,7 @@ def test_repeated_and_abutting_notes_stay_apart() -> None:
 
 
 def test_hand_made_file_to_a_roll_and_back() -> None:
-    notes = midi.read(hand_made())
+    notes = smf.read(hand_made()).notes
     part = {"Soprano": 0, "Bass": 1, "Kit": 2}
     to_part = np.array([part[name] for name in notes.track_names])
     roll = from_notes(notes, to_part[notes.track], SATB)
@@ -39,7 +39,7 @@ def test_hand_made_file_to_a_roll_and_back() -> None:
     back = to_notes(roll, programs=(0, 32, 0), time_signatures=signatures)
     names = {"Soprano": "soprano", "Bass": "bass", "Kit": "drums"}
     assert events_of(back) == sorted((names[name], *rest) for name, *rest in events_of(notes))
-    assert events_of(midi.read(midi.write(back))) == events_of(back)
+    assert events_of(smf.read(smf.write(back)).notes) == events_of(back)
     assert grid.bar_starts(signatures, 480, 4, 28).tolist() == [0, 12]
 
 

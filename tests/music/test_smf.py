@@ -8,6 +8,8 @@ import random
 import struct
 import subprocess
 import sys
+import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from midivae.config.ingest import IngestLimits
 from midivae.errors import MidiError
 from midivae.music import smf
 from midivae.music.notes import Notes, Tempo, TimeSignature
+from midivae.music.reasons import REASONS
 from music.smf_files import (
     GM2_ON,
     GM_ON,
@@ -98,7 +101,7 @@ def rejected(data: bytes, code: str, limits: IngestLimits | None = None) -> str:
     with pytest.raises(MidiError) as error:
         smf.read(data, limits)
     assert error.value.code == code
-    assert code in smf.REASONS
+    assert code in REASONS
     assert error.value.detail
     return error.value.detail
 
@@ -513,7 +516,7 @@ def test_what_is_written_is_read(columns: dict[str, Any], end_tick: int | None) 
     assert file.repairs == ()
     assert (file.tracks_declared, file.notes_unended) == (file.tracks_read, 0)
     last = max(notes.end_tick, *(event.tick for event in (*notes.tempos, *notes.time_signatures)), 0)
-    assert file.end_tick == max(last, end_tick or 0)
+    assert file.end_tick == (last + 1 if end_tick is None else max(last, end_tick))
     assert smf.write(notes, end_tick) == data
     check(file, meaning(as_mido_reads(data)))
 
@@ -627,6 +630,109 @@ def test_nested_notes_exchange_their_ends() -> None:
     assert [row[:2] for row in rows(smf.read(smf.write(notes)))] == [(0, 480), (240, 960)]
 
 
+@pytest.mark.parametrize(
+    ("value", "coded"), [(0, "00"), (127, "7f"), (128, "8100"), (0x3FFF, "ff7f"), (0x4000, "818000")]
+)
+def test_times_as_the_standard_writes_them(value: int, coded: str) -> None:
+    assert bytes.fromhex(coded) + bytes([0x90, 60, 90]) in smf.write(notes_of([(value, 480, 60)]))
+
+
+def test_write_never_switches_a_note_off_by_its_velocity() -> None:
+    silent = replace(notes_of([(0, 120, 60)]), velocity=np.zeros(1, np.uint8))
+    assert len(smf.read(smf.write(silent)).notes) == 1
+
+
+# --- beside pretty_midi -----------------------------------------------------------------------------------------------
+def as_pretty_midi_reads(data: bytes) -> list[tuple[str, int, int, int]]:
+    """(track name, onset_tick, duration_tick, pitch) of every note, read by pretty_midi."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of tempi outside the first track, as in Nottingham
+        file = pretty_midi.PrettyMIDI(io.BytesIO(data))
+    return sorted(
+        (i.name, file.time_to_tick(n.start), file.time_to_tick(n.end) - file.time_to_tick(n.start), n.pitch)
+        for i in file.instruments
+        for n in i.notes
+    )
+
+
+def test_hand_made_file_is_read_note_for_note() -> None:
+    notes = smf.read(hand_made()).notes
+    assert events_of(notes) == [
+        ("Bass", 0, 1440, 48),
+        ("Bass", 0, 1440, 52),
+        ("Bass", 0, 1440, 55),
+        ("Kit", 0, 480, 38),
+        ("Kit", 480, 480, 38),
+        ("Kit", 960, 480, 38),
+        ("Soprano", 0, 240, 60),
+        ("Soprano", 240, 240, 60),
+        ("Soprano", 480, 480, 62),
+        ("Soprano", 960, 480, 64),
+        ("Soprano", 1440, 1920, 65),
+    ]
+    assert events_of(notes) == as_pretty_midi_reads(hand_made())
+    assert notes.ticks_per_quarter == 480
+    assert notes.tempos == (Tempo(0, 500_000), Tempo(1440, 1_000_000))
+    assert notes.time_signatures == (TimeSignature(0, 3, 4), TimeSignature(1440, 4, 4))
+    by_track = {name: notes.track == i for i, name in enumerate(notes.track_names)}
+    assert set(notes.program[by_track["Bass"]]) == {32}
+    assert notes.is_drum[by_track["Kit"]].all()
+    assert not notes.is_drum[~by_track["Kit"]].any()
+    # 1440 ticks at 120 BPM are 1.5 s; 1920 ticks at 60 BPM are 4 s
+    assert notes.duration_s == pytest.approx(5.5)
+    assert notes.tempo_qpm == pytest.approx(60.0)
+    assert notes.time_signature == TimeSignature(1440, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("events", "ours", "theirs"),
+    [
+        # (status, ticks since the event before); first on, first off: pretty_midi ends both with the first note-off
+        (((0x90, 0), (0x90, 10), (0x80, 10), (0x80, 10)), [(0, 20), (10, 20)], [(0, 20), (10, 10)]),
+        # the second note is never switched off: it ends with the track
+        (((0x90, 0), (0x90, 10), (0x80, 10), (0xB0, 30)), [(0, 20), (10, 40)], [(0, 20), (10, 10)]),
+        # a note of length 0 is kept
+        (((0x90, 0), (0x80, 0), (0x90, 10), (0x80, 10)), [(0, 0), (10, 10)], [(10, 10)]),
+        # off and on again on one tick: two notes that abut
+        (((0x90, 0), (0x80, 10), (0x90, 0), (0x80, 10)), [(0, 10), (10, 10)], [(0, 10), (10, 10)]),
+    ],
+)
+def test_the_documented_differences_from_pretty_midi(
+    events: tuple[tuple[int, int], ...], ours: list[tuple[int, int]], theirs: list[tuple[int, int]]
+) -> None:
+    data = single(b"".join(bytes([delta, status, 60, 64]) for status, delta in events))
+    assert [event[1:3] for event in events_of(smf.read(data).notes)] == ours
+    assert [event[1:3] for event in as_pretty_midi_reads(data)] == theirs
+
+
+@pytest.mark.parametrize("name", ["pop909", "nottingham"])
+def test_real_files_are_read_as_pretty_midi_reads_them(name: str) -> None:
+    archive = Path(__file__).parents[3] / "shared" / "corpora" / f"{name}.zip"
+    if not archive.exists():
+        pytest.skip(f"needs {archive.name} in the folder `shared` beside the project")
+    with zipfile.ZipFile(archive) as file:
+        members = sorted(member for member in file.namelist() if member.endswith(".mid"))
+        different = 0
+        for member in members[::75]:
+            data = file.read(member)
+            ours, theirs = events_of(smf.read(data).notes), as_pretty_midi_reads(data)
+            assert len(ours) == len(theirs)
+            # rule 2 may change the length of notes that overlap another of their pitch, and nothing else
+            assert sorted((n, o, p) for n, o, _, p in ours) == sorted((n, o, p) for n, o, _, p in theirs)
+            different += ours != theirs
+        assert different <= 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [({"max_bytes": 20}, "too_large"), ({"max_notes": 10}, "too_many_notes"), ({"max_tracks": 2}, "too_many_tracks")],
+)
+def test_limits_are_kept(limit: dict[str, int], code: str) -> None:
+    with pytest.raises(MidiError, match=r"ingest\.limits\.max_\w+ is \d+") as caught:
+        smf.read(hand_made(), IngestLimits(**limit))
+    assert caught.value.code == code
+
+
 # --- damaged bytes ----------------------------------------------------------------------------------------------------
 def originals() -> list[bytes]:
     """Files with every kind of event."""
@@ -677,7 +783,7 @@ def try_all(count: int, seed: int) -> int:
         try:
             file = smf.read(data)
         except MidiError as error:
-            assert error.code in smf.REASONS, error
+            assert error.code in REASONS, error
             assert len(error.detail) > 10, error
             continue
         readable += 1

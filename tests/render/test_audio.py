@@ -20,7 +20,7 @@ from midivae.catalog import read
 from midivae.cli import main as cli
 from midivae.config.compute import Compute
 from midivae.errors import InputError
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import Tempo
 from midivae.render import audio
 
@@ -42,7 +42,7 @@ def heard(data: bytes) -> np.ndarray:
 # --- one file ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", audio.FORMATS)
 def test_a_file_is_as_long_as_its_music_and_not_clipped(form: str) -> None:
-    found = one(midi.write(piece(1, bars=2)), form)
+    found = one(smf.write(piece(1, bars=2)), form)
     assert isinstance(found, audio.Rendered)
     # 8 beats at 96 a minute
     assert found.music_s == pytest.approx(5.0)
@@ -61,13 +61,13 @@ def test_a_loud_file_is_made_softer_until_nothing_is_clipped(monkeypatch: pytest
     loud = notes_of([(0, 480, pitch) for pitch in range(36, 96)], programs=(30,))  # a distorted guitar
     notes = replace(loud, velocity=np.full(60, 127, np.uint8))
     seen: list[int] = []
-    written = midi.write
+    written = smf.write
 
-    def write(notes: Any) -> bytes:
+    def write(notes: Any, end_tick: int) -> bytes:
         seen.append(int(notes.velocity.max()))
-        return written(notes)
+        return written(notes, end_tick)
 
-    monkeypatch.setattr(audio.midi, "write", write)
+    monkeypatch.setattr(audio.smf, "write", write)
     sound = audio._synthesise(audio.sound_font().read_bytes(), notes)
     assert seen[0] == 127
     assert seen[-1] < 127  # the first try was clipped
@@ -80,27 +80,20 @@ def test_durations_follow_tempo_changes() -> None:
     assert notes.duration_s == pytest.approx(1.5)
     # no tempo in the file: 120
     assert notes_of([(0, 960, 60)], tempos=()).duration_s == pytest.approx(1.0)
-    found = one(midi.write(notes))
+    found = one(smf.write(notes))
     assert isinstance(found, audio.Rendered)
     assert found.seconds == pytest.approx(1.5 + audio.TAIL_S)
 
 
-@pytest.mark.parametrize(
-    ("value", "coded"), [(0, "00"), (127, "7f"), (128, "8100"), (0x3FFF, "ff7f"), (0x4000, "818000")]
-)
-def test_times_as_midi_files_have_them(value: int, coded: str) -> None:
-    assert audio._variable_length(value).hex() == coded  # Standard MIDI File 1.0, page 2
-
-
 def test_silence_is_told() -> None:
     empty = notes_of([(0, 480, 60)])
-    data = midi.write(empty).replace(bytes([0x90, 60, 90]), bytes([0x90, 60, 0]))  # a note-on without force is none
+    data = smf.write(empty).replace(bytes([0x90, 60, 90]), bytes([0x90, 60, 0]))  # a note-on without force is none
     found = one(data)
     assert isinstance(found, InputError)
     assert "tune: silent" in str(found)
 
 
-@pytest.mark.parametrize("data", [b"", b"no music", midi.write(piece(1, bars=1))[:40]], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize("data", [b"", b"no music", smf.write(piece(1, bars=1))[:40]], ids=["empty", "text", "cut"])
 def test_a_bad_file_is_told(data: bytes) -> None:
     found = one(data)
     assert isinstance(found, InputError)
@@ -108,7 +101,7 @@ def test_a_bad_file_is_told(data: bytes) -> None:
 
 
 def test_too_long_is_told() -> None:
-    found = one(midi.write(notes_of([(0, 480, 60), (480 * 8000, 480, 60)])))
+    found = one(smf.write(notes_of([(0, 480, 60), (480 * 8000, 480, 60)])))
     assert "at most 3600 s" in str(found)
 
 
@@ -116,7 +109,7 @@ def test_a_crash_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
     import guarded
 
     monkeypatch.setattr(audio, "_render", guarded.render_or_crash)
-    good = midi.write(piece(2, bars=1))
+    good = smf.write(piece(2, bars=1))
     files = [audio.Source("good", good, "wav"), audio.Source("crash", good, "wav"), audio.Source("also", good, "wav")]
     found = dict(audio.render(files, HERE))
     assert isinstance(found[0], audio.Rendered)
@@ -151,7 +144,7 @@ def test_samples_of_every_job_are_rendered(data: Path, tmp_path: Path) -> None:
     rows = read.samples(data).set_index("sample_id")
     assert {rows.loc[line["sample"], "job"] for line in told} == set(rows["job"])
     for line in told:
-        notes = midi.read(read.midi_bytes(data, [line["sample"]])[line["sample"]])
+        notes = smf.read(read.midi_bytes(data, [line["sample"]])[line["sample"]]).notes
         sound = heard((tmp_path / f"{line['sample']}.flac").read_bytes())
         assert len(sound) / audio.RATE == pytest.approx(notes.duration_s + audio.TAIL_S, abs=0.01)
         assert notes.duration_s <= rows.loc[line["sample"], "duration_s"] + 0.01
@@ -161,7 +154,7 @@ def test_samples_of_every_job_are_rendered(data: Path, tmp_path: Path) -> None:
 
 def test_files_and_samples_by_name(data: Path, tmp_path: Path) -> None:
     tune = tmp_path / "tune.mid"
-    tune.write_bytes(midi.write(piece(3, bars=1)))
+    tune.write_bytes(smf.write(piece(3, bars=1)))
     broken = tmp_path / "broken.mid"
     broken.write_bytes(b"MThd")
     out = tmp_path / "out"
@@ -194,7 +187,7 @@ def test_what_is_wrong_is_named(data: Path, tmp_path: Path, words: list[str], co
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.mid").write_bytes(midi.write(piece(1, bars=1)))
+        (tmp_path / folder / "x.mid").write_bytes(smf.write(piece(1, bars=1)))
     result = invoke("render", tmp_path / "a" / "x.mid", tmp_path / "b" / "x.mid", "--output", tmp_path)
     assert result.exit_code == 2
     assert "written as 'x'" in result.stderr

@@ -16,11 +16,11 @@ from PIL import Image
 
 from midivae.cli import main as cli
 from midivae.errors import InputError, MidiError, ParamsError
-from midivae.music import midi
+from midivae.music import smf
 from midivae.music.notes import TimeSignature
 from midivae.render import pictures, plot
 
-TUNE = midi.write(piece(1, bars=4))
+TUNE = smf.write(piece(1, bars=4))
 
 
 @pytest.mark.parametrize("form", plot.FORMATS)
@@ -46,7 +46,7 @@ def test_an_svg_says_what_it_shows() -> None:
 
 def test_hostile_names_are_text() -> None:
     name = "<script>alert(1)</script> $x^2$ \u202e"
-    data = midi.write(notes_of([(0, 480, 60)], names=("</text><script>$\\frac{",)))
+    data = smf.write(notes_of([(0, 480, 60)], names=("</text><script>$\\frac{",)))
     text = plot.draw(data, name, "svg").decode()
     root = ET.fromstring(text)  # well-formed
     assert not [node for node in root.iter() if node.tag.endswith("script")]
@@ -76,7 +76,7 @@ def test_what_cannot_be_drawn_is_named() -> None:
     with pytest.raises(ParamsError, match=r"a\.pdf"):
         plot.format_of(Path("a.pdf"))
     with pytest.raises(InputError, match="more than 400 bars"):
-        plot.draw(midi.write(notes_of([(0, 480, 60), (480 * 4 * 500, 480, 60)])), "tune", "png")
+        plot.draw(smf.write(notes_of([(0, 480, 60), (480 * 4 * 500, 480, 60)])), "tune", "png")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reported import LICENCE, SOURCE
 
-from midivae.music import midi
+from midivae.music.reasons import REASONS
 from midivae.report.overview import corpus
 
 
@@ -14,7 +14,7 @@ def test_counts_add_up(data: Path) -> None:
     found = corpus(data)
     assert found["found"] == 25
     assert found["found"] == found["accepted"] + sum(row["files"] for row in found["rejected"])
-    assert found["rejected"] == [{"reason": "not_midi", "files": 1, "means": midi.REASONS["not_midi"]}]
+    assert found["rejected"] == [{"reason": "not_midi", "files": 1, "means": REASONS["not_midi"]}]
     assert sum(len(pieces) for pieces in found["splits"].values()) == 24
     assert found["sources"] == [{"source": SOURCE, "licence": LICENCE, "files": 25}]
     assert found["copies"] == found["near"] == 0

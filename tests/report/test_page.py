@@ -170,10 +170,10 @@ def test_every_instrument_sounds(page: Any) -> None:
 
 
 def test_the_page_reads_midi_as_we_do(page: Any, data: Path) -> None:
-    from midivae.music import midi
+    from midivae.music import smf
 
     for name, file in read.midi_bytes(data, ["sample-0000002", "merged-0000001"]).items():
-        mine = midi.read(file).sorted()
+        mine = smf.read(file).notes.sorted()
         theirs = page.evaluate("(bytes) => readMidi(new Uint8Array(bytes))", list(file))
         quarter = mine.ticks_per_quarter
         wanted = sorted(

@@ -34,7 +34,7 @@ def test_write_then_read(tmp_path: Path) -> None:
 
 def test_other_tables_and_versions_are_refused_by_name(tmp_path: Path) -> None:
     tables.write(tmp_path / "a.parquet", ROWS, CORPUS)
-    with pytest.raises(SchemaError, match="table corpus v1, this release reads pieces v1; rerun"):
+    with pytest.raises(SchemaError, match="table corpus v1, this release reads pieces v2; rerun"):
         tables.read(tmp_path / "a.parquet", PIECES)
     with pytest.raises(SchemaError, match="corpus v1, this release reads corpus v2"):
         tables.read(tmp_path / "a.parquet", Table("corpus", 2, CORPUS.columns))
