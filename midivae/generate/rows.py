@@ -108,8 +108,9 @@ def _midi_column(request: Request, names: Sequence[str], samples: Samples) -> pa
     layout, bars = request.layout, samples.steps_per_bar
     music = roll.batch_to_notes(samples.planes, layout, request.tempo_qpm, request.programs)
     lengths = [request.steps_per_bar] * len(names) if bars is None else bars.tolist()
+    end = samples.planes.shape[1] * roll.TICKS_PER_STEP
     files = [
-        smf.write(replace(notes, time_signatures=(time_signature(length, layout.steps_per_beat),)))
+        smf.write(replace(notes, time_signatures=(time_signature(length, layout.steps_per_beat),)), end)
         for notes, length in zip(music, lengths, strict=True)
     ]
     paths = [f"midi/{request.job.name}/{name}.mid" for name in names]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mido
 import numpy as np
 import pandas as pd
 import pretty_midi
@@ -221,6 +222,8 @@ def test_rows_agree_with_their_midi_and_the_model(data: Path, here: None) -> Non
         judge = pretty_midi.PrettyMIDI(io.BytesIO(row["midi"]["bytes"]))
         assert sum(len(i.notes) for i in judge.instruments) == row["notes"]
         assert judge.get_tempo_changes()[1][0] == pytest.approx(150)
+        tracks = mido.MidiFile(file=io.BytesIO(row["midi"]["bytes"])).tracks
+        assert {sum(message.time for message in track) for track in tracks} == {8 * 480}  # all end with the sample
         assert {i.name: i.program for i in judge.instruments} == {"soprano": 52, "bass": 32}
 
 
