@@ -161,6 +161,7 @@ class Session:
             "beats_per_bar": self._params.evaluate.beats_per_bar,
             "tempo_qpm": config.tempo_qpm,
             "knobs": knobs,
+            "has_fidelity": loaded.context.model.coarse < loaded.context.model.latent,
             "kept": str(self.kept.folder),
             "limits": {
                 "grid": GRID,

@@ -90,6 +90,9 @@ def test_a_person_finds_hears_and_keeps(tab: Any, session: Session, server: Serv
     waits(tab, "[id='says-register']", "measured")
     tab.locator("#radius").focus()
     changes(tab, lambda: tab.keyboard.press("ArrowRight"))
+    tab.locator("#fidelity").focus()
+    changes(tab, lambda: tab.keyboard.press("ArrowLeft"))
+    waits(tab, "#fidelity-says", "the notes")
     changes(tab, lambda: tab.locator("#roll-again").click())
     # it plays what changed, well above silence, and stops
     until(tab, f"{LEVEL} > 0.01")
@@ -106,6 +109,7 @@ def test_a_person_finds_hears_and_keeps(tab: Any, session: Session, server: Serv
     [row] = read.samples(data, "job = 'kept'").to_dict("records")
     assert row["weights"].tolist() == [0.1875, 0.0625, 0.5625, 0.1875]
     assert row["radius"] == pytest.approx(0.05)
+    assert row["fidelity"] == pytest.approx(0.95)
     assert json.loads(row["edits"])["asked"]["register"] > 0
     assert row["seed"] > 0
     assert row["params_sha256"] == tab.locator("#status").get_attribute("data-made")

@@ -11,7 +11,8 @@ const loop = new Loop();
 
 let token = "";
 let about = null; // what the server says of the model
-let settings = { model: "", parents: [], at: [0.5, 0.5], radius: 0, seed: 0, changes: {}, tempo_qpm: null };
+const FIDELITIES = [[0, "the idea alone"], [0.35, "an outline"], [0.75, "most of the notes"], [Infinity, "the notes"]];
+let settings = { model: "", parents: [], at: [0.5, 0.5], radius: 0, fidelity: 1, seed: 0, changes: {}, tempo_qpm: null };
 let sample = null; // the newest answer
 let names = {}; // of parents
 let waiting = null; // the settings to ask for next, and when a person changed them
@@ -58,6 +59,7 @@ function toHash() {
   for (const parent of settings.parents) words.append("p", parent);
   words.set("at", settings.at.map((x) => Math.round(x * about.limits.grid)).join("."));
   words.set("r", settings.radius);
+  if (settings.fidelity !== 1) words.set("f", settings.fidelity);
   words.set("s", settings.seed);
   for (const [name, change] of Object.entries(settings.changes)) if (change) words.append("k", `${name}=${change}`);
   if (settings.tempo_qpm) words.set("t", settings.tempo_qpm);
@@ -79,6 +81,7 @@ function fromHash(hash) {
     parents: words.getAll("p").slice(0, parents),
     at: [point[0], point[1] ?? 0.5],
     radius: parse(words.get("r"), 0),
+    fidelity: clamp(parse(words.get("f"), 1), 0, 1),
     seed: parse(words.get("s"), 0),
     changes,
     tempo_qpm: parse(words.get("t"), null),
@@ -246,6 +249,11 @@ function showControls() {
   $("radius-out").textContent = settings.radius.toFixed(2);
   $("radius-says").textContent = RADII.find(([most]) => settings.radius <= most)[1];
   $("radius").setAttribute("aria-valuetext", `${settings.radius.toFixed(2)}, ${$("radius-says").textContent}`);
+  $("fidelity-card").hidden = !about.has_fidelity;
+  $("fidelity").value = settings.fidelity;
+  $("fidelity-out").textContent = settings.fidelity.toFixed(2);
+  $("fidelity-says").textContent = FIDELITIES.find(([most]) => settings.fidelity <= most)[1];
+  $("fidelity").setAttribute("aria-valuetext", `${settings.fidelity.toFixed(2)}, ${$("fidelity-says").textContent}`);
   $("seed").textContent = settings.seed;
   $("tempo").value = Math.round(settings.tempo_qpm ?? about.tempo_qpm);
   $("model").value = settings.model;
@@ -509,6 +517,7 @@ function listen() {
     changed();
   });
   on("radius", "input", () => { settings.radius = Number($("radius").value); changed(); });
+  on("fidelity", "input", () => { settings.fidelity = Number($("fidelity").value); changed(); });
   on("roll-again", "click", () => { settings.seed = randomSeed(); changed(); });
   on("reset", "click", () => { settings.changes = {}; changed(); });
   on("model", "change", () => open({ model: $("model").value }, performance.now()));
