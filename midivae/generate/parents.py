@@ -174,7 +174,10 @@ def _split(parent: Parent, rolls: Path, view: View) -> _Windows:
     corpus = load_corpus(rolls, [parent.name])
     windows = find_windows(corpus, view.model_copy(update={"hop": "bar"}))
     if not len(windows):
-        raise InputError(f"parent split:{parent.name}: no window of {view.steps} steps in it; name another split")
+        raise InputError(
+            f"parent split:{parent.name}: no window of {view.steps} steps in its {len(corpus)} piece(s); name another "
+            "split, or change its share or seed (ingest.split)"
+        )
     first = corpus.starts[windows.piece]
     labels = [
         f"piece:{corpus.piece_ids[piece]}@{int(np.searchsorted(corpus.bar_starts[piece], step)) + 1}"

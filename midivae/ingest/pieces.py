@@ -6,6 +6,7 @@ Offers: `pieces_of`, and `split_of` (the split of a cluster).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from midivae.ingest.sketches import HASHES
 from midivae.storage.schema import PIECES
 
 SPLITS = ("train", "valid", "test")
+SMALL = 20  # clusters: with fewer of them the hash may leave a split empty
 
 
 def pieces_of(corpus: pa.Table, facts: pa.Table, ingest: Ingest, n_shards: int) -> pa.Table:
@@ -64,9 +66,12 @@ def _splits(clusters: list[str | None], own: list[str | None], split: Split) -> 
 
     With `split.own` a cluster has the split that the corpus says of its files. Where these differ, test counts before
     valid and valid before train: what a corpus holds out is held out with all that is like it, and nothing like it is
-    trained on.
+    trained on. Without it, of three or more clusters no split is empty whose share is above 0.
     """
-    of_cluster = {name: split_of(name, split) for name in set(clusters) if name is not None}
+    names = {name for name in clusters if name is not None}
+    of_cluster = {name: split_of(name, split) for name in names}
+    if 3 <= len(names) < SMALL and not split.own:
+        of_cluster = _of_few(names, split)
     if split.own:
         if not any(own):
             raise InputError(
@@ -79,8 +84,29 @@ def _splits(clusters: list[str | None], own: list[str | None], split: Split) -> 
     return pa.array([None if name is None else of_cluster[name] for name in clusters], pa.string())
 
 
+def _of_few(clusters: set[str], split: Split) -> dict[str, str]:
+    """The splits of a few clusters: those of `split_of`, but none is empty whose share is above 0.
+
+    The clusters lie in the order of their hashes, first those of test, then those of valid. An empty split takes the
+    next cluster at its border.
+    """
+    order = sorted(clusters, key=lambda name: _place(name, split))
+    counts = Counter(split_of(name, split) for name in order)
+    n_test = max(counts["test"], int(split.test > 0))
+    n_valid = max(counts["valid"], int(split.valid > 0))
+    while n_test + n_valid >= len(order):  # one is left to train on
+        n_test, n_valid = (n_test - 1, n_valid) if n_test > n_valid else (n_test, n_valid - 1)
+    names = ["test"] * n_test + ["valid"] * n_valid + ["train"] * (len(order) - n_test - n_valid)
+    return dict(zip(order, names, strict=True))
+
+
 def split_of(cluster: str, split: Split) -> str:
     """The split of a cluster: from a hash of its name, so that it does not depend on any other piece."""
-    digest = hashlib.sha256(f"{split.seed} {cluster}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2.0**64
+    place = _place(cluster, split)
     return "test" if place < split.test else "valid" if place < split.test + split.valid else "train"
+
+
+def _place(cluster: str, split: Split) -> float:
+    """A number from 0 to 1 that the hash of a cluster's name gives."""
+    digest = hashlib.sha256(f"{split.seed} {cluster}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2.0**64

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def load_splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
     Raises:
         InputError, SchemaError, CorruptError: the rolls are missing, of another version or damaged.
         ParamsError: the view merges parts and the rolls have nothing but drums.
-        TrainingError: a model's batch has more windows than split `train`.
+        TrainingError: split `train` has no piece, or fewer windows than a model's batch.
     """
     manifest = rolls / folders.MANIFEST
     if not manifest.is_file():
@@ -98,11 +99,22 @@ def load_splits(rolls: Path, settings: Train, device: torch.device) -> Splits:
     windows = {
         name: BitMatrix(corpus, find_windows(corpus, view), view, device, context) for name, corpus in corpora.items()
     }
+    _check_some(corpora)
     for name in names:
         _check_enough(len(windows["train"]), name, settings)
     if not windows["valid"]:
         log.warning("no windows in split `valid`: the training loss chooses the best weights and stops no training")
     return Splits(corpora, windows, file_sha256(manifest))
+
+
+def _check_some(corpora: Mapping[str, Corpus]) -> None:
+    if not len(corpora["train"]):
+        held_out = ", ".join(f"{len(corpus)} in {name}" for name, corpus in corpora.items() if name != "train")
+        raise TrainingError(
+            f"no piece is in split train ({held_out}): there is nothing to train on; set ingest.split.valid and "
+            "ingest.split.test to 0, set another ingest.split.seed, or ingest more pieces (copies and near copies of "
+            "one piece count as one)"
+        )
 
 
 def _check_enough(n_windows: int, name: str, settings: Train) -> None:

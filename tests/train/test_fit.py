@@ -64,6 +64,9 @@ def test_too_few_windows_are_refused_before_any_work(data: Path, tmp_path: Path)
         train.run(params(dense=Dense(batch_size=4096)), data)
     with pytest.raises(TrainingError, match=r"^0 training window\(s\) of 512 steps"):
         train.run(params(view=View(steps=512)), data)
+    write_rolls(data / "rolls", made_up(3), ["valid", "valid", "test"])
+    with pytest.raises(TrainingError, match=r"no piece is in split train \(2 in valid, 1 in test\).*split.valid"):
+        train.run(params(), data)
     assert not (tmp_path / "work").exists()
 
 
