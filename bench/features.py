@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import muspy
 import numpy as np
-from hardware import hardware
+from hardware import hardware, peer
 
 from midivae.config.train import View
 from midivae.measures import features, harmony
@@ -31,6 +31,8 @@ from midivae.music import roll as pianoroll
 from midivae.music.roll import Layout
 from midivae.windows.corpus import load_corpus
 from midivae.windows.windows import cut_planes, find_windows
+
+muspy = peer("muspy")
 
 
 def main() -> None:
@@ -70,7 +72,7 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _for_muspy(roll: np.ndarray, layout: Layout) -> muspy.Music:
+def _for_muspy(roll: np.ndarray, layout: Layout) -> Any:
     _, part, row, onset, offset = pianoroll.cell_runs(roll[None])
     tracks = [
         muspy.Track(
@@ -85,7 +87,7 @@ def _for_muspy(roll: np.ndarray, layout: Layout) -> muspy.Music:
     return muspy.Music(resolution=layout.steps_per_beat, tracks=tracks)
 
 
-def _by_muspy(music: muspy.Music) -> list[float]:
+def _by_muspy(music: Any) -> list[float]:
     return [
         muspy.pitch_range(music),
         muspy.polyphony(music),

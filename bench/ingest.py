@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
-import importlib
 import json
 import os
 import random
@@ -49,8 +48,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pyarrow as pa
-import symusic
-from hardware import hardware
+from hardware import hardware, peer
 
 from midivae.config.compute import Compute
 from midivae.config.ingest import Ingest, Parts
@@ -65,6 +63,7 @@ from midivae.workers.child import Beat
 from midivae.workers.guard import ENVIRONMENT
 from midivae.workers.outcome import Outcome
 
+symusic = peer("symusic")
 STEPS_PER_BEAT = 4
 OWN = Parts(rule="track", tracks={"melody": ("melody",), "bridge": ("bridge",), "piano": ("piano",)}, rest="rest")
 LAYOUTS = {
@@ -155,14 +154,14 @@ def _ours(paths: list[Path], scratch: Path) -> dict[str, Callable[[], object]]:
 
 def _peer(name: str) -> Callable[[Path], object]:
     """What a peer does with a file; only its own package is imported."""
-    peer = importlib.import_module(name)
+    package = peer(name)
     if name == "pretty_midi":
-        return lambda path: _roll_of_pretty_midi(peer.PrettyMIDI(str(path)))
+        return lambda path: _roll_of_pretty_midi(package.PrettyMIDI(str(path)))
     if name == "muspy":
-        return lambda path: peer.read_midi(path).adjust_resolution(STEPS_PER_BEAT).to_pianoroll_representation()
+        return lambda path: package.read_midi(path).adjust_resolution(STEPS_PER_BEAT).to_pianoroll_representation()
     if name == "pypianoroll":
-        return lambda path: peer.read(path, resolution=STEPS_PER_BEAT)
-    tokenizer = peer.REMI()
+        return lambda path: package.read(path, resolution=STEPS_PER_BEAT)
+    tokenizer = package.REMI()
     return lambda path: tokenizer(symusic.Score(path))
 
 
@@ -180,6 +179,7 @@ def measure(
     paths: list[Path], few: list[Path], folder: Path, args: argparse.Namespace, scratch: Path
 ) -> dict[str, object]:
     """Milliseconds a file, by processor time and by the wall clock, of every contestant in every round."""
+    peers = {name: _peer(name) for name in args.peers}  # first, as one may be missing
     data = [path.read_bytes() for path in paths]
     everybody: dict[str, tuple[Callable[[], object], int]] = {
         "read": (lambda: [path.read_bytes() for path in paths], len(paths)),
@@ -189,8 +189,7 @@ def measure(
     notes = sum(symusic.Score.from_midi(one).note_num() for one in data)
     for work, _ in everybody.values():
         work()  # warm up: caches of files, code and memory
-    for name in args.peers:
-        work = _peer(name)
+    for name, work in peers.items():
         everybody[name] = (lambda work=work: [_or_none(work, path) for path in few]), len(few)  # type: ignore[misc]
     gc.collect()
     gc.freeze()  # what the peers' modules keep is looked through in nobody's time

@@ -30,14 +30,15 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
-import symusic
-from hardware import hardware
+from hardware import hardware, peer
 from music.smf_files import as_mido_reads, meaning
-from symusic import core
 
 from midivae.errors import MidiError
 from midivae.music import smf
 from midivae.storage.paths import is_midi
+
+symusic = peer("symusic")
+core = peer("symusic.core")
 
 
 def main() -> None:

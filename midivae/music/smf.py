@@ -173,7 +173,7 @@ def read(data: bytes, limits: IngestLimits | None = None) -> File:
         n_unended,
         scan.end_tick,
         keys,
-        scan.repairs,
+        scan.repairs + _miscounted(header.tracks, len(chunks)),
     )
 
 
@@ -286,6 +286,11 @@ def _repairs(state: Int64[np.ndarray, " _"]) -> tuple[str, ...]:
         f"track {track}, byte {byte}: {sentence}" + (f" ({count} times)" if count > 1 else "")
         for sentence, count, track, byte in found
     )
+
+
+def _miscounted(declared: int, there: int) -> tuple[str, ...]:
+    """A sentence where the header counts other tracks than there are."""
+    return () if declared == there else (f"header: it declares {declared} track(s); the file has {there}",)
 
 
 def _across_tracks(notes: Int32[np.ndarray, "C 6"], others: Int64[np.ndarray, "E 2"]) -> None:

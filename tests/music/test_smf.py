@@ -262,6 +262,7 @@ def test_ports_have_channels_of_their_own() -> None:
 def test_the_tracks_that_are_there_count(declared: int, there: int) -> None:
     file = smf.read(header(declared) + chunk(tune() + END) * there)
     assert (len(file.notes), file.tracks_declared, file.tracks_read) == (8 * there, declared, there)
+    assert file.repairs == (f"header: it declares {declared} track(s); the file has {there}",)
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 66, 67, 70, 71, 72, 100, 189, 2**31, 2**32 - 1])
