@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,19 @@ def test_programs_and_tempo_of_the_model_by_default(data: Path, here: None) -> N
     row = rows(data).iloc[0]
     assert row["tempo_qpm"] == 90
     assert list(row["programs"]) == [52, 0]  # no training piece has notes in "bass": a piano
+
+
+def test_the_metre_is_that_of_the_training_pieces(trained: Path, data: Path, here: None) -> None:
+    (data / "model").unlink()
+    write_model(data, "mlp", data / "model")
+    model = models.load(data / "model")
+    assert model.config.steps_per_bar == 16
+    model.config = replace(model.config, steps_per_bar=12)
+    model.save_pretrained(data / "model")
+    generate.run(params([{"name": "a", "count": 1}]), data)
+    tracks = mido.MidiFile(file=io.BytesIO(rows(data)["midi"][0]["bytes"])).tracks
+    metres = [(m.numerator, m.denominator) for track in tracks for m in track if m.type == "time_signature"]
+    assert metres == [(3, 4)]
 
 
 def test_silent_samples_are_rows_with_valid_midi(trained: Path, data: Path, here: None) -> None:
