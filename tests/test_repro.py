@@ -148,7 +148,7 @@ rejected = pieces[~pieces.accepted]
 print(len(pieces), int(pieces.accepted.sum()), list(rejected.path), list(rejected.reason))
 """
     out = project.call(sys.executable, "-c", program).stdout
-    assert out.startswith("41 40 ['broken.mid'] ['unreadable']")
+    assert out.startswith("41 40 ['broken.mid'] ['bad_format']")
 
 
 WITHOUT_US = "import sys; sys.modules['midivae'] = None\n"  # as where midivae is not installed

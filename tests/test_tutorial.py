@@ -70,7 +70,7 @@ def test_the_tutorial_walks_from_files_to_samples(walked: tuple[Path, list[str]]
     folder, said = walked
     ingested = json.loads(said[0].splitlines()[-1])
     assert (ingested["found"], ingested["accepted"]) == (41, 40)
-    assert "zz-broken.mid" in said[1] and "unreadable" in said[1]
+    assert "zz-broken.mid" in said[1] and "bad_format" in said[1]
     assert "accepted" in said[2]
     assert (folder / "data-mine" / "report" / "index.html").is_file()
     assert len(list((folder / "chosen").glob("*.mid"))) == 10
