@@ -33,7 +33,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32
 from pydantic import Field
 
 from midivae import models
@@ -44,6 +44,7 @@ from midivae.config.params import Params
 from midivae.config.streams import Stream
 from midivae.errors import FolderError, InputError, ParamsError
 from midivae.explorer.kept import Kept
+from midivae.explorer.point import latent_at
 from midivae.explorer.settings import GRID, JOB, MOST_PARENTS, TEMPO_QPM, Parent, Settings, point_of, weights_of
 from midivae.explorer.uploads import MOST_BYTES, Uploads
 from midivae.generate import parents as sources
@@ -54,7 +55,6 @@ from midivae.models import coding
 from midivae.models.base import read_config
 from midivae.models.conditions import Conditions
 from midivae.models.controls import RELATIVE, Controls, controls_file
-from midivae.models.moves import Space, barycentre, slerp, vary
 from midivae.render import pictures
 from midivae.storage import schema, tables
 from midivae.storage.paths import KEPT, MIDI_SUFFIXES, PIECES_TABLE, catalog_files, compared_folders
@@ -312,7 +312,7 @@ class Session:
         cells = context.model.config.window_shape if context.chance.temperature is not None else None
         draws = Draws(settings.seed, "explore", [0], context.model.latent, cells)
         noise = draws.noise()
-        z = _blend(context.space, np.stack(latents), weights, settings.radius, noise)
+        z = latent_at(context.space, np.stack(latents), weights, settings.radius, noise)
         z, planes, edits = self._edit(name, z, settings, draws.cells())
         origin: dict[str, list[Any]] = {
             "parents": [list(labels)],
@@ -387,23 +387,6 @@ class Session:
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
-def _blend(
-    space: Space, z: Float32[np.ndarray, "M Z"], weights: Float64[np.ndarray, " M"], radius: float, noise: Latent
-) -> Latent:
-    """The latent at a point between parents, moved by the radius."""
-    alone = np.flatnonzero(weights == 1)
-    if len(alone) and not radius:
-        return z[alone]
-    if len(alone):
-        point = space.noise(z[alone])
-    elif len(z) == 2:
-        ends = space.noise(z)
-        point = slerp(ends[:1], ends[1:], weights[1:])
-    else:
-        point = barycentre(space.noise(z)[None], weights[None])
-    return space.latent(vary(point, np.array([radius]), noise))
-
-
 def _accepted_pieces(rolls: Path) -> list[dict[str, Any]]:
     """The pieces that can be parents, sorted by path."""
     columns = ["path", "piece_id", "split", "bars", "key", "accepted", "copy_of"]

@@ -25,7 +25,7 @@ from midivae.config.jobs import Job
 from midivae.config.streams import Stream
 from midivae.generate.parents import Pool
 from midivae.models import WindowModel, coding
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.models.conditions import Conditions
 from midivae.models.controls import Controls
 from midivae.models.flow import Prior

@@ -22,7 +22,7 @@ from midivae.generate.given import gap_of
 from midivae.generate.parents import Pool
 from midivae.generate.sequences import windows_of
 from midivae.models import coding
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.models.controls import Controls, controls_file
 from midivae.music.roll import Layout
 from midivae.storage import folders

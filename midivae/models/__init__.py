@@ -1,6 +1,7 @@
 """The networks: windows of rolls to latents and back.
 
 base           What all models share: a window to a latent and back, a bound, a folder on disk.
+chance         How cells are decided from their logits.
 dense          The dense layers that the article's two models share.
 autoencoder    Dense layers, no noise: the article's first model.
 mlp            Dense layers, a variational autoencoder: the article's second.

@@ -9,7 +9,7 @@ A model's folder holds `config.json` (all that is needed to build the model, and
 used, because safetensors does not detect a flipped bit. A repository on the Hugging Face hub holds the same files, and
 they are checked in the same way. A folder on disk is read without network access.
 
-Offers: `Config`, `Chance`, `WindowModel`, `CellwiseModel`; `create`, `load`, `read_config`, `read_weights`.
+Offers: `Config`, `WindowModel`, `CellwiseModel`; `create`, `load`, `read_config`, `read_weights`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from midivae.config.train import Dense, Transformer, View
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.models import elbo
+from midivae.models.chance import Chance
 from midivae.models.elbo import Elbo
 from midivae.models.flow import Prior
 from midivae.music.roll import Layout
@@ -111,31 +112,6 @@ class Config:
             )
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise SchemaError(f"{origin}: not the config of a model ({error}); rerun stage `train`") from error
-
-
-@dataclass(frozen=True)
-class Chance:
-    """How a cell is decided from its logit.
-
-    Attributes:
-        threshold: without `temperature`, a cell is set if its probability is greater.
-        temperature: divides the logit before the cell is drawn; below 1, likely outcomes become more likely.
-        top_p: with `temperature`, an outcome with a probability below 1 - top_p is never drawn (the nucleus of Holtzman
-            et al. 2020, for two outcomes).
-    """
-
-    threshold: float = 0.5
-    temperature: float | None = None
-    top_p: float = 1.0
-
-    def limits(self, uniform: Float[Tensor, "*cells"] | None) -> Float[Tensor, "*cells"]:
-        """The logits that cells must exceed to be set; `uniform`: numbers in [0, 1), needed with `temperature`.
-
-        sigmoid(logit / temperature) > uniform, solved for the logit, so that it is computed once and not per decision.
-        """
-        if self.temperature is None or uniform is None:
-            return torch.logit(torch.tensor(self.threshold))
-        return self.temperature * torch.logit(uniform.clamp(1 - self.top_p, self.top_p))
 
 
 class WindowModel(nn.Module, ModelHubMixin, ABC):

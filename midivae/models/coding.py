@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float32
 
 from midivae.models import WindowModel
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.models.conditions import Conditions
 from midivae.models.flow import Prior
 from midivae.music.roll import FRAME, ONSET, sounding, starts

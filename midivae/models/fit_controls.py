@@ -29,7 +29,8 @@ from tqdm import tqdm
 from midivae.config.streams import Stream
 from midivae.measures import features
 from midivae.models import coding
-from midivae.models.base import Chance, WindowModel
+from midivae.models.base import WindowModel
+from midivae.models.chance import Chance
 from midivae.models.conditions import Conditions
 from midivae.models.controls import LEAST_SD, REACH, RELATIVE, Controls
 from midivae.models.moves import Latents

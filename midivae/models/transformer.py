@@ -45,7 +45,8 @@ from torch.nn import functional as F  # noqa: N812  its usual name
 
 from midivae.config.train import Transformer as Settings
 from midivae.models import elbo
-from midivae.models.base import Chance, Config, WindowModel
+from midivae.models.base import Config, WindowModel
+from midivae.models.chance import Chance
 from midivae.models.draft import Draft
 from midivae.models.elbo import Elbo
 from midivae.models.encoder import PLAN, Encoder

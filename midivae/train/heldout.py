@@ -21,7 +21,7 @@ from midivae.config.train import Train
 from midivae.measures import distances
 from midivae.measures.likeness import Match, matched
 from midivae.models import WindowModel, coding, elbo
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.storage.files import rounded
 from midivae.train import fit_prior
 from midivae.train.devices import torch_rng

@@ -41,7 +41,7 @@ from midivae.generate.context import Draws
 from midivae.ingest import stage as ingest
 from midivae.measures import harmony
 from midivae.models import coding
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.music import smf
 from midivae.music.parts import assign_parts
 from midivae.music.roll import Layout, Roll, batch_to_notes, from_notes, to_notes

@@ -20,7 +20,7 @@ from midivae.config.train import Dense, Transformer, View
 from midivae.errors import CorruptError, InputError, SchemaError
 from midivae.models import Config, WindowModel
 from midivae.models.autoencoder import Autoencoder
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.models.mlp import Mlp
 from midivae.music.roll import Layout
 from midivae.storage.files import file_sha256

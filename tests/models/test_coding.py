@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from midivae import models
 from midivae.config.train import View
 from midivae.models import coding
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.music.roll import FRAME, ONSET, cell_runs
 from models.test_base import SMALL, rng
 

@@ -9,7 +9,7 @@ import torch
 from midivae import models
 from midivae.measures import features
 from midivae.models import coding
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.models.controls import Controls, measure_changes
 from midivae.models.fit_controls import fit_controls
 from midivae.music.roll import Layout, pack

@@ -13,7 +13,7 @@ from midivae import models
 from midivae.config.train import Transformer as Settings
 from midivae.config.train import View
 from midivae.models import Config, coding
-from midivae.models.base import Chance
+from midivae.models.chance import Chance
 from midivae.models.conditions import Conditions
 from midivae.models.given import random_given
 from midivae.models.transformer import BOTH, RECENT, Transformer
