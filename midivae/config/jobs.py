@@ -22,7 +22,7 @@ class Job(Section):
     # "auto": 1.0 for the transformer, whose cells depend on each other, None for dense layers, whose cells do not
     temperature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
     # with a temperature: outcomes below probability 1 - top_p are excluded
-    top_p: Annotated[float, Field(gt=0.5, le=1)] = 0.9
+    top_p: Annotated[float, Field(gt=0.5, le=1)] = 0.95
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3  # without a temperature: a cell sounds above this probability
     # normal: latents are drawn from a standard normal; fitted: from the prior that was fitted to the training latents;
     # "auto": fitted if the model has such a prior

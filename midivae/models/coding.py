@@ -27,7 +27,7 @@ from midivae.models.conditions import Conditions
 from midivae.models.flow import Prior
 from midivae.music.roll import FRAME, ONSET, sounding, starts
 
-DEFAULT_THRESHOLD, DEFAULT_TOP_P = 0.3, 0.9  # as in the jobs of params
+DEFAULT_THRESHOLD, DEFAULT_TOP_P = 0.3, 0.95  # as in the jobs of params
 BLOCK = 32  # rows: larger blocks are a tenth faster for many samples, and waste more on a single song
 
 
