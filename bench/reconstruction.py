@@ -1,7 +1,7 @@
 """How much of a window comes back through the latent, on pieces that no training saw?
 
     python bench/reconstruction.py data --bars 2 4 16
-    python bench/reconstruction.py data-pop909 --params presets/pop909.yaml --bars 16 --latent 2560 --batch-size 8
+    python bench/reconstruction.py data-pop909 --params presets/pop909.yaml --bars 16 --fine 40 --batch-size 8
 
 For each length and model: trained on DATA/rolls as `midivae train` does, with `--steps` optimiser steps at most; then
 every window of split `test` is encoded, and decoded from the latent's mean alone, each cell at one half, with nothing
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="of the optimiser; default: as the params say")
     parser.add_argument("--hop", type=int, default=None, help="steps between windows; default: one window a bar")
     parser.add_argument(
-        "--latent", type=int, default=None, help="dimensions of the transformer's; default: the params'"
+        "--fine", type=int, default=None, help="fine dimensions of a beat of the transformer; default: the params'"
     )
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--threads", type=int, default=None)
@@ -64,8 +64,8 @@ def _settings(given: Params, name: str, bars: int, args: argparse.Namespace) -> 
     network = given.train.network(name)
     if args.steps:
         network = network.model_copy(update={"max_steps": args.steps, "epochs": 1_000_000, "patience": None})
-    if args.latent and name == "transformer":
-        network = network.model_copy(update={"latent": args.latent})
+    if args.fine and name == "transformer":
+        network = network.model_copy(update={"fine": args.fine})
     if args.batch_size:
         network = network.model_copy(update={"batch_size": args.batch_size})
     return given.train.model_copy(update={"model": name, "compare": (), "view": view, section: network})
