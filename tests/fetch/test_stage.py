@@ -22,7 +22,7 @@ from webserver import Web, good, serving, status
 from midivae.cli import main as cli
 from midivae.config.params import Params, parse
 from midivae.errors import CorruptError, InputError, ParamsError
-from midivae.fetch import corpora, own_split, transfer
+from midivae.fetch import corpora, own_split
 from midivae.fetch import stage as fetch
 from midivae.storage import folders, tables
 from midivae.storage.files import file_sha256
@@ -301,15 +301,6 @@ def test_a_single_midi_file_is_an_archive_of_one(tmp_path: Path) -> None:
 
 
 # --- the web ----------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A work directory of its own, no waiting between tries, and no proxy in between."""
-    monkeypatch.setenv("MIDIVAE_HOME", str(tmp_path / "work"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(transfer, "BACKOFF_S", 0.001)
-    return tmp_path / "work"
-
-
 @pytest.fixture
 def body(tmp_path: Path) -> bytes:
     """A zip of a corpus that brings a split, a licence, and what does not belong to it."""
